@@ -1,0 +1,93 @@
+/** One answer on its way from the engine to stdout, and the speed line behind it. */
+import type { Engine } from "../engine/engine.ts";
+import { AbortError } from "../engine/errors.ts";
+import type { GenerateRequest, Part, Timings, Usage } from "../engine/types.ts";
+import { encodeChat } from "../models/text/chatTemplate.ts";
+
+/** How an answer ended. */
+export interface Answered {
+  readonly text: string;
+  readonly finishReason: "stop" | "length" | "abort";
+  readonly usage: Usage;
+  /** There where it came to its end. */
+  readonly timings?: Timings;
+  readonly seed?: number;
+}
+
+/** Runs a request to its end or until its signal; `onPart` sees every part. Throws what the engine does, but for AbortError. */
+export async function answer(
+  engine: Engine,
+  request: GenerateRequest,
+  onPart: (part: Part) => void,
+): Promise<Answered> {
+  let text = "";
+  let count = 0;
+  try {
+    for await (const part of engine.generate(request)) {
+      text += part.text;
+      count++;
+      onPart(part);
+      const { finishReason, usage, timings, seed } = part;
+      if (finishReason === null || usage === undefined) continue;
+      return {
+        text,
+        finishReason,
+        usage,
+        ...(timings === undefined ? {} : { timings }),
+        ...(seed === undefined ? {} : { seed }),
+      };
+    }
+  } catch (error) {
+    if (!(error instanceof AbortError) || request.signal?.aborted !== true) throw error;
+  }
+  const usage = { promptTokens: promptTokens(engine, request), completionTokens: count, cachedTokens: 0 };
+  return { text, finishReason: "abort", usage };
+}
+
+/** Tokens of a prompt whose last part, which would have told, never came. */
+function promptTokens({ model: { tokenizer, template } }: Engine, request: GenerateRequest): number {
+  const { tokens, prompt, messages, parseSpecial, chatTemplateKwargs } = request;
+  if (tokens !== undefined) return tokens.length;
+  if (tokenizer === undefined) return 0;
+  if (prompt !== undefined)
+    return tokenizer.encode(prompt, { addSpecialTokens: true, parseSpecial: parseSpecial ?? true }).length;
+  if (messages === undefined || template === undefined) return 0;
+  const kwargs = chatTemplateKwargs === undefined ? {} : { kwargs: chatTemplateKwargs };
+  const options = { addGenerationPrompt: true, parseSpecial: parseSpecial ?? false, ...kwargs };
+  return encodeChat(tokenizer, template, [...messages], options).ids.length;
+}
+
+/** "prompt 12 tok 143 tok/s · generated 64 tok 38.2 tok/s · first token 84 ms" */
+export function speedLine({ usage, timings }: Answered): string {
+  const { promptTokens: prompt, completionTokens, cachedTokens } = usage;
+  if (timings === undefined) return `stopped after ${completionTokens} tok`;
+  const cached = cachedTokens > 0 ? ` (${cachedTokens} cached)` : "";
+  const decoded = completionTokens > 1 ? ` ${rate(timings.tokensPerSecond)}` : "";
+  return [
+    `prompt ${prompt} tok${cached} ${rate(timings.promptTokensPerSecond)}`,
+    `generated ${completionTokens} tok${decoded}`,
+    `first token ${milliseconds(timings.firstTokenMs)}`,
+  ].join(" · ");
+}
+
+/** The same for several answers that ran at once in `wall` milliseconds. */
+export function batchSpeedLine(answers: readonly Answered[], wall: number): string {
+  const sum = (of: (answer: Answered) => number) => answers.reduce((total, one) => total + of(one), 0);
+  const generated = sum(({ usage }) => usage.completionTokens);
+  const first = answers.flatMap(({ timings }) => (timings === undefined ? [] : [timings.firstTokenMs]));
+  return [
+    `${answers.length} prompts of ${sum(({ usage }) => usage.promptTokens)} tok`,
+    `generated ${generated} tok ${rate((1000 * generated) / wall)} together`,
+    ...(first.length === 0
+      ? []
+      : [`first token ${milliseconds(Math.min(...first))} to ${milliseconds(Math.max(...first))}`]),
+  ].join(" · ");
+}
+
+function rate(perSecond: number): string {
+  return `${perSecond >= 100 ? Math.round(perSecond) : perSecond.toFixed(1)} tok/s`;
+}
+
+function milliseconds(value: number): string {
+  return value < 10_000 ? `${Math.round(value)} ms` : `${(value / 1000).toFixed(1)} s`;
+}

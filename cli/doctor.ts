@@ -1,0 +1,117 @@
+/** `ingle doctor`: adapters, which one is taken and why, known faults of their drivers, and what to install. */
+import type { AdapterDescription } from "../device/adapters.ts";
+import { bytes } from "../device/buffers.ts";
+import { AdapterUnavailableError } from "../device/errors.ts";
+import { chosenAdapters, listAdapters } from "../device/gpu.ts";
+import type { Command } from "./command.ts";
+import { knownFaults } from "./driverFaults.ts";
+import { EXIT, UsageError } from "./errors.ts";
+import type { Arguments, FlagTable } from "./flags.ts";
+import { ADAPTER_FLAGS, OUTPUT_FLAGS } from "./modelFlags.ts";
+import { wantsJson } from "./openEngine.ts";
+import { jsonLine, print } from "./output.ts";
+
+const FLAGS = { ...ADAPTER_FLAGS, ...OUTPUT_FLAGS } as const satisfies FlagTable;
+const FEATURES = ["shader-f16", "subgroups", "timestamp-query"];
+
+export const doctor: Command = {
+  usage: "doctor",
+  summary: "adapters, features, limits, what to install",
+  flags: FLAGS,
+  more: "`ingle kernels` then proves an adapter's arithmetic.",
+  run: doctorCommand,
+};
+
+async function doctorCommand(args: Arguments<keyof typeof FLAGS>): Promise<number> {
+  const json = wantsJson(args);
+  if (args.positionals.length > 0) throw new UsageError(`${args.positionals[0]}: doctor takes no names`);
+  const selector = args.text("adapter");
+  const adapters = await found();
+  const { chosen, problem } = await choice(selector);
+  const advice = adviceFor(adapters);
+  const env = process.env.INGLE_ADAPTER;
+  const because =
+    selector !== undefined
+      ? "--adapter"
+      : env
+        ? "INGLE_ADAPTER"
+        : adapters.length > 1
+          ? "the best of those"
+          : "the only one";
+  if (json) {
+    const listed = adapters.map((adapter) => ({ ...adapter, faults: knownFaults(adapter) }));
+    print(
+      jsonLine({
+        node: process.version,
+        platform: platform(),
+        adapters: listed,
+        chosen: chosen?.index ?? null,
+        problem,
+        advice,
+      }),
+    );
+  } else {
+    print(`node ${process.version} on ${platform()}\n`);
+    for (const adapter of adapters) print(`\n${adapterText(adapter)}`);
+    if (chosen !== undefined) print(`\ntaken: ${chosen.index} ${chosen.name} (${because})\n`);
+    if (problem !== null) print(`\n${problem}\n`);
+    for (const line of advice) print(`${line}\n`);
+  }
+  return chosen === undefined ? EXIT.failed : EXIT.done;
+}
+
+const platform = () => `${process.platform} ${process.arch}`;
+
+/** None is news, not a failure: what to do about it is printed. */
+async function found(): Promise<AdapterDescription[]> {
+  try {
+    return await listAdapters();
+  } catch (error) {
+    if (error instanceof AdapterUnavailableError) return [];
+    throw error;
+  }
+}
+
+async function choice(
+  selector: string | undefined,
+): Promise<{ chosen: AdapterDescription | undefined; problem: string | null }> {
+  try {
+    return { chosen: (await chosenAdapters(selector))[0], problem: null };
+  } catch (error) {
+    if (error instanceof AdapterUnavailableError) return { chosen: undefined, problem: error.message };
+    throw error;
+  }
+}
+
+function adapterText(adapter: AdapterDescription): string {
+  const { index, name, kind, origin, driver, features, limits, subgroupMinSize, subgroupMaxSize } = adapter;
+  const sizes = subgroupMinSize === subgroupMaxSize ? `${subgroupMinSize}` : `${subgroupMinSize} to ${subgroupMaxSize}`;
+  const known = FEATURES.map((feature) => {
+    if (!features.includes(feature)) return `no ${feature}`;
+    return feature === "subgroups" && subgroupMaxSize > 0 ? `subgroups of ${sizes}` : feature;
+  });
+  const from = origin === "npm" ? ", the driver from npm" : "";
+  const lines = [
+    `${index} ${name}`,
+    `  ${kind}${from}${driver === "" ? "" : ` · ${driver}`}`,
+    `  ${known.join(" · ")}`,
+    `  buffers of ${bytes(limits.maxBufferSize)} · bindings of ${bytes(limits.maxStorageBufferBindingSize)} · ` +
+      `${limits.maxStorageBuffersPerShaderStage} storage buffers a stage · ` +
+      `${bytes(limits.maxComputeWorkgroupStorageSize)} and ${limits.maxComputeInvocationsPerWorkgroup} lanes a workgroup`,
+    ...knownFaults(adapter).map((fault) => `  known fault: ${fault}`),
+  ];
+  return `${lines.join("\n")}\n`;
+}
+
+function adviceFor(adapters: readonly AdapterDescription[]): string[] {
+  if (adapters.length === 0 || adapters.some(({ kind }) => kind === "hardware")) return [];
+  const lavapipe = adapters.some(({ name }) => /llvmpipe/i.test(name));
+  return [
+    "no GPU was found: all work is done by the CPU, at a few tokens a second. A GPU needs its Vulkan driver (on Linux), and shows up here then",
+    ...(lavapipe
+      ? []
+      : [
+          "lavapipe is several times as fast as SwiftShader: install mesa-vulkan-drivers 25 or later (in Debian 12 from its backports)",
+        ]),
+  ];
+}

@@ -1,0 +1,114 @@
+/** `ingle inspect MODEL`: a model's folder, read as loading would read it, without a GPU. */
+import { bytes } from "../device/buffers.ts";
+import { type ReadModel, readModel } from "../engine/loadModel.ts";
+import { openModel } from "../engine/openModel.ts";
+import { KV_TYPES, type KvType, pageWords } from "../kernels/attention/kv_page.ts";
+import { PAGE_TOKENS } from "../kernels/fragments/batch.ts";
+import type { Checkpoint } from "../models/weights/checkpoint.ts";
+import { EXIT } from "./errors.ts";
+import { jsonLine, print, table } from "./output.ts";
+import { tensorRows } from "./tensorTable.ts";
+import { bytesByLabel, matrixBytes, weightLabel } from "./weightLabel.ts";
+
+interface InspectOptions {
+  readonly json: boolean;
+  /** Tokens to count memory for; undefined: the model's own. */
+  readonly context: number | undefined;
+  /** Looks at the weights themselves. */
+  check(checkpoint: Checkpoint): Promise<void>;
+  readonly signal: AbortSignal;
+}
+
+/** Prints what the model is. Throws what loading would throw: the first thing that keeps it from it. */
+export async function inspectModel(name: string, options: InspectOptions): Promise<number> {
+  const model = await readModel(await openModel(name), options.signal);
+  try {
+    await options.check(model.checkpoint);
+    const context = options.context ?? model.config.max_position_embeddings;
+    print(options.json ? modelJson(name, model, context) : modelText(model, context));
+    return EXIT.done;
+  } finally {
+    await model.checkpoint.close();
+  }
+}
+
+/** Bytes of keys and values a token. */
+function kvBytes({ model }: ReadModel, kvType: KvType): number {
+  return model.caches.reduce((sum, { kvHeads, headDim }) => {
+    return sum + (4 * pageWords(kvType, kvHeads, headDim)) / PAGE_TOKENS;
+  }, 0);
+}
+
+function matrixRows({ weights }: ReadModel) {
+  return weights.matrices.map((matrix) => ({
+    name: matrix.name,
+    layout: weightLabel(matrix),
+    rows: matrix.parts.reduce((sum, { rows }) => sum + rows, 0),
+    cols: matrix.cols,
+    bytes: matrixBytes(matrix),
+  }));
+}
+
+function modelJson(name: string, model: ReadModel, context: number): string {
+  const { config, generation, stopIds, tokenizer, template, checkpoint, weightBytes } = model;
+  const kv = Object.fromEntries(KV_TYPES.map((kvType) => [kvType, kvBytes(model, kvType) * context]));
+  return jsonLine({
+    model: name,
+    architecture: config.model_type,
+    config: { ...config, quantization: undefined },
+    generation,
+    stop_token_ids: stopIds,
+    tokenizer: tokenizer === undefined ? null : { size: tokenizer.size },
+    chat_template: template?.source ?? null,
+    parameters: parameters(model),
+    tensors: tensorRows(checkpoint.tensors.values()),
+    matrices: matrixRows(model),
+    memory: { weights: weightBytes, context, kv },
+  });
+}
+
+/** Weights of the model as a family counts them: packed ones by what they stand for. */
+function parameters({ weights }: ReadModel): number {
+  const matrices = weights.matrices.reduce(
+    (sum, { cols, parts }) => sum + parts.reduce((rows, part) => rows + part.rows, 0) * cols,
+    0,
+  );
+  return weights.vectors.reduce((sum, { tensor }) => sum + (tensor.shape[0] ?? 0), matrices);
+}
+
+function modelText(model: ReadModel, context: number): string {
+  const { config, stopIds, tokenizer, template, checkpoint, weights, weightBytes, location } = model;
+  const windows = config.windows.filter((window) => window !== null);
+  const kv = KV_TYPES.map((kvType) => `${bytes(kvBytes(model, kvType) * context)} as ${kvType}`).join(", ");
+  const facts: [string, string][] = [
+    ["model", location],
+    ["architecture", `${config.model_type}, ${(parameters(model) / 1e6).toFixed(1)} million parameters`],
+    [
+      "layers",
+      `${config.num_hidden_layers}${windows.length > 0 ? `, ${windows.length} with a window of ${windows[0]}` : ""}`,
+    ],
+    ["hidden size", `${config.hidden_size}, feed-forward ${config.intermediate_size}`],
+    ["heads", `${config.num_attention_heads} of ${config.head_dim}, ${config.num_key_value_heads} for keys and values`],
+    ["vocabulary", `${config.vocab_size}${tokenizer === undefined ? ", no tokenizer.json: token ids only" : ""}`],
+    ["chat template", template?.source ?? "none: prompts are continued as they are"],
+    ["stop tokens", stopIds.length === 0 ? "none are known" : stopIds.map((id) => stopName(model, id)).join(", ")],
+    ["files", `${checkpoint.tensors.size} tensors, ${bytes(checkpoint.bytes)}`],
+    [
+      "stored as",
+      bytesByLabel(weights.matrices)
+        .map(([label, size]) => `${label} ${bytes(size)}`)
+        .join(", "),
+    ],
+    ["memory", `weights ${bytes(weightBytes)}; keys and values of ${context} tokens ${kv}`],
+    ["", `each further 1000 tokens ${bytes(Math.round(kvBytes(model, "f16") * 1000))} as f16`],
+  ];
+  if (context > config.max_position_embeddings)
+    facts.push(["", `${context} tokens are more than the model was made for, ${config.max_position_embeddings}`]);
+  const rows = matrixRows(model).map((row) => [row.name, row.layout, `${row.rows} × ${row.cols}`, bytes(row.bytes)]);
+  const about = table(["", ""], facts).trimStart();
+  return `${about}\n${table(["matrix", "layout", ">rows × cols", ">size"], rows)}it would load\n`;
+}
+
+function stopName({ tokenizer }: ReadModel, id: number): string {
+  return tokenizer === undefined ? String(id) : `${id} ${tokenizer.tokenText(id)}`;
+}

@@ -1,0 +1,53 @@
+/** Flags that several commands share, and those that are documented and not there yet. */
+import type { FlagTable } from "./flags.ts";
+
+/** Of every command. */
+export const COMMON_FLAGS = {
+  quiet: { help: "say only what went wrong" },
+  verbose: { help: "say more, and where an error came from" },
+  help: { short: "h", help: "this page" },
+} as const satisfies FlagTable;
+
+/** stdout as JSON. */
+export const OUTPUT_FLAGS = {
+  json: { help: "JSON lines on stdout and nothing else; short for -o json" },
+  output: { short: "o", value: "table|json", help: "what stdout holds (default table)" },
+} as const satisfies FlagTable;
+
+/** Which adapter. */
+export const ADAPTER_FLAGS = {
+  adapter: {
+    value: "SELECTOR",
+    help: "part of an adapter's name, or its index in `ingle doctor` (default INGLE_ADAPTER, else the best)",
+  },
+} as const satisfies FlagTable;
+
+/** Which model, and how it is loaded. */
+export const MODEL_FLAGS = {
+  model: {
+    short: "m",
+    value: "MODEL",
+    help: "a folder with the hub's files, an https:// folder, or `default`, the model that ships with ingle",
+  },
+  context: { short: "c", value: "TOKENS", help: "tokens that a sequence may have (default the model's, or what fits)" },
+  "kv-memory": { value: "BYTES", help: "memory for keys and values, as 512MiB" },
+  "kv-type": { value: "f16|f32", help: "how keys and values are kept (default f16)" },
+  precision: { value: "auto|f32", help: "of activations and inner loops (default auto)" },
+  ...ADAPTER_FLAGS,
+} as const satisfies FlagTable;
+
+const SPECULATION = "there is no speculative decoding; leave it out, the answer is the same";
+const PENALTIES = "answers are drawn without penalties";
+
+/** Flags of the documented command line that no command has yet. */
+export const PLANNED_FLAGS: Readonly<Record<string, string>> = {
+  "repeat-penalty": PENALTIES,
+  "presence-penalty": PENALTIES,
+  "frequency-penalty": PENALTIES,
+  "json-schema": "answers are not constrained to a schema; check them afterwards",
+  draft: SPECULATION,
+  "draft-tokens": SPECULATION,
+  "prompt-lookup": SPECULATION,
+  lora: "merge the adapter into the model first",
+  profile: "dispatches are not timed one by one",
+};

@@ -1,0 +1,88 @@
+/** Loads the model that a command line asks for and says what was chosen. */
+
+import type { AdapterDescription } from "../device/adapters.ts";
+import { bytes } from "../device/buffers.ts";
+import { Engine } from "../engine/engine.ts";
+import type { MemoryPlan } from "../engine/memoryPlan.ts";
+import { KV_TYPES } from "../kernels/attention/kv_page.ts";
+import type { Context } from "./command.ts";
+import { UsageError } from "./errors.ts";
+import type { Arguments } from "./flags.ts";
+import { given } from "./given.ts";
+import type { MODEL_FLAGS } from "./modelFlags.ts";
+import { bar } from "./progress.ts";
+
+const MAX_CONTEXT = 2 ** 24;
+
+/** The model as the user named it. */
+export function modelName(args: Arguments<"model">): string {
+  const name = args.text("model") ?? "default";
+  if (name === "") throw new UsageError("--model: is empty, expected a folder, an https:// folder or `default`");
+  return name;
+}
+
+/** Whether stdout is to hold JSON. Throws UsageError for an output there is not. */
+export function wantsJson(args: Arguments<"json" | "output">): boolean {
+  const output = args.text("output");
+  if (output !== undefined && output !== "table" && output !== "json")
+    throw new UsageError(`--output: is ${JSON.stringify(output)}, expected table or json`);
+  if (output === "table" && args.has("json")) throw new UsageError("--json and --output table: only one may be given");
+  return args.has("json") || output === "json";
+}
+
+/** Checks the flags of loading at once, and returns what loads the model. The caller closes the engine. */
+export function engineOpener(
+  args: Arguments<keyof typeof MODEL_FLAGS>,
+  { reporter, signal }: Context,
+): () => Promise<Engine> {
+  const model = modelName(args);
+  refuse(args, "precision", "f16", "products of f16 do not exist");
+  refuse(args, "kv-type", "int8", "keys and values are kept as f16 or f32");
+  const options = given({
+    precision: args.oneOf("precision", ["auto", "f32"]),
+    kvType: args.oneOf("kv-type", KV_TYPES),
+    context: args.integer("context", 1, MAX_CONTEXT),
+    kvMemory: args.bytes("kv-memory"),
+    adapter: args.text("adapter"),
+  });
+  return async () => {
+    reporter.status(`opening ${model}`);
+    const engine = await Engine.load(model, {
+      ...options,
+      signal,
+      onPlan: (plan, adapter) => reporter.say(planLine(plan, adapter)),
+      onProgress: ({ stage, loaded, total }) => reporter.status(`${stage} ${bar(loaded / total)} of ${bytes(total)}`),
+    });
+    reporter.clear();
+    for (const note of notes(engine)) reporter.say(note);
+    return engine;
+  };
+}
+
+function refuse(args: Arguments<keyof typeof MODEL_FLAGS>, name: "precision" | "kv-type", value: string, why: string) {
+  if (args.text(name) === value) throw new UsageError(`--${name} ${value}: is not supported yet; ${why}`);
+}
+
+function planLine({ weights, kv, tokens, context }: MemoryPlan, { name, kind }: AdapterDescription): string {
+  const adapter = kind === "software" ? `${name} (software, see \`ingle doctor\`)` : name;
+  const memory = `weights ${bytes(weights)} · kv ${bytes(kv)} for ${tokens} tokens · context ${context}`;
+  return `${adapter} · ${memory}`;
+}
+
+/** What the checkpoint asks for and does not get. */
+function notes({ model: { generation, stopIds, tokenizer } }: Engine): string[] {
+  const { ignored, typicalP, repetitionPenalty } = generation;
+  const unused = [
+    ...ignored,
+    ...(typicalP === undefined || typicalP === 1 ? [] : ["typical_p"]),
+    ...(repetitionPenalty === undefined || repetitionPenalty === 1 ? [] : ["repetition_penalty"]),
+  ];
+  return [
+    ...(unused.length === 0
+      ? []
+      : [`generation_config.json: ${unused.join(", ")} not applied; ingle has no such sampling`]),
+    ...(stopIds.length > 0 || tokenizer === undefined
+      ? []
+      : ["no token is known to end an answer; it goes on to --max-tokens"]),
+  ];
+}

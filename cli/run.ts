@@ -1,0 +1,169 @@
+/** `ingle run`: streams an answer, runs several prompts as one batch, or holds a chat. */
+import { addAbortSignal } from "node:stream";
+import { text as readAll } from "node:stream/consumers";
+import type { Engine } from "../engine/engine.ts";
+import type { GenerateRequest, Part } from "../engine/types.ts";
+import { type Answered, answer, batchSpeedLine, speedLine } from "./answer.ts";
+import { chat } from "./chat.ts";
+import type { Command, Context } from "./command.ts";
+import { EXIT, UsageError } from "./errors.ts";
+import type { Arguments, FlagTable } from "./flags.ts";
+import { MODEL_FLAGS, OUTPUT_FLAGS, PLANNED_FLAGS } from "./modelFlags.ts";
+import { engineOpener, wantsJson } from "./openEngine.ts";
+import { jsonLine, print, printable } from "./output.ts";
+import { SAMPLING_FLAGS, samplingLine, samplingRequest } from "./samplingFlags.ts";
+import { TOKEN_FLAGS, tokenLists } from "./tokenLists.ts";
+
+const FLAGS = {
+  ...MODEL_FLAGS,
+  raw: { help: "no chat template: the prompt is continued as it is" },
+  system: { value: "TEXT", help: "what the chat's system message says" },
+  ...TOKEN_FLAGS,
+  ...SAMPLING_FLAGS,
+  ...OUTPUT_FLAGS,
+} as const satisfies FlagTable;
+
+type Flags = Arguments<keyof typeof FLAGS>;
+
+export const run: Command = {
+  usage: "run [-m MODEL] [PROMPT]",
+  summary: "streams an answer; without a prompt, a chat",
+  flags: FLAGS,
+  planned: PLANNED_FLAGS,
+  more: `examples:
+  ingle run "Once upon a time"
+  ingle run -m ./SmolLM2-135M-Instruct --temperature 0 -n 64 "Why is the sky blue?"
+  ingle run --raw --json "It was" | jq -r .text
+  git diff | ingle run -m ./model --system "Say in one line what changed."
+The answer goes to stdout, all else to stderr. Without PROMPT it is read from a pipe; on a terminal a chat begins.`,
+  run: runCommand,
+};
+
+async function runCommand(args: Flags, context: Context): Promise<number> {
+  const json = wantsJson(args);
+  const request = { ...samplingRequest(args), signal: context.signal };
+  if (request.logprobs !== undefined && !json) throw new UsageError("--logprobs: is shown in JSON only; add --json");
+  const prompts = await promptsOf(args, context.signal);
+  if (prompts === undefined && json) throw new UsageError("--json: a chat has no JSON; give a PROMPT or pipe one in");
+  const open = engineOpener(args, context);
+  const engine = await open();
+  try {
+    context.reporter.detail(samplingLine(request, engine.model.generation));
+    const raw = args.has("raw") || engine.model.template === undefined;
+    if (args.has("system") && raw) {
+      const why = args.has("raw") ? "it has no place with --raw" : "the model has no chat template to put it in";
+      throw new UsageError(`--system: ${why}`);
+    }
+    const system = args.text("system");
+    if (prompts === undefined) return await chat(engine, { request, raw, system, context });
+    const requests = prompts.map((prompt) => ({ ...request, ...promptFields(prompt, raw, system) }));
+    const [only] = requests;
+    if (json) return await runJson(engine, requests);
+    if (requests.length > 1 || only === undefined) return await runBatch(engine, requests, context);
+    return await runOne(engine, only, context);
+  } finally {
+    await engine.close();
+  }
+}
+
+/** Texts or lists of ids; undefined where a chat is wanted. */
+async function promptsOf(args: Flags, signal: AbortSignal): Promise<(string | number[])[] | undefined> {
+  const lists = tokenLists(args);
+  const [prompt, ...more] = args.positionals;
+  if (more.length > 0)
+    throw new UsageError(`PROMPT: ${args.positionals.length} words are given apart, expected one; put them in quotes`);
+  if (lists !== undefined) {
+    if (prompt !== undefined) throw new UsageError("PROMPT and --tokens: only one of them may be given");
+    if (args.has("system")) throw new UsageError("--system and --tokens: only one of them may be given");
+    return lists;
+  }
+  if (prompt !== undefined) return [prompt];
+  if (process.stdin.isTTY) return undefined;
+  const piped = (await readAll(addAbortSignal(signal, process.stdin))).replace(/\r?\n$/, "");
+  if (piped.trim() === "")
+    throw new UsageError('PROMPT: is not given, and nothing came from stdin; ingle run "Once upon a time"');
+  return [piped];
+}
+
+function promptFields(prompt: string | number[], raw: boolean, system: string | undefined): GenerateRequest {
+  if (typeof prompt !== "string") return { tokens: prompt };
+  if (raw) return { prompt };
+  const messages = [{ role: "user", content: prompt }];
+  return { messages: system === undefined ? messages : [{ role: "system", content: system }, ...messages] };
+}
+
+/** One answer as it comes. */
+async function runOne(engine: Engine, request: GenerateRequest, { reporter }: Context): Promise<number> {
+  reporter.waiting("reading the prompt");
+  const answered = await answer(engine, request, ({ index, text }) => {
+    if (index === 0) reporter.clear();
+    print(shown(text));
+  });
+  reporter.clear();
+  print("\n");
+  reporter.say(speedLine(answered));
+  if (answered.seed !== undefined) reporter.detail(`seed ${answered.seed} · ended by ${answered.finishReason}`);
+  return ending([answered]);
+}
+
+/** Several at once; each is printed when all are there, in their order. */
+async function runBatch(engine: Engine, requests: readonly GenerateRequest[], { reporter }: Context): Promise<number> {
+  const start = performance.now();
+  let tokens = 0;
+  const answers = await Promise.all(
+    requests.map((request) =>
+      answer(engine, request, () => reporter.status(`${requests.length} prompts, ${++tokens} tokens so far`)),
+    ),
+  );
+  reporter.clear();
+  for (const [i, { text }] of answers.entries()) print(`[${i}] ${shown(text)}\n`);
+  reporter.say(batchSpeedLine(answers, performance.now() - start));
+  return ending(answers);
+}
+
+/** All at once; a line a token as it comes. */
+async function runJson(engine: Engine, requests: readonly GenerateRequest[]): Promise<number> {
+  const answers = await Promise.all(
+    requests.map(async (request, prompt) => {
+      const answered = await answer(engine, request, (part) => print(jsonLine(tokenEvent(prompt, part))));
+      print(jsonLine(doneEvent(prompt, answered)));
+      return answered;
+    }),
+  );
+  return ending(answers);
+}
+
+function tokenEvent(prompt: number, { index, token, text, logprob, top }: Part) {
+  return { type: "token", prompt, index, id: token, text, logprob, ...(top === undefined ? {} : { top }) };
+}
+
+function doneEvent(prompt: number, { finishReason, usage, timings, seed }: Answered) {
+  const { promptTokens, completionTokens, cachedTokens } = usage;
+  return {
+    type: "done",
+    prompt,
+    finish_reason: finishReason,
+    usage: {
+      prompt_tokens: promptTokens,
+      completion_tokens: completionTokens,
+      total_tokens: promptTokens + completionTokens,
+      prompt_tokens_details: { cached_tokens: cachedTokens },
+    },
+    timings:
+      timings === undefined
+        ? {}
+        : {
+            prompt_ms: timings.promptMs,
+            generated_ms: timings.generatedMs,
+            first_token_ms: timings.firstTokenMs,
+            prompt_tokens_per_second: timings.promptTokensPerSecond,
+            tokens_per_second: timings.tokensPerSecond,
+          },
+    ...(seed === undefined ? {} : { seed }),
+  };
+}
+
+const shown = (text: string) => (process.stdout.isTTY ? printable(text) : text);
+
+const ending = (answers: readonly Answered[]) =>
+  answers.some(({ finishReason }) => finishReason === "abort") ? EXIT.interrupted : EXIT.done;

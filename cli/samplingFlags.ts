@@ -1,0 +1,61 @@
+/** How an answer is drawn and where it ends: flags of `ingle run`, and the request they make. */
+import type { GenerateRequest } from "../engine/types.ts";
+import { MAX_TOP } from "../kernels/log_probs.ts";
+import type { GenerationDefaults } from "../models/generationConfig.ts";
+import { UsageError } from "./errors.ts";
+import type { Arguments, FlagTable } from "./flags.ts";
+import { given } from "./given.ts";
+
+export const SAMPLING_FLAGS = {
+  "max-tokens": { short: "n", value: "N", help: "tokens of the answer at most (default up to the end of the context)" },
+  temperature: { value: "T", help: "0 always takes the likeliest token" },
+  "top-k": { value: "K", help: "draw among the K likeliest tokens; 0 is off" },
+  "top-p": { value: "P", help: "draw among the likeliest tokens that together have probability P" },
+  "min-p": { value: "P", help: "leave out tokens below P times the likeliest one's probability" },
+  seed: { value: "N", help: "the same seed gives the same answer (default a random one)" },
+  stop: { value: "TEXT", repeat: true, help: "ends the answer before this text; may be given several times" },
+  "ignore-eos": { help: "go on where the model would end" },
+  logprobs: { value: "N", help: `with --json: the N likeliest tokens at each place, at most ${MAX_TOP}` },
+  "parse-special": { help: "control tokens spelt in what you type become control tokens (with --raw they do already)" },
+  "chat-template-kwargs": { value: "JSON", help: "more variables for the chat template" },
+} as const satisfies FlagTable;
+
+const MANY = 2 ** 31 - 1;
+
+/** The request's fields besides the prompt. Throws UsageError that names the flag. */
+export function samplingRequest(args: Arguments<keyof typeof SAMPLING_FLAGS>): GenerateRequest {
+  const stop = args.all("stop");
+  if (stop.includes("")) throw new UsageError("--stop: is empty, expected a text");
+  return given({
+    maxTokens: args.integer("max-tokens", 1, MANY),
+    temperature: args.number("temperature", 0, 1e4),
+    topK: args.integer("top-k", 0, MANY),
+    topP: args.number("top-p", 0, 1),
+    minP: args.number("min-p", 0, 1),
+    seed: args.integer("seed", 0, Number.MAX_SAFE_INTEGER),
+    logprobs: args.integer("logprobs", 0, MAX_TOP),
+    chatTemplateKwargs: args.object("chat-template-kwargs"),
+    stop: stop.length === 0 ? undefined : stop,
+    ignoreEos: args.has("ignore-eos") || undefined,
+    parseSpecial: args.has("parse-special") || undefined,
+  });
+}
+
+/** What is in force, and who said so: for --verbose. */
+export function samplingLine(request: GenerateRequest, defaults: GenerationDefaults): string {
+  const from = <T>(name: string, own: T | undefined, file: T | undefined, otherwise: T) => {
+    if (own !== undefined) return `${name} ${own} (yours)`;
+    return file === undefined ? `${name} ${otherwise} (default)` : `${name} ${file} (generation_config.json)`;
+  };
+  const greedy = defaults.doSample === false && request.temperature === undefined;
+  return [
+    greedy ? "greedy (do_sample false in generation_config.json)" : "",
+    greedy ? "" : from("temperature", request.temperature, defaults.temperature, 1),
+    from("top-k", request.topK, defaults.topK, 0),
+    from("top-p", request.topP, defaults.topP, 1),
+    from("min-p", request.minP, defaults.minP, 0),
+    request.seed === undefined ? "a random seed" : `seed ${request.seed}`,
+  ]
+    .filter((part) => part !== "")
+    .join(" · ");
+}

@@ -1,0 +1,109 @@
+/** One answer on its way out: from drawn ids to parts with text, in the order they came, to a reader who may be slower. */
+
+import { StopMatcher } from "../models/text/stopStrings.ts";
+import type { Detokenizer, Tokenizer } from "../models/text/tokenizer.ts";
+import { NonFiniteError } from "./errors.ts";
+import type { ResolvedRequest } from "./request.ts";
+import type { RowOutput, Sequence } from "./sequence.ts";
+import type { FinishReason, Part, Timings } from "./types.ts";
+
+export class AnswerStream {
+  readonly #request: ResolvedRequest;
+  readonly #detokenizer: Detokenizer | undefined;
+  readonly #stops: StopMatcher;
+  readonly #queue: Part[] = [];
+  readonly #started = performance.now();
+  #firstAt = 0;
+  #count = 0;
+  #done = false;
+  #error: { readonly reason: unknown } | undefined;
+  #wake: (() => void) | undefined;
+
+  constructor(request: ResolvedRequest, tokenizer: Tokenizer | undefined) {
+    this.#request = request;
+    this.#detokenizer = tokenizer?.stream({ skipSpecial: true });
+    this.#stops = new StopMatcher(request.stop);
+  }
+
+  /** Takes one drawn token, which joins the sequence; returns whether the answer ends with it. */
+  take({ token, logprob, top, finite }: RowOutput, sequence: Sequence): boolean {
+    if (!finite)
+      throw new NonFiniteError(
+        `generate: the logits after ${sequence.tokens.length} tokens are not finite; check the weights, or another adapter with --adapter`,
+      );
+    if (this.#count === 0) this.#firstAt = performance.now();
+    sequence.tokens.push(token);
+    this.#count++;
+    const { text, finishReason } = this.#textOf(token);
+    const part: Part = {
+      choice: 0,
+      index: this.#count - 1,
+      text,
+      token,
+      logprob,
+      ...(this.#request.top > 0 ? { top } : {}),
+      finishReason,
+      ...(finishReason === null
+        ? {}
+        : { usage: this.#usage(sequence), timings: this.#timings(sequence), seed: this.#request.sampling.seed }),
+    };
+    this.#queue.push(part);
+    this.#done = finishReason !== null;
+    this.#wake?.();
+    return this.#done;
+  }
+
+  #textOf(token: number): { text: string; finishReason: FinishReason | null } {
+    const ended = this.#request.stopIds.has(token);
+    const pushed = this.#stops.push(ended ? "" : (this.#detokenizer?.push(token) ?? ""));
+    if (pushed.stopped) return { text: pushed.text, finishReason: "stop" };
+    if (!ended && this.#count < this.#request.maxTokens) return { text: pushed.text, finishReason: null };
+    // The end of an answer settles what was held back: half a character, half a stop string.
+    const rest = this.#stops.push(this.#detokenizer?.end() ?? "");
+    if (rest.stopped) return { text: pushed.text + rest.text, finishReason: "stop" };
+    return { text: pushed.text + rest.text + this.#stops.end(), finishReason: ended ? "stop" : "length" };
+  }
+
+  #usage({ promptLength, cachedTokens }: Sequence) {
+    return { promptTokens: promptLength, completionTokens: this.#count, cachedTokens };
+  }
+
+  #timings({ promptLength, cachedTokens }: Sequence): Timings {
+    const [promptMs, generatedMs] = [this.#firstAt - this.#started, performance.now() - this.#firstAt];
+    return {
+      promptMs,
+      generatedMs,
+      firstTokenMs: promptMs,
+      promptTokensPerSecond: (1000 * (promptLength - cachedTokens)) / promptMs,
+      // The first token came with the prompt: what follows is what was decoded.
+      tokensPerSecond: this.#count > 1 ? (1000 * (this.#count - 1)) / generatedMs : 0,
+    };
+  }
+
+  /** Ends the stream with an error, after the parts that came before it. */
+  fail(reason: unknown): void {
+    if (this.#done) return;
+    this.#error ??= { reason };
+    this.#wake?.();
+  }
+
+  async *parts(): AsyncGenerator<Part, void, undefined> {
+    for (;;) {
+      const part = this.#queue.shift();
+      if (part !== undefined) {
+        yield part;
+        if (part.finishReason !== null) return;
+      } else if (this.#error !== undefined) throw this.#error.reason;
+      else await this.#change();
+    }
+  }
+
+  #change(): Promise<void> {
+    return new Promise((resolve) => {
+      this.#wake = () => {
+        this.#wake = undefined;
+        resolve();
+      };
+    });
+  }
+}

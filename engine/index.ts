@@ -1,0 +1,18 @@
+/** The library: `import { Engine } from "ingle"`. */
+
+export type { AdapterDescription } from "../device/adapters.ts";
+export {
+  AdapterUnavailableError,
+  DeviceLostError,
+  GpuValidationError,
+  IngleError,
+  OutOfMemoryError,
+  SourceError,
+} from "../device/errors.ts";
+export type { ByteSource, Folder } from "../device/files.ts";
+export { listAdapters } from "../device/gpu.ts";
+export { ModelFormatError, UnsupportedModelError } from "../models/errors.ts";
+export type { Message } from "../models/text/messages.ts";
+export { Engine, type EngineOptions } from "./engine.ts";
+export { AbortError, ContextLengthError, InvalidRequestError, NonFiniteError } from "./errors.ts";
+export type * from "./types.ts";

@@ -1,0 +1,98 @@
+/** Loading in two halves: what can be known from small files and headers, and the weights themselves. */
+import type { Folder } from "../device/files.ts";
+import type { Gpu } from "../device/gpu.ts";
+import type { PipelineCache } from "../device/pipelines.ts";
+import { type ModelConfig, modelTypeOf, normalizeConfig } from "../models/config.ts";
+import { ModelFormatError } from "../models/errors.ts";
+import { type GenerationDefaults, readGenerationConfig, stopTokenIds } from "../models/generationConfig.ts";
+import { freeWeights, loadWeights } from "../models/loadWeights.ts";
+import type { Model } from "../models/model.ts";
+import { familyOf } from "../models/registry.ts";
+import { ropeVariant } from "../models/rope.ts";
+import { type ChatTemplate, loadChatTemplate } from "../models/text/chatTemplate.ts";
+import { loadTokenizer, type Tokenizer } from "../models/text/tokenizer.ts";
+import { planBytes, WeightPlan } from "../models/weightPlan.ts";
+import { type Checkpoint, openCheckpoint } from "../models/weights/checkpoint.ts";
+import { readJson } from "../models/weights/readJson.ts";
+
+export interface LoadProgress {
+  readonly stage: "weights" | "kernels";
+  readonly loaded: number;
+  readonly total: number;
+}
+
+/** A model whose files are open and consistent; nothing is on the GPU yet. Whoever read it closes `checkpoint`. */
+export interface ReadModel {
+  readonly location: string;
+  readonly config: ModelConfig;
+  readonly generation: GenerationDefaults;
+  readonly tokenizer: Tokenizer | undefined;
+  readonly template: ChatTemplate | undefined;
+  readonly stopIds: readonly number[];
+  readonly checkpoint: Checkpoint;
+  readonly weights: WeightPlan;
+  readonly model: Model;
+  /** On the GPU. */
+  readonly weightBytes: number;
+  readonly ropeVariant: (length: number) => number;
+}
+
+/** Reads everything but the weights and checks it against each other. */
+export async function readModel(folder: Folder, signal?: AbortSignal): Promise<ReadModel> {
+  const raw = await readJson(folder, "config.json", signal);
+  if (raw === undefined) {
+    throw new ModelFormatError("CONFIG", `${folder.location}: has no config.json, expected a folder as on the hub`);
+  }
+  const family = familyOf(modelTypeOf(raw));
+  const config = normalizeConfig(raw);
+  const generation = readGenerationConfig((await readJson(folder, "generation_config.json", signal)) ?? {});
+  const tokenizer = await loadTokenizer(folder);
+  const template = tokenizer === undefined ? undefined : await loadChatTemplate(folder);
+  if (tokenizer !== undefined && tokenizer.size > config.vocab_size) {
+    const message = `tokenizer.json: has id ${tokenizer.size - 1}, expected less than vocab_size ${config.vocab_size} of config.json`;
+    throw new ModelFormatError("VOCABULARY", `${message}; do the two belong together?`);
+  }
+  const checkpoint = await openCheckpoint(folder, signal);
+  try {
+    const weights = new WeightPlan(checkpoint, config.quantization);
+    const model = family(weights, config);
+    weights.finish((name) => config.tie_word_embeddings && /^lm_head\.(weight|scales|biases)$/.test(name));
+    const stopIds = stopTokenIds(config, generation, tokenizer?.eosTokenIds ?? []);
+    return {
+      location: folder.location,
+      config,
+      generation,
+      tokenizer,
+      template,
+      stopIds,
+      checkpoint,
+      weights,
+      model,
+      weightBytes: planBytes(weights),
+      ropeVariant: (length) => ropeVariant(config.rope, length),
+    };
+  } catch (error) {
+    await checkpoint.close();
+    throw error;
+  }
+}
+
+/** What of a model lives on the GPU. */
+export interface LoadedModel {
+  readonly pipelines: PipelineCache;
+  readonly aux: GPUBuffer;
+  free(): void;
+}
+
+/** Streams the weights to the GPU. */
+export async function loadModel(
+  gpu: Gpu,
+  pipelines: PipelineCache,
+  { weights, checkpoint }: ReadModel,
+  options: { readonly signal?: AbortSignal; readonly onProgress?: (progress: LoadProgress) => void },
+): Promise<LoadedModel> {
+  const { signal, onProgress } = options;
+  const onBytes = (loaded: number) => onProgress?.({ stage: "weights", loaded, total: checkpoint.bytes });
+  const aux = await loadWeights(gpu, pipelines, weights, { onBytes, ...(signal === undefined ? {} : { signal }) });
+  return { pipelines, aux, free: () => freeWeights(gpu, weights, aux) };
+}

@@ -1,0 +1,70 @@
+/** The memory plan: what an engine needs on the GPU, in numbers, before it takes any. */
+import { bytes } from "../device/buffers.ts";
+import { OutOfMemoryError } from "../device/errors.ts";
+import type { Gpu } from "../device/gpu.ts";
+import { type KvType, pageWords } from "../kernels/attention/kv_page.ts";
+import { PAGE_TOKENS } from "../kernels/fragments/batch.ts";
+import type { CacheDeclaration } from "../models/model.ts";
+
+export interface MemoryPlan {
+  readonly weights: number;
+  readonly kv: number;
+  readonly pages: number;
+  /** Tokens a sequence may have. */
+  readonly context: number;
+  readonly kvBytesPerToken: number;
+  /** Tokens that all sequences together may have. */
+  readonly tokens: number;
+}
+
+export interface MemoryWishes {
+  /** undefined: the model's own, or what fits. */
+  readonly context: number | undefined;
+  readonly kvMemory: number | undefined;
+  readonly kvType: KvType;
+}
+
+/** Where nothing is said: room for several sequences of the model's context, within this. */
+const DEFAULT_KV = 512 * 2 ** 20;
+const DEFAULT_SEQUENCES = 4;
+
+/** Throws OutOfMemoryError where the wishes cannot be met on this adapter, with what would fit. */
+export function planMemory(
+  gpu: Gpu,
+  caches: readonly CacheDeclaration[],
+  weights: number,
+  modelContext: number,
+  wishes: MemoryWishes,
+): MemoryPlan {
+  const layerPage = caches.map(({ kvHeads, headDim }) => 4 * pageWords(wishes.kvType, kvHeads, headDim));
+  const page = layerPage.reduce((a, b) => a + b, 0);
+  const limit = Math.min(gpu.limits.maxStorageBufferBindingSize, gpu.limits.maxBufferSize);
+  const most = Math.floor(limit / Math.max(...layerPage));
+  const budget = wishes.kvMemory ?? Math.max(DEFAULT_KV, page);
+  const fits = Math.min(most, Math.floor(budget / page));
+  const wanted = wishes.context ?? modelContext;
+  const pagesEach = Math.ceil(wanted / PAGE_TOKENS);
+  if (fits < 1 || (wishes.context !== undefined && fits < pagesEach)) {
+    const need = bytes(pagesEach * page);
+    const reason =
+      wishes.kvMemory !== undefined && fits < most
+        ? `${bytes(budget)} by --kv-memory`
+        : `${bytes(most * page)} on "${gpu.adapter.name}"`;
+    const advice =
+      fits < 1
+        ? "choose another adapter"
+        : `try --context ${fits * PAGE_TOKENS}${wishes.kvType === "f32" ? " or --kv-type f16" : ""}`;
+    throw new OutOfMemoryError(`kv cache: ${need} for ${wanted} tokens, at most ${reason}; ${advice}`);
+  }
+  const context = Math.min(wanted, fits * PAGE_TOKENS);
+  const each = Math.ceil(context / PAGE_TOKENS);
+  const pages = wishes.kvMemory === undefined ? Math.min(fits, each * DEFAULT_SEQUENCES) : fits;
+  return {
+    weights,
+    kv: pages * page,
+    pages,
+    context,
+    kvBytesPerToken: page / PAGE_TOKENS,
+    tokens: pages * PAGE_TOKENS,
+  };
+}

@@ -1,0 +1,223 @@
+/** Requests: every field checked once, by name, and every default resolved. */
+import { MAX_TOP } from "../kernels/log_probs.ts";
+import type { GenerationDefaults } from "../models/generationConfig.ts";
+import { type ChatTemplate, encodeChat } from "../models/text/chatTemplate.ts";
+import { checkMessages } from "../models/text/messages.ts";
+import type { Tokenizer } from "../models/text/tokenizer.ts";
+import { ContextLengthError, InvalidRequestError } from "./errors.ts";
+import type { SamplingParams } from "./sequence.ts";
+import type { GenerateRequest, ScoreRequest } from "./types.ts";
+
+/** What a request is checked against. */
+export interface RequestContext {
+  readonly tokenizer: Tokenizer | undefined;
+  readonly template: ChatTemplate | undefined;
+  readonly defaults: GenerationDefaults;
+  readonly stopIds: readonly number[];
+  readonly vocabulary: number;
+  readonly context: number;
+  /** A random integer below 2^53. */
+  readonly randomSeed: () => number;
+}
+
+/** A checked request. */
+export interface ResolvedRequest {
+  readonly tokens: readonly number[];
+  readonly maxTokens: number;
+  readonly sampling: SamplingParams;
+  readonly stop: readonly string[];
+  readonly stopIds: ReadonlySet<number>;
+  readonly top: number;
+}
+
+const GENERATE_FIELDS: Readonly<Record<keyof GenerateRequest, true>> = {
+  prompt: true,
+  messages: true,
+  tokens: true,
+  maxTokens: true,
+  stop: true,
+  stopTokenIds: true,
+  ignoreEos: true,
+  temperature: true,
+  topK: true,
+  topP: true,
+  minP: true,
+  seed: true,
+  logprobs: true,
+  parseSpecial: true,
+  chatTemplateKwargs: true,
+  speculation: true,
+  signal: true,
+};
+const SCORE_FIELDS: Readonly<Record<keyof ScoreRequest, true>> = {
+  text: true,
+  tokens: true,
+  top: true,
+  onLogits: true,
+  signal: true,
+};
+
+const MAX_STOPS = 64;
+
+/** Throws InvalidRequestError that names the field, ContextLengthError with both lengths. */
+export function resolveGenerate(request: GenerateRequest, context: RequestContext): ResolvedRequest {
+  checkFields(request, GENERATE_FIELDS, "generate");
+  const tokens = promptTokens(request, context);
+  const room = context.context - tokens.length;
+  const maxTokens = integer(request.maxTokens, "maxTokens", 1, 2 ** 31) ?? Math.max(room, 1);
+  if (tokens.length > context.context - 1) {
+    throw new ContextLengthError(
+      `prompt: ${tokens.length} tokens, at most ${context.context - 1} in a context of ${context.context}; shorten it or raise --context`,
+    );
+  }
+  if (request.maxTokens !== undefined && maxTokens > room) {
+    throw new ContextLengthError(
+      `prompt and maxTokens: ${tokens.length} + ${maxTokens} tokens, at most ${context.context} in the context; ask for ${room} or fewer`,
+    );
+  }
+  if (request.speculation !== undefined && request.speculation !== false) {
+    throw new InvalidRequestError("speculation: expected false; there is no draft model to speculate with");
+  }
+  return {
+    tokens,
+    maxTokens: Math.min(maxTokens, room),
+    sampling: samplingOf(request, context),
+    stop: stopStrings(request.stop),
+    stopIds: new Set([
+      ...(request.ignoreEos === true ? [] : context.stopIds),
+      ...idList(request.stopTokenIds, "stopTokenIds", context.vocabulary),
+    ]),
+    top: integer(request.logprobs, "logprobs", 0, MAX_TOP) ?? 0,
+  };
+}
+
+/** The tokens of a request that is scored. */
+export function resolveScore(
+  request: ScoreRequest,
+  context: RequestContext,
+): { tokens: readonly number[]; top: number } {
+  checkFields(request, SCORE_FIELDS, "score");
+  const { text, tokens } = request;
+  if ((text === undefined) === (tokens === undefined))
+    throw new InvalidRequestError("score: expected exactly one of text and tokens");
+  const ids =
+    tokens === undefined
+      ? encodePrompt(text ?? "", context, "text", true)
+      : idList(tokens, "tokens", context.vocabulary);
+  if (ids.length === 0) throw new InvalidRequestError("score: no tokens, expected at least one");
+  if (ids.length > context.context) {
+    throw new ContextLengthError(
+      `score: ${ids.length} tokens, at most ${context.context} in the context; split the text or raise --context`,
+    );
+  }
+  return { tokens: ids, top: integer(request.top, "top", 0, MAX_TOP) ?? 0 };
+}
+
+function promptTokens(request: GenerateRequest, context: RequestContext): readonly number[] {
+  const { prompt, messages, tokens, parseSpecial } = request;
+  const given = [prompt, messages, tokens].filter((value) => value !== undefined).length;
+  if (given !== 1)
+    throw new InvalidRequestError(`generate: ${given} of prompt, messages and tokens are given, expected exactly one`);
+  let ids: readonly number[];
+  if (tokens !== undefined) ids = idList(tokens, "tokens", context.vocabulary);
+  else if (prompt !== undefined) ids = encodePrompt(prompt, context, "prompt", parseSpecial ?? true);
+  else ids = chatTokens(request, context);
+  if (ids.length > 0) return ids;
+  const bos = context.tokenizer?.bosTokenId;
+  if (bos === undefined)
+    throw new InvalidRequestError(
+      "prompt: is empty, expected at least one token; this model has no bos token to begin with",
+    );
+  return [bos];
+}
+
+function encodePrompt(text: string, { tokenizer }: RequestContext, field: string, parseSpecial: boolean): number[] {
+  if (typeof text !== "string") throw new InvalidRequestError(`${field}: is ${typeof text}, expected a string`);
+  if (tokenizer === undefined)
+    throw new InvalidRequestError(`${field}: the model has no tokenizer.json; pass tokens instead`);
+  return tokenizer.encode(text, { addSpecialTokens: true, parseSpecial });
+}
+
+function chatTokens(
+  { messages, parseSpecial = false, chatTemplateKwargs }: GenerateRequest,
+  { tokenizer, template }: RequestContext,
+): number[] {
+  if (tokenizer === undefined)
+    throw new InvalidRequestError("messages: the model has no tokenizer.json; pass tokens instead");
+  if (template === undefined)
+    throw new InvalidRequestError(
+      "messages: the model has no chat template; pass prompt instead (--raw on the command line)",
+    );
+  const checked = checkedMessages(messages);
+  const options = {
+    addGenerationPrompt: true,
+    parseSpecial,
+    ...(chatTemplateKwargs === undefined ? {} : { kwargs: chatTemplateKwargs }),
+  };
+  return encodeChat(tokenizer, template, checked, options).ids;
+}
+
+function checkedMessages(messages: unknown) {
+  try {
+    return checkMessages(messages);
+  } catch (cause) {
+    throw new InvalidRequestError(cause instanceof Error ? cause.message : String(cause), { cause });
+  }
+}
+
+function samplingOf(request: GenerateRequest, { defaults, randomSeed }: RequestContext): SamplingParams {
+  const greedy = defaults.doSample === false && request.temperature === undefined;
+  return {
+    temperature: greedy ? 0 : (number(request.temperature, "temperature", 0, 1e4) ?? defaults.temperature ?? 1),
+    topK: integer(request.topK, "topK", 0, 2 ** 31) ?? defaults.topK ?? 0,
+    topP: number(request.topP, "topP", 0, 1) ?? defaults.topP ?? 1,
+    minP: number(request.minP, "minP", 0, 1) ?? defaults.minP ?? 0,
+    seed: integer(request.seed, "seed", 0, 2 ** 53 - 1) ?? randomSeed(),
+  };
+}
+
+function stopStrings(stop: readonly string[] | undefined): readonly string[] {
+  if (stop === undefined) return [];
+  if (!Array.isArray(stop) || stop.length > MAX_STOPS)
+    throw new InvalidRequestError(`stop: expected a list of at most ${MAX_STOPS} strings`);
+  for (const [i, text] of stop.entries()) {
+    if (typeof text !== "string" || text === "")
+      throw new InvalidRequestError(`stop[${i}]: expected a string that is not empty`);
+  }
+  return stop;
+}
+
+function idList(ids: readonly number[] | undefined, field: string, vocabulary: number): readonly number[] {
+  if (ids === undefined) return [];
+  if (!Array.isArray(ids)) throw new InvalidRequestError(`${field}: expected a list of token ids`);
+  const bad = ids.findIndex((id) => !Number.isInteger(id) || id < 0 || id >= vocabulary);
+  if (bad >= 0)
+    throw new InvalidRequestError(
+      `${field}[${bad}]: is ${String(ids[bad])}, expected an integer from 0 to ${vocabulary - 1}`,
+    );
+  return ids;
+}
+
+function number(value: number | undefined, field: string, min: number, max: number): number | undefined {
+  if (value === undefined) return undefined;
+  if (typeof value !== "number" || !(value >= min && value <= max)) {
+    throw new InvalidRequestError(`${field}: is ${String(value)}, expected a number from ${min} to ${max}`);
+  }
+  return value;
+}
+
+function integer(value: number | undefined, field: string, min: number, max: number): number | undefined {
+  if (value === undefined) return undefined;
+  if (!Number.isInteger(value) || value < min || value > max) {
+    throw new InvalidRequestError(`${field}: is ${String(value)}, expected an integer from ${min} to ${max}`);
+  }
+  return value;
+}
+
+function checkFields(request: object, known: Readonly<Record<string, true>>, what: string): void {
+  const unknown = Object.keys(request).find((key) => !Object.hasOwn(known, key));
+  if (unknown !== undefined)
+    throw new InvalidRequestError(
+      `${what}: field ${JSON.stringify(unknown)} is not supported; there are ${Object.keys(known).join(", ")}`,
+    );
+}

@@ -1,0 +1,118 @@
+/** One request in the engine: its tokens, its pages, and how far it has been computed. */
+import { PAGE_TOKENS } from "../kernels/fragments/batch.ts";
+import { type PageKey, type PagePool, pageKey } from "./pages.ts";
+import type { TokenLogprob } from "./types.ts";
+
+/** What the sampler needs, resolved: no field is optional any more. */
+export interface SamplingParams {
+  readonly temperature: number;
+  readonly topK: number;
+  readonly topP: number;
+  readonly minP: number;
+  readonly seed: number;
+}
+
+/** What came out of one row. */
+export interface RowOutput {
+  /** The token drawn, or the target whose log-probability was asked for. */
+  readonly token: number;
+  readonly logprob: number;
+  readonly top: readonly TokenLogprob[];
+  readonly finite: boolean;
+}
+
+export interface SequenceOptions {
+  readonly tokens: readonly number[];
+  /** "generate" draws a token after the last one; "score" wants the log-probability of every one. */
+  readonly kind: "generate" | "score";
+  readonly sampling: SamplingParams;
+  /** Best tokens to report with each. */
+  readonly top: number;
+  /** Whether logits themselves are read back (score only). */
+  readonly logits: boolean;
+  /** What two lengths of a pass have in common if their rotations are equal (models/rope.ts). */
+  readonly ropeVariant: (length: number) => number;
+  /** Called once a token in order; returns whether the sequence ends there. */
+  readonly onOutput: (output: RowOutput, position: number, logits?: Float32Array) => boolean;
+  readonly onError: (error: unknown) => void;
+}
+
+export class Sequence {
+  readonly options: SequenceOptions;
+  readonly tokens: number[];
+  readonly promptLength: number;
+  /** Tokens whose keys and values are in its pages. */
+  computed = 0;
+  /** Prompt tokens that were not computed, since their pages were shared. */
+  cachedTokens = 0;
+  readonly pages: number[] = [];
+  finished = false;
+  /** Order of arrival: set by the scheduler. */
+  arrival = 0;
+  #keys: PageKey[] = [];
+
+  constructor(options: SequenceOptions) {
+    this.options = options;
+    this.tokens = [...options.tokens];
+    this.promptLength = this.tokens.length;
+  }
+
+  /** Length of the pass that row `position` was part of: rope scalings may depend on it. */
+  passLength(position: number): number {
+    return Math.max(this.promptLength, position + 1);
+  }
+
+  /** Holds pages of earlier sequences that began with the same tokens; at least one token is left to compute. */
+  shareFrom(pool: PagePool): void {
+    if (this.options.kind === "score" || this.computed > 0) return;
+    let key: PageKey = "";
+    while ((this.pages.length + 1) * PAGE_TOKENS < this.tokens.length) {
+      key = pageKey(key, this.#pageRows(this.pages.length));
+      const page = pool.share(key);
+      if (page === undefined) break;
+      this.pages.push(page);
+      this.#keys.push(key);
+    }
+    this.computed = this.pages.length * PAGE_TOKENS;
+    if (this.tokens.length === this.promptLength) this.cachedTokens = this.computed;
+  }
+
+  /** Takes pages for `count` more tokens; false, and nothing taken beyond what it keeps, where there are too few. */
+  reserve(pool: PagePool, count: number): boolean {
+    const wanted = Math.ceil((this.computed + count) / PAGE_TOKENS);
+    while (this.pages.length < wanted) {
+      const page = pool.take();
+      if (page === undefined) return false;
+      this.pages.push(page);
+    }
+    return true;
+  }
+
+  /** Counts tokens as computed and publishes the pages that became full. */
+  advance(pool: PagePool, count: number): void {
+    this.computed += count;
+    for (let i = this.#keys.length; (i + 1) * PAGE_TOKENS <= this.computed; i++) {
+      const key = pageKey(this.#keys[i - 1] ?? "", this.#pageRows(i));
+      this.#keys.push(key);
+      const page = this.pages[i];
+      if (page !== undefined) pool.publish(page, key);
+    }
+  }
+
+  /** Gives all pages back; what was computed is computed again should the sequence go on. */
+  release(pool: PagePool): void {
+    for (const page of this.pages.splice(0)) pool.release(page);
+    this.#keys = [];
+    this.computed = 0;
+  }
+
+  /** All that page `index` depends on besides the pages before: its tokens, and how each was rotated. */
+  #pageRows(index: number): Uint32Array {
+    const { ropeVariant } = this.options;
+    const first = index * PAGE_TOKENS;
+    return Uint32Array.from({ length: 2 * PAGE_TOKENS }, (_, i) => {
+      const position = first + (i % PAGE_TOKENS);
+      return i < PAGE_TOKENS ? (this.tokens[position] ?? 0) : ropeVariant(this.passLength(position));
+    });
+  }
+}

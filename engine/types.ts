@@ -1,0 +1,105 @@
+/** What goes into the engine and what comes out: the same fields in the library, a worker and a server. */
+import type { Message } from "../models/text/messages.ts";
+
+/** Exactly one of `prompt`, `messages` and `tokens`. A field that is not here is refused by name. */
+export interface GenerateRequest {
+  readonly prompt?: string;
+  readonly messages?: readonly Message[];
+  readonly tokens?: readonly number[];
+  /** Default: up to the end of the context. */
+  readonly maxTokens?: number;
+  readonly stop?: readonly string[];
+  readonly stopTokenIds?: readonly number[];
+  readonly ignoreEos?: boolean;
+  /** 0 is greedy. Default for each of these: generation_config.json, else 1 and nothing cut off. */
+  readonly temperature?: number;
+  /** 0: off. */
+  readonly topK?: number;
+  readonly topP?: number;
+  readonly minP?: number;
+  /** An integer below 2^53. Default: a random one, said in the last part. */
+  readonly seed?: number;
+  /** How many of the best tokens to report at each place. */
+  readonly logprobs?: number;
+  /** Whether special tokens in the text become control tokens. Default: true for `prompt`, false for `messages`. */
+  readonly parseSpecial?: boolean;
+  readonly chatTemplateKwargs?: Readonly<Record<string, unknown>>;
+  /** No draft exists yet: only false, which changes nothing. */
+  readonly speculation?: false;
+  readonly signal?: AbortSignal;
+}
+
+export interface TokenLogprob {
+  readonly token: number;
+  /** Natural log, of the model's own distribution. */
+  readonly logprob: number;
+}
+
+export interface Usage {
+  readonly promptTokens: number;
+  readonly completionTokens: number;
+  /** Prompt tokens whose pages were there already. */
+  readonly cachedTokens: number;
+}
+
+/** Milliseconds. */
+export interface Timings {
+  readonly promptMs: number;
+  readonly generatedMs: number;
+  readonly firstTokenMs: number;
+  readonly promptTokensPerSecond: number;
+  readonly tokensPerSecond: number;
+}
+
+export type FinishReason = "stop" | "length";
+
+/** One part a token. The texts of all parts join to the answer: a part's own may be empty, or hold that of tokens before. */
+export interface Part {
+  readonly choice: number;
+  readonly index: number;
+  readonly text: string;
+  readonly token: number;
+  readonly logprob: number;
+  readonly top?: readonly TokenLogprob[];
+  readonly finishReason: FinishReason | null;
+  /** On the last part. */
+  readonly usage?: Usage;
+  readonly timings?: Timings;
+  readonly seed?: number;
+}
+
+/** Exactly one of `text` and `tokens`. */
+export interface ScoreRequest {
+  readonly text?: string;
+  readonly tokens?: readonly number[];
+  /** Best tokens to report at each place, at most 64. */
+  readonly top?: number;
+  /** Called with the logits of each place in order, f32 (vocab_size); reading them back is slow. */
+  readonly onLogits?: (position: number, logits: Float32Array) => void;
+  readonly signal?: AbortSignal;
+}
+
+export interface ScoreResult {
+  readonly tokens: readonly number[];
+  /** null without a tokenizer. */
+  readonly texts: readonly string[] | null;
+  /** log p(token i | tokens before it); null for the first. */
+  readonly logprobs: readonly (number | null)[];
+  /** The best tokens at that place, best first; null for the first. */
+  readonly top: readonly (readonly TokenLogprob[] | null)[];
+  readonly perplexity: number;
+}
+
+export interface EngineStats {
+  readonly pages: { readonly total: number; readonly used: number; readonly cached: number };
+  readonly running: number;
+  readonly waiting: number;
+  readonly cachedTokens: number;
+  readonly device: {
+    readonly dispatches: number;
+    readonly submits: number;
+    readonly bindGroups: number;
+    readonly bytesRead: number;
+  };
+  readonly memory: { readonly weights: number; readonly kv: number; readonly arena: number };
+}

@@ -1,0 +1,74 @@
+/** The last steps of attention, shared by the kernel that takes all keys and the one that folds splits. */
+import type { HeadDim } from "../fragments/batch.ts";
+
+/** Stands for -∞, which drivers may assume away. */
+export const MASKED = "-3e38";
+
+/** Params of finishing a row: sinks and output. */
+export const FINISH_PARAMS = {
+  /** Workgroups along x: a row's units. */
+  units: "u32",
+  /** Splits a row in `partials`; 0 where one workgroup takes all keys. */
+  splits: "u32",
+  /** Sink logits in aux (heads), or NONE. */
+  sinks: "u32",
+  /** Of out: f32s a row, runs a row, where its sums begin or NONE (head_dim not a multiple of 32). */
+  out_stride: "u32",
+  out_runs: "u32",
+  out_sums: "u32",
+} as const;
+
+/**
+ * Declares the accumulators `part` (a split) and `total`, `fold_split`, which adds the one to the other, and `finish`,
+ * which divides by the sum of exponentials and writes the unit's heads, their sums, and zeros behind the last head.
+ */
+export const finishFragment = (headDim: HeadDim): string => /* wgsl */ `
+/** By dimension, and behind the last the sum of exponentials. */
+var<workgroup> part: array<vec4f, ${headDim + 1}>;
+var<workgroup> total: array<vec4f, ${headDim + 1}>;
+
+fn fold_split(total_max: vec4f, part_max: vec4f, lane: u32) -> vec4f {
+  let new_max = max(total_max, part_max);
+  let keep = exp(total_max - new_max);
+  let take = exp(part_max - new_max);
+  for (var i = lane; i <= params.head_dim; i += WG) { total[i] = fma(total[i], keep, part[i] * take); }
+  return new_max;
+}
+fn finish(row: u32, unit: Unit, unit_index: u32, total_max: vec4f, lane: u32) {
+  workgroupBarrier();
+  var sum = total[params.head_dim];
+  var keep = vec4f(1.0);
+  if (params.sinks != NONE) {
+    var sink = vec4f(${MASKED});
+    for (var h = 0u; h < unit.heads; h++) { sink[h] = aux[params.sinks + unit.first_head + h]; }
+    let new_max = max(total_max, sink);
+    keep = exp(total_max - new_max);
+    sum = fma(sum, keep, exp(sink - new_max));
+  }
+  let live = sum > vec4f();
+  workgroupBarrier();
+  for (var d = lane; d < params.head_dim; d += WG) {
+    total[d] = select(vec4f(), total[d] * keep / sum, live);
+  }
+  workgroupBarrier();
+  let base = row * params.out_stride + unit.first_head * params.head_dim;
+  for (var i = lane; i < unit.heads * params.head_dim; i += WG) {
+    out[base + i] = total[i % params.head_dim][i / params.head_dim];
+  }
+  if (params.out_sums != NONE) {
+    let runs = params.head_dim / 32u;
+    for (var i = lane; i < unit.heads * runs; i += WG) {
+      let head = i / runs;
+      let d = (i % runs) * 32u;
+      var sum = quad(d, head);
+      for (var j = 4u; j < 32u; j += 4u) { sum += quad(d + j, head); }
+      out[params.out_sums + row * params.out_runs + unit.first_head * runs + i] = sum4(sum);
+    }
+  }
+  if (unit_index == params.units - 1u) {
+    for (var i = params.heads * params.head_dim + lane; i < params.out_stride; i += WG) { out[row * params.out_stride + i] = 0.0; }
+  }
+}
+fn quad(d: u32, head: u32) -> vec4f {
+  return vec4f(total[d][head], total[d + 1u][head], total[d + 2u][head], total[d + 3u][head]);
+}`;

@@ -1,0 +1,47 @@
+/**
+ * How a page holds keys and values, for f16 and f32.
+ *
+ * A layer has one buffer of u32 words: pages, each [K: kv_heads, words, PAGE_TOKENS][V: kv_heads, PAGE_TOKENS, words],
+ * `words` = head_dim / 2 for f16 (even dimension low) and head_dim for f32. Lanes that own neighbouring tokens read
+ * neighbouring words of K, lanes that own neighbouring dimensions neighbouring words of V.
+ */
+import { f16Bits, f16FromBits } from "../formats/halves.ts";
+import { PAGE_TOKENS } from "../fragments/batch.ts";
+
+export const KV_TYPES = ["f16", "f32"] as const;
+export type KvType = (typeof KV_TYPES)[number];
+
+/** Dimensions a word. */
+export const kvDims = (kvType: KvType): number => (kvType === "f16" ? 2 : 1);
+/** u32 words of a page of one layer. */
+export const pageWords = (kvType: KvType, kvHeads: number, headDim: number): number =>
+  (2 * kvHeads * PAGE_TOKENS * headDim) / kvDims(kvType);
+
+/** Largest finite f16: keys and values are clamped to it, since drivers disagree on what lies beyond. */
+export const F16_MAX = 65504;
+
+/** What a key or value becomes in the cache. */
+export function cached(value: number, kvType: KvType): number {
+  if (kvType === "f32") return Math.fround(value);
+  return f16FromBits(f16Bits(Math.min(Math.max(value, -F16_MAX), F16_MAX)));
+}
+
+/** `k_at`, `v_at`: index of a word; `kv_load` of one; `kv_store` of one, rounded. `kv` is bound in the kernel's way. */
+export function kvFragment(kvType: KvType): string {
+  const at = /* wgsl */ `
+const PAGE = ${PAGE_TOKENS}u;
+fn k_at(page: u32, kv_head: u32, word: u32, token: u32) -> u32 {
+  return page * params.page_words + (kv_head * params.head_words + word) * PAGE + token;
+}
+fn v_at(page: u32, kv_head: u32, word: u32, token: u32) -> u32 {
+  return page * params.page_words + params.page_words / 2u + (kv_head * PAGE + token) * params.head_words + word;
+}`;
+  if (kvType === "f32")
+    return /* wgsl */ `${at}
+fn kv_word(a: f32, b: f32) -> u32 { return bitcast<u32>(a); }`;
+  // The XOR with a runtime zero keeps drivers from dropping the rounding of a pack that is unpacked again.
+  return /* wgsl */ `${at}
+fn kv_word(a: f32, b: f32) -> u32 {
+  return pack2x16float(clamp(vec2f(a, b), vec2f(-${F16_MAX}.0), vec2f(${F16_MAX}.0))) ^ params.zero;
+}`;
+}

@@ -1,0 +1,32 @@
+/**
+ * qk-norm, rope and KV write of rows whose sequence has several rows in the step: rotates q in place, writes K and V.
+ *
+ * Its own dispatch, since attention of one row reads keys that the workgroups of other rows write.
+ * Shapes: qkv (rows, qkv_stride) f32 · kv pages (see kv_page.ts) · rope (positions, rotary_dim) f32, cosines then sines.
+ * Grid: (units, rows, 1).
+ */
+import type { HeadDim } from "../fragments/batch.ts";
+import { kernel, variants } from "../kernel.ts";
+import type { KvType } from "./kv_page.ts";
+import { HEAD_PARAMS, headsFragment, unitFragment } from "./rope_heads.ts";
+
+export const ropeKv = variants((kvType: KvType, headDim: HeadDim) =>
+  kernel({
+    name: `rope_kv ${kvType} head_dim<=${headDim}`,
+    reads: { rope: "f32", aux: "f32", batch: "u32" },
+    writes: { qkv: "f32", kv: "u32" },
+    params: HEAD_PARAMS,
+    workgroup: 64,
+    code: /* wgsl */ `${unitFragment(kvType, headDim)}${headsFragment(kvType)}
+@compute @workgroup_size(WG)
+fn main(@builtin(workgroup_id) wg: vec3u, @builtin(local_invocation_index) lane: u32) {
+  let unit = unit_of(wg.x);
+  load_heads(wg.y, unit, lane);
+  store_kv(wg.y, unit, lane);
+  workgroupBarrier();
+  for (var i = lane; i < unit.heads * params.head_dim; i += WG) {
+    qkv[wg.y * params.qkv_stride + unit.first_head * params.head_dim + i] = q4[i % params.head_dim][i / params.head_dim];
+  }
+}`,
+  }),
+);

@@ -1,0 +1,75 @@
+/**
+ * The one list of kernel cases: for tests, for `ingle kernels`, for pages and for timing.
+ *
+ * Seeds of a list never change its neighbours': a title names the same numbers for ever.
+ */
+import { attentionCases, realAttentionCases } from "./attention/attention.cases.ts";
+import { embedCases, realEmbedCases } from "./embed.cases.ts";
+import { LAYOUT_NAMES } from "./formats/layouts.ts";
+import { MATMUL_ROWS } from "./fragments/matmul.ts";
+import { logProbsCases, realLogProbsCases } from "./log_probs.cases.ts";
+import { edgeMatmulCases, type MatmulVariant, matmulCases, realMatmulCases } from "./matmul.cases.ts";
+import { pickRowsCases } from "./pick_rows.cases.ts";
+import { MANY_ROWS, sameBitsCases } from "./sameBits.cases.ts";
+import { extremeSampleCases, greedySampleCases, realSampleCases, sampleCases } from "./sample.cases.ts";
+import type { Case } from "./testbed.ts";
+
+/** Every layout at M = 1 and 8, two of them at 2 and 4 as well: pipelines are what costs on software adapters. */
+const FEW: readonly MatmulVariant[] = LAYOUT_NAMES.flatMap((layout): MatmulVariant[] =>
+  layout === "f16" || layout === "affine4"
+    ? MATMUL_ROWS.map((m): MatmulVariant => [layout, m])
+    : [
+        [layout, 1],
+        [layout, 8],
+      ],
+);
+const EVERY: readonly MatmulVariant[] = LAYOUT_NAMES.flatMap((layout) =>
+  MATMUL_ROWS.map((m): MatmulVariant => [layout, m]),
+);
+
+/** Some 320 cases that meet every kernel, layout, number of rows and KV type: for each `npm test` and for pages. */
+export function namedCases(): Case[] {
+  return [
+    ...matmulCases(FEW, 3, 1),
+    ...attentionCases(70, 1),
+    ...embedCases(20, 1),
+    ...pickRowsCases(6, 1),
+    ...sampleCases(45, 1),
+    ...greedySampleCases(90_001),
+    ...extremeSampleCases(100_001),
+    ...logProbsCases(24, 1),
+    ...sameBitsCases(["f16", "affine4"], MANY_ROWS, 1),
+  ];
+}
+
+/** More than 1,000: the named ones, every variant of the matmuls, edges, and the shapes of real models. */
+export function allCases(): Case[] {
+  return [
+    ...namedCases(),
+    ...matmulCases(EVERY, 6, 1_001),
+    ...edgeMatmulCases(EVERY, 2_001),
+    ...realMatmulCases(EVERY, 3_001),
+    ...attentionCases(200, 1_001),
+    ...realAttentionCases(2_001),
+    ...embedCases(60, 1_001),
+    ...realEmbedCases(2_001),
+    ...pickRowsCases(20, 1_001),
+    ...sampleCases(136, 1_001),
+    ...realSampleCases(2_001),
+    ...logProbsCases(48, 1_001),
+    ...realLogProbsCases(2_001),
+    ...sameBitsCases(
+      LAYOUT_NAMES.filter((layout) => layout !== "f16" && layout !== "affine4"),
+      MANY_ROWS,
+      1_001,
+    ),
+  ];
+}
+
+/** The case of a title, e.g. of a report. Throws RangeError where there is none. */
+export function findCase(title: string): Case {
+  const found = allCases().find((it) => it.title === title);
+  if (found === undefined)
+    throw new RangeError(`kernel cases: none is titled "${title}"; list them with \`ingle kernels --list\``);
+  return found;
+}

@@ -1,0 +1,101 @@
+import { describe, expect, test } from "vitest";
+import { chosenAdapters } from "../device/gpu.ts";
+import { allCases, findCase, namedCases } from "./cases.ts";
+import { type ConformanceOptions, type ConformanceReport, casesOf, runConformance } from "./conformance.ts";
+import { everyKernel } from "./kernelList.ts";
+import { type Case, nmse } from "./testbed.ts";
+
+const FULL = process.env.INGLE_SUITE === "full";
+
+/** What a person needs to try a failed case again. */
+function failures({ adapter, cases }: ConformanceReport): string[] {
+  return cases
+    .filter(({ passed }) => !passed)
+    .map(
+      ({ title, why }) =>
+        `${title}\n  ${why}\n  again: ingle kernels --adapter "${adapter.name}" --suite all --filter "${title}"`,
+    );
+}
+
+async function proved(options: ConformanceOptions): Promise<ConformanceReport> {
+  const report = await runConformance(options);
+  const { adapter, suite, limits, cases, passed, pipelines, milliseconds } = report;
+  console.log(
+    `${adapter.name}, limits ${String(limits)}: ${passed} of ${cases.length} cases (${suite}) passed, ${pipelines} pipelines, ${Math.round(milliseconds)} ms`,
+  );
+  return report;
+}
+
+describe("the list of cases", () => {
+  const [named, all] = [namedCases(), allCases()];
+  const titles = (cases: readonly Case[]) => cases.map(({ title }) => title);
+
+  test("has 300 to 330 named cases and more than 1,000 in all, the named ones among them", () => {
+    expect(named.length).toBeGreaterThanOrEqual(300);
+    expect(named.length).toBeLessThanOrEqual(330);
+    expect(all.length).toBeGreaterThanOrEqual(1000);
+    expect(titles(all)).toEqual(expect.arrayContaining(titles(named)));
+  });
+
+  test("gives no title twice, and each one names its seed", () => {
+    expect(new Set(titles(all)).size).toBe(all.length);
+    expect(titles(all).filter((title) => !/ seed=\d+( |$)/.test(title))).toEqual([]);
+  });
+
+  test("finds a case by its title, and says so where there is none", () => {
+    for (const { title } of all.slice(0, 1100)) expect(findCase(title).title).toBe(title);
+    expect(() => findCase("no such case")).toThrow('none is titled "no such case"');
+    expect(() => casesOf("named", "no such kernel")).toThrow('no title of the named suite has "no such kernel" in it');
+  });
+});
+
+test("kernels bind at most 8 storage buffers, and no two share a name", () => {
+  const kernels = everyKernel();
+  expect(new Set(kernels.map(({ name }) => name)).size).toBe(kernels.length);
+  expect(kernels.filter(({ bindings }) => bindings.filter((it) => it !== "uniform").length > 8)).toEqual([]);
+});
+
+test("an error has no length to hide behind", () => {
+  expect(nmse([1, 2], [1, 2])).toBe(0);
+  expect(nmse([1], [1, 2])).toBeNaN();
+  expect(nmse([1, Number.NaN], [1, 2])).toBeNaN();
+});
+
+const adapters = await chosenAdapters(); // throws where there is none
+
+describe.each(adapters)("on $name", ({ name: adapter }) => {
+  test("the named cases pass with WebGPU's default limits and no feature", { timeout: 600_000 }, async () => {
+    const report = await proved({ adapter, limits: "default", features: "none" });
+    expect(failures(report)).toEqual([]);
+    expect(report.pipelines).toBeLessThanOrEqual(120);
+    expect(report.features.filter((it) => ["shader-f16", "subgroups", "timestamp-query"].includes(it))).toEqual([]);
+  });
+
+  test.runIf(FULL)("all cases pass", { timeout: 3_600_000 }, async () => {
+    const report = await proved({ adapter, suite: "all" });
+    expect(failures(report)).toEqual([]);
+    expect(report.pipelines).toBeLessThanOrEqual(120);
+  });
+
+  test("a report cites what ran: the same for the same, another for others", async () => {
+    const once = (filter: string) => runConformance({ adapter, filter });
+    const [a, b, c] = [await once("pick_rows"), await once("pick_rows"), await once("pick_rows rows=1 ")];
+    expect(a.hash).toMatch(/^[0-9a-f]{64}$/);
+    expect(b.hash).toBe(a.hash);
+    expect(c.hash).not.toBe(a.hash);
+    expect(a.passed + a.failed).toBe(a.cases.length);
+  });
+
+  test("stops where its signal says, with the signal's reason", async () => {
+    const controller = new AbortController();
+    let seen = 0;
+    const onVerdict = () => {
+      seen++;
+      controller.abort(new Error("enough"));
+    };
+    await expect(
+      runConformance({ adapter, filter: "pick_rows", onVerdict, signal: controller.signal }),
+    ).rejects.toThrow("enough");
+    expect(seen).toBe(1);
+  });
+});

@@ -1,0 +1,54 @@
+/** The batch as kernels read it: one u32 buffer, a record a row, a record a sample, then the block tables. */
+
+/** Words of a row's record. */
+export const ROW_WORDS = 8;
+/** Word of each field in a row's record; block tables of further cache groups follow `table`. */
+export const ROW = {
+  token: 0,
+  /** Index of the token in its sequence. */
+  position: 1,
+  /** page · PAGE_TOKENS + offset where its K and V go, or NONE. */
+  slot: 2,
+  /** Keys it may see from the start of its sequence, its own included; 0 for a padding row. */
+  length: 3,
+  /** Row of the rope table. */
+  rope: 4,
+  /** Where the page ids of its sequence begin, in words of the batch. */
+  table: 5,
+} as const;
+
+/** Words of a sample's record. */
+export const SAMPLE_WORDS = 16;
+/** Word of each field in a sample's record; f32s by their bits. */
+export const SAMPLE = {
+  /** Row of the batch whose logits it takes. */
+  row: 0,
+  temperature: 1,
+  topK: 2,
+  topP: 3,
+  minP: 4,
+  seedLow: 5,
+  seedHigh: 6,
+  choice: 7,
+  /** Index in its sequence of the token that is drawn. */
+  position: 8,
+  /** Token whose log-probability is wanted, or NONE. */
+  target: 9,
+} as const;
+
+/** Tokens a page. */
+export const PAGE_TOKENS = 16;
+/** Keys whose maximum is taken at once; blocks lie at absolute positions. */
+export const KEY_BLOCK = 32;
+/** Keys that one workgroup takes where attention is split; a split is folded like a block of blocks. */
+export const KEY_SPLIT = 256;
+/** Lengths of a head's vector that attention kernels have workgroup memory for: clearing it costs time, so a short one has less. */
+export const HEAD_DIMS = [64, 128, 256] as const;
+export type HeadDim = (typeof HEAD_DIMS)[number];
+
+/** The kernel for a head_dim. Throws RangeError above the largest. */
+export function headDimFor(headDim: number): HeadDim {
+  const fits = HEAD_DIMS.find((most) => headDim <= most);
+  if (fits === undefined) throw new RangeError(`head_dim: is ${headDim}, expected at most ${HEAD_DIMS.at(-1)}`);
+  return fits;
+}

@@ -1,0 +1,120 @@
+/**
+ * The inner product shared by every fused matmul: a lane owns four neighbouring rows of a block, whole.
+ *
+ *   acc[r] = Σ over groups g of ( scale[r, g] · Σ q·x + bias[r, g] · Σ x ),   in the order of the columns
+ *
+ * Nothing is summed across lanes, so the order of summation is the same for every number of rows of x and for every
+ * way of walking the block: docs/numerics.md. Weights come by 128-bit loads; x at addresses that all lanes share.
+ */
+import { GROUP_SCALE } from "../formats/group_scales.ts";
+import { EIGHT, type Layout } from "../formats/layout.ts";
+import { FIXED_SUMS } from "./activation.ts";
+
+/** Rows of x that one launch takes at once. */
+export const MATMUL_ROWS = [1, 2, 4, 8] as const;
+export type MatmulRows = (typeof MATMUL_ROWS)[number];
+
+/** Params of the inner product, declared by every kernel that uses it. */
+export const DOT_PARAMS = {
+  /** u32 words of a row; groups of a row; runs of 32 columns a group; steps of 8 columns a run: 4, which no compiler may know and unroll. */
+  row_words: "u32",
+  groups: "u32",
+  group_runs: "u32",
+  run_steps: "u32",
+  scale_type: "u32",
+  /** Of x, in vec4f and in runs of 32; where its sums begin, if they are stored. */
+  x_stride: "u32",
+  x_runs: "u32",
+  x_sums: "u32",
+} as const;
+
+/** WGSL text repeated for m = 0 … rows-1. */
+export const each = (rows: number, line: (m: number) => string): string =>
+  Array.from({ length: rows }, (_, m) => line(m)).join("\n");
+
+/**
+ * Declares `dot_rows(block, quad, first)`: the dot products of the lane's four rows with x rows `first` ….
+ *
+ * Σ x of a run is read where the producer of x stored it, or else (`ownSums`) added up beside the products, in the same
+ * order: eight quads one after the other, then (a + b) + (c + d). Runs of a group are added in order.
+ */
+export function dotFragment(layout: Layout, rows: MatmulRows, ownSums = false): string {
+  const wordStep = (8 / layout.weightsPerWord) * 8;
+  const columns = ["a.x", "a.y", "a.z", "a.w", "b.x", "b.y", "b.z", "b.w"];
+  const sums = layout.grouped;
+  return /* wgsl */ `${EIGHT}${layout.eight}${sums ? GROUP_SCALE : ""}${FIXED_SUMS}
+struct Dots {
+${each(rows, (m) => `  r${m}: vec4f,`)}
+}
+fn x_at(i: u32) -> f32 { return x[i >> 2u][i & 3u]; }
+fn dot_rows(block: u32, quad: u32, first: u32) -> Dots {
+${each(rows, (m) => `  var acc${m} = vec4f();`)}
+  var w = block * params.row_words * 8u + quad;
+  var k = first * params.x_stride;
+${sums ? "  let s_step = scale_step(params.scale_type);\n  var s = block * params.groups * s_step + quad;\n  var run = 0u;" : ""}
+  for (var g = 0u; g < params.groups; g++) {
+${each(rows, (m) => `    var d${m} = vec4f();${sums ? ` var sum${m} = 0.0;` : ""}`)}
+    for (var r = 0u; r < params.group_runs; r++) {
+${sums && ownSums ? each(rows, (m) => `      var quads${m} = vec4f();`) : ""}
+      for (var i = 0u; i < params.run_steps; i++) {
+        let e = eight(w);
+${each(
+  rows,
+  (m) => `        {
+          let a = x[k + ${m}u * params.x_stride];
+          let b = x[k + ${m}u * params.x_stride + 1u];
+${columns.map((column, i) => `          d${m} = fma(e.q${i}, vec4f(${column}), d${m});`).join("\n")}
+${sums && ownSums ? `          quads${m} += a;\n          quads${m} += b;` : ""}
+        }`,
+)}
+        w += ${wordStep}u;
+        k += 2u;
+      }
+${sums ? each(rows, (m) => `      sum${m} += ${ownSums ? `sum4(quads${m})` : `x_at(params.x_sums + (first + ${m}u) * params.x_runs + run)`};`) : ""}
+${sums ? "      run++;" : ""}
+    }
+${
+  sums
+    ? `    let gs = group_scale(s, params.scale_type);
+${each(rows, (m) => `    acc${m} = fma(gs.bias, vec4f(sum${m}), fma(gs.scale, d${m}, acc${m}));`)}
+    s += s_step;`
+    : each(rows, (m) => `    acc${m} += d${m};`)
+}
+  }
+  return Dots(${Array.from({ length: rows }, (_, m) => `acc${m}`).join(", ")});
+}`;
+}
+
+/** Params of the norm before a matmul: `x_squares` is NONE where there is none. */
+export const NORM_PARAMS = { x_squares: "u32", hidden_size: "f32", eps: "f32" } as const;
+
+/**
+ * Declares `norm_of_x(first, lane)`, in uniform control flow, and then `inverse_rms[m]` = 1 / √(Σ x² / hidden + eps).
+ * x already carries the norm's weight, so the factor is applied to the finished sum.
+ */
+export function normFragment(rows: MatmulRows): string {
+  return /* wgsl */ `
+var<workgroup> chains: array<f32, ${8 * rows}>;
+var<workgroup> inverse_rms: array<f32, ${rows}>;
+fn norm_of_x(first: u32, lane: u32) {
+  if (params.x_squares == NONE) {
+    if (lane < ${rows}u) { inverse_rms[lane] = 1.0; }
+  } else {
+    // Eight chains, then their sum: the order does not depend on the lanes there are.
+    for (var c = lane; c < ${8 * rows}u; c += WG) {
+      let at = params.x_squares + (first + c / 8u) * params.x_runs;
+      var sum = 0.0;
+      for (var i = c % 8u; i < params.x_runs; i += 8u) { sum += x_at(at + i); }
+      chains[c] = sum;
+    }
+    workgroupBarrier();
+    if (lane < ${rows}u) {
+      let c = lane * 8u;
+      var total = chains[c];
+      for (var i = 1u; i < 8u; i++) { total += chains[c + i]; }
+      inverse_rms[lane] = 1.0 / sqrt(total / params.hidden_size + params.eps);
+    }
+  }
+  workgroupBarrier();
+}`;
+}

@@ -1,0 +1,114 @@
+/**
+ * `kernel()` turns a description into WGSL declarations and a typed launch.
+ *
+ * A kernel's author writes the body only. The names in `reads`, `writes` and `params` are the names in the WGSL and
+ * the keys of a launch, so that a misspelt or forgotten one does not compile.
+ */
+import type { CompiledKernel } from "../device/pipelines.ts";
+import type { Bound, Grid, Recorder } from "../device/program.ts";
+
+/** WebGPU grants 8 storage buffers a stage everywhere; Node's adapters offer more, and a page would then fail. */
+const MAX_STORAGE_BUFFERS = 8;
+
+/** A param that says "none": no bias, no delta. */
+export const NONE = 0xffff_ffff;
+
+/** What a kernel's author writes. */
+export interface KernelSpec<Reads extends string, Writes extends string, Params extends string> {
+  /** Unique among all kernels, variants included. */
+  readonly name: string;
+  /** Storage buffers by the WGSL type of their elements: `x: "vec4f"` is `x: array<vec4f>`. */
+  readonly reads: Readonly<Record<Reads, string>>;
+  readonly writes: Readonly<Record<Writes, string>>;
+  readonly params: Readonly<Record<Params, "f32" | "u32">>;
+  /** Lanes a workgroup; `WG` in the code. */
+  readonly workgroup: number;
+  readonly code: string;
+}
+
+/** What one launch binds and passes: every declared name, no other. */
+export interface KernelLaunch<Buffers extends string, Params extends string> {
+  readonly buffers: Readonly<Record<Buffers, Bound>>;
+  readonly params: Readonly<Record<Params, number>>;
+  readonly grid: Grid;
+}
+
+/** A kernel that can be launched. */
+export interface Kernel<Buffers extends string, Params extends string> {
+  readonly name: string;
+  readonly compiled: CompiledKernel;
+  /** Records one launch. `label` says what it does in the model. */
+  launch(recorder: Recorder, launch: KernelLaunch<Buffers, Params>, label?: string): void;
+}
+
+/** The kernel of a description. Throws RangeError for more than 8 storage buffers. */
+export function kernel<R extends string, W extends string, P extends string>(
+  spec: KernelSpec<R, W, P>,
+): Kernel<R | W, P> {
+  const names = [...keys(spec.reads), ...keys(spec.writes)];
+  if (names.length > MAX_STORAGE_BUFFERS)
+    throw new RangeError(`${spec.name}: ${names.length} storage buffers, at most ${MAX_STORAGE_BUFFERS}`);
+  const compiled: CompiledKernel = {
+    name: spec.name,
+    code: declarations(spec) + spec.code,
+    bindings: [
+      "uniform",
+      ...keys(spec.reads).map(() => "read-only-storage" as const),
+      ...keys(spec.writes).map(() => "storage" as const),
+    ],
+  };
+  return {
+    name: spec.name,
+    compiled,
+    launch(recorder, { buffers, params, grid }, label = spec.name) {
+      const bound = names.map((name) => buffers[name]);
+      recorder.dispatch({ kernel: compiled, buffers: bound, params: packParams(spec.params, params), grid }, label);
+    },
+  };
+}
+
+function keys<K extends string>(record: Readonly<Record<K, unknown>>): K[] {
+  return Object.keys(record) as K[];
+}
+
+function declarations({ reads, writes, params, workgroup }: KernelSpec<string, string, string>): string {
+  const fields = Object.entries(params).map(([name, type]) => `  ${name}: ${type},`);
+  const storage = [
+    ...Object.entries(reads).map(([name, type]) => `var<storage, read> ${name}: array<${type}>;`),
+    ...Object.entries(writes).map(([name, type]) => `var<storage, read_write> ${name}: array<${type}>;`),
+  ];
+  return `const WG = ${workgroup}u;
+const NONE = 0xffffffffu;
+struct Params {
+${fields.join("\n")}
+}
+@group(0) @binding(0) var<uniform> params: Params;
+${storage.map((line, index) => `@group(0) @binding(${index + 1}) ${line}`).join("\n")}
+`;
+}
+
+function packParams<P extends string>(spec: Readonly<Record<P, "f32" | "u32">>, values: Readonly<Record<P, number>>) {
+  const names = keys(spec);
+  const words = new Uint32Array(Math.ceil(names.length / 4) * 4);
+  const floats = new Float32Array(words.buffer);
+  names.forEach((name, index) => {
+    const value = values[name];
+    if (spec[name] === "f32") floats[index] = value;
+    else if (Number.isInteger(value) && value >= 0 && value <= NONE) words[index] = value;
+    else throw new RangeError(`param ${name}: ${value}, expected an integer from 0 to 2^32 - 1`);
+  });
+  return words;
+}
+
+/** Makes variants of a kernel once each: `make` runs for a new name only. */
+export function variants<Key extends readonly (string | number | boolean)[], K>(
+  make: (...key: Key) => K,
+): (...key: Key) => K {
+  const made = new Map<string, K>();
+  return (...key) => {
+    const name = key.join(" ");
+    const known = made.get(name) ?? make(...key);
+    made.set(name, known);
+    return known;
+  };
+}

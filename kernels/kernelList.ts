@@ -1,0 +1,39 @@
+/** Every kernel there is, all variants: what a report hashes, what tests hold to the rules. */
+import type { CompiledKernel } from "../device/pipelines.ts";
+import { attentionFused, attentionPaged } from "./attention/attention.ts";
+import { attentionReduce } from "./attention/attention_reduce.ts";
+import { KV_TYPES } from "./attention/kv_page.ts";
+import { ropeKv } from "./attention/rope_kv.ts";
+import { embed } from "./embed.ts";
+import { LAYOUT_NAMES, layouts } from "./formats/layouts.ts";
+import { HEAD_DIMS } from "./fragments/batch.ts";
+import { MATMUL_ROWS } from "./fragments/matmul.ts";
+import { logProbs } from "./log_probs.ts";
+import { matmulResidual } from "./matmul_residual.ts";
+import { normGateUp } from "./norm_gate_up.ts";
+import { normMatmul } from "./norm_matmul.ts";
+import { pickRows } from "./pick_rows.ts";
+import { sample } from "./sample.ts";
+
+/** In a fixed order. */
+export function everyKernel(): CompiledKernel[] {
+  const matmuls = LAYOUT_NAMES.flatMap((layout) =>
+    MATMUL_ROWS.flatMap((rows) => [
+      normMatmul(layout, rows),
+      normGateUp(layout, rows),
+      ...[false, ...(layouts[layout].grouped ? [true] : [])].map((ownSums) => matmulResidual(layout, rows, ownSums)),
+    ]),
+  );
+  const attention = HEAD_DIMS.flatMap((headDim) => [
+    ...KV_TYPES.flatMap((kvType) => [
+      attentionFused(kvType, headDim),
+      attentionPaged(kvType, headDim),
+      ropeKv(kvType, headDim),
+    ]),
+    attentionReduce(headDim),
+  ]);
+  const others = [pickRows, sample, logProbs];
+  return [...matmuls, ...attention, ...LAYOUT_NAMES.map((layout) => embed(layout)), ...others].map(
+    ({ compiled }) => compiled,
+  );
+}

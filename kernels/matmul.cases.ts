@@ -1,0 +1,382 @@
+/** Cases of the three fused matmuls: every layout, group, scale type and number of rows, against f64. */
+import { activation, columns, dotParams, padded, product, randomMatrix, runSums, untouched } from "./caseData.ts";
+import type { LayoutName, ScaleType } from "./formats/layout.ts";
+import { BLOCK_ROWS, paddedRows, SCALE_TYPES } from "./formats/layout.ts";
+import { layouts } from "./formats/layouts.ts";
+import { ACTIVATIONS, type Activation, activate, activationCode } from "./fragments/act.ts";
+import { activationShape } from "./fragments/activation.ts";
+import type { MatmulRows } from "./fragments/matmul.ts";
+import { NONE } from "./kernel.ts";
+import { matmulResidual } from "./matmul_residual.ts";
+import { normGateUp } from "./norm_gate_up.ts";
+import { normMatmul } from "./norm_matmul.ts";
+import { type Case, type Comparison, Random, type Testbed } from "./testbed.ts";
+
+/** What varies between the cases of a matmul. */
+export interface MatmulShape {
+  readonly layout: LayoutName;
+  readonly group: number;
+  readonly scaleType: ScaleType;
+  /** Outputs, columns, and rows of x, which are taken `m` at once. */
+  readonly outputs: number;
+  readonly cols: number;
+  readonly rows: number;
+  readonly m: MatmulRows;
+  readonly norm: boolean;
+  readonly bias: boolean;
+  readonly delta: boolean;
+  readonly storedSums: boolean;
+  readonly activation: Activation;
+  /** Blocks of 32 outputs (pairs of blocks of gate and up) that other row shards own. */
+  readonly shard: number;
+  /** Of x and of the residual stream: real models reach 1e5. */
+  readonly spread: number;
+  readonly seed: number;
+}
+
+/** Whether matmul_residual adds Σ x up itself; the others always find it stored. */
+const ownSums = ({ layout, storedSums }: MatmulShape): boolean => layouts[layout].grouped && !storedSums;
+
+/** Largest NMSE: quantized and half weights against the same dequantized weights, and f32 sums. */
+const LIMIT = { f32: 1e-10, f16: 1e-10, bf16: 1e-10, affine4: 1e-10, affine8: 1e-10 } as const;
+const ACTIVATED_LIMIT = 1e-9; // exp and tanh of drivers are good to about 1e-5
+
+/**
+ * Inputs that all three share. Rows of x are padded to a multiple of m; `bias` and `weight` are zero behind, and NaN
+ * where another shard's are.
+ */
+export function matmulInputs(shape: MatmulShape, outputs = shape.outputs, lead = shape.shard * BLOCK_ROWS) {
+  const random = new Random(shape.seed);
+  const { rows, cols, m } = shape;
+  const capacity = Math.ceil(rows / m) * m;
+  const matrix = randomMatrix(random, layouts[shape.layout], outputs, cols, shape.group, shape.scaleType);
+  const x = random.floats(capacity * cols, shape.spread);
+  const residual = random.floats(capacity * cols, shape.spread);
+  const biases = random.floats(outputs);
+  const weight = random.floats(outputs);
+  const width = lead + paddedRows(outputs); // padding stays zero, as a padded low-rank factor leaves it
+  const delta = random.floats(capacity * width).map((value, i) => {
+    const n = (i % width) - lead;
+    return n < 0 ? Number.NaN : n < outputs ? value : 0;
+  });
+  const others = new Float32Array(lead).fill(Number.NaN);
+  const aux = new Float32Array([...others, ...padded(biases), ...others, ...padded(weight)]);
+  const act = activation(capacity, cols, x, residual);
+  const norm = { x_squares: shape.norm ? act.shape.squares : NONE, hidden_size: cols, eps: 1e-5 };
+  const inverse = Float64Array.from({ length: capacity }, (_, row) => {
+    if (!shape.norm) return 1;
+    const squares = residual.subarray(row * cols, (row + 1) * cols).reduce((sum, v) => sum + v * v, 0);
+    return 1 / Math.sqrt(squares / cols + 1e-5);
+  });
+  return { random, capacity, lead, width, matrix, x, act, biases, weight, delta, aux, norm, inverse };
+}
+export type MatmulInputs = ReturnType<typeof matmulInputs>;
+
+/** As `matmulInputs`; where the kernel adds Σ x up itself, stored sums hold what must not be read. */
+export function residualInputs(shape: MatmulShape): MatmulInputs {
+  const from = matmulInputs(shape);
+  const { sums, squares } = from.act.shape;
+  if (ownSums(shape)) from.act.data.fill(Number.NaN, sums, squares);
+  return from;
+}
+
+/** inverse · w·x + bias + delta in f64: (capacity, outputs). */
+function reference(shape: MatmulShape, outputs: number, from: MatmulInputs): Float64Array {
+  const { capacity, matrix, x, inverse, biases, delta, lead, width } = from;
+  const out = product(matrix.values, x, capacity, shape.cols, outputs);
+  return out.map((value, i) => {
+    const [row, n] = [Math.floor(i / outputs), i % outputs];
+    const bias = shape.bias ? (biases[n] ?? Number.NaN) : 0;
+    const low = shape.delta ? (delta[row * width + lead + n] ?? Number.NaN) : 0;
+    return value * (inverse[row] ?? Number.NaN) + bias + low;
+  });
+}
+
+function upload(bed: Testbed, { matrix, act, aux, delta }: MatmulInputs) {
+  const words = bed.buffer(matrix.packed.words);
+  return {
+    words,
+    scales: matrix.layout.grouped ? bed.buffer(matrix.packed.scales) : words,
+    x: bed.buffer(act.data),
+    aux: bed.buffer(aux),
+    delta: bed.buffer(delta),
+  };
+}
+
+/** Runs the kernel over all rows: out (capacity, width). */
+export async function runNormMatmul(bed: Testbed, shape: MatmulShape, from: MatmulInputs): Promise<Float32Array> {
+  const { capacity, lead, width } = from;
+  const out = bed.output(capacity * width);
+  const buffers = { ...upload(bed, from), out };
+  const params = {
+    ...dotParams(from.matrix, from.act.shape, true),
+    ...from.norm,
+    bias: shape.bias ? lead : NONE,
+    delta_stride: shape.delta ? width / 4 : NONE,
+    out_offset: lead / 4,
+    out_stride: width / 4,
+  };
+  const grid = [(width - lead) / BLOCK_ROWS, capacity / shape.m, 1] as const;
+  await bed.submit((recorder) => normMatmul(shape.layout, shape.m).launch(recorder, { buffers, params, grid }));
+  return bed.f32(out, capacity * width);
+}
+
+/** The case of a shape for norm_matmul. */
+export function normMatmulCase(shape: MatmulShape): Case {
+  return {
+    kernel: "norm_matmul",
+    title: title("norm_matmul", shape),
+    async run(bed) {
+      const from = matmulInputs(shape);
+      const { capacity, lead, width } = from;
+      const all = await runNormMatmul(bed, shape, from);
+      const got = columns(all, capacity, width, lead, shape.outputs);
+      return [
+        { name: "out", got, want: reference(shape, shape.outputs, from), limit: LIMIT[shape.layout] },
+        untouched(all, (i) => i % width >= lead),
+      ];
+    },
+  };
+}
+
+/** Where y and z of the residual stream lie, and y before the step. */
+export function residualStream(shape: MatmulShape, { capacity, lead, random }: MatmulInputs) {
+  const z = activationShape(capacity, lead + shape.outputs);
+  const y = activation(z.rows, z.cols, random.floats(z.rows * z.cols, shape.spread)).data.subarray(0, z.sums);
+  return { z, y };
+}
+
+/** Runs the kernel over all rows: y (capacity, stride) and the activation z. */
+export async function runMatmulResidual(
+  bed: Testbed,
+  shape: MatmulShape,
+  from: MatmulInputs,
+  { z, y }: ReturnType<typeof residualStream>,
+) {
+  const out = { y: bed.buffer(y), z: bed.output(z.bytes / 4) };
+  const buffers = { ...upload(bed, from), ...out };
+  const params = {
+    ...dotParams(from.matrix, from.act.shape, !ownSums(shape)),
+    bias: shape.bias ? 0 : NONE,
+    norm_weight: from.width,
+    delta_stride: shape.delta ? z.stride / 4 : NONE,
+    first_block: from.lead / BLOCK_ROWS,
+    y_stride: z.stride / 4,
+    y_runs: z.runs,
+    z_sums: z.sums,
+    z_squares: z.squares,
+  };
+  const grid = [(z.stride - from.lead) / BLOCK_ROWS, from.capacity / shape.m, 1] as const;
+  await bed.submit((recorder) =>
+    matmulResidual(shape.layout, shape.m, ownSums(shape)).launch(recorder, { buffers, params, grid }),
+  );
+  return { y: await bed.f32(out.y, y.length), z: await bed.f32(out.z, z.bytes / 4) };
+}
+
+/** The case of a shape for matmul_residual. */
+export function matmulResidualCase(shape: MatmulShape): Case {
+  return {
+    kernel: "matmul_residual",
+    title: title("matmul_residual", { ...shape, norm: false }),
+    async run(bed) {
+      const plain = { ...shape, norm: false };
+      const from = residualInputs(plain);
+      const stream = residualStream(plain, from);
+      const { z } = stream;
+      const { outputs } = shape;
+      const [runs, leadRuns] = [z.runs, from.lead / BLOCK_ROWS];
+      const got = await runMatmulResidual(bed, plain, from, stream);
+      const own = (data: Float32Array) => columns(data, z.rows, z.stride, from.lead, outputs);
+      const ownRuns = (data: Float32Array) => columns(data, z.rows, runs, leadRuns, runs - leadRuns);
+      const wantY = reference(plain, outputs, from).map((v, i) => v + (own(stream.y)[i] ?? Number.NaN));
+      const wantZ = wantY.map((v, i) => v * (from.weight[i % outputs] ?? Number.NaN));
+      const limit = LIMIT[shape.layout];
+      const others = (data: Float32Array) => columns(data, z.rows, z.stride, 0, from.lead);
+      return [
+        { name: "y", got: own(got.y), want: wantY, limit },
+        { name: "y of other shards", got: others(got.y), want: others(stream.y), limit: 0 },
+        { name: "z", got: own(got.z), want: wantZ, limit },
+        {
+          name: "sums",
+          got: ownRuns(got.z.subarray(z.sums, z.squares)),
+          want: runSums(wantZ, z.rows, outputs),
+          limit,
+        },
+        { name: "squares", got: ownRuns(got.z.subarray(z.squares)), want: runSums(wantY, z.rows, outputs, 2), limit },
+        untouched(got.z, (i) => (i < z.sums ? i % z.stride >= from.lead : (i - z.sums) % runs >= leadRuns)),
+      ] satisfies Comparison[];
+    },
+  };
+}
+
+/** Inputs of norm_gate_up. Stored rows: 32 of gate, 32 of up, by turns, in whole pairs of blocks. */
+export const gateUpInputs = (shape: MatmulShape): MatmulInputs =>
+  matmulInputs(shape, 2 * paddedRows(shape.outputs), shape.shard * 2 * BLOCK_ROWS);
+
+/** Runs the kernel over all rows: the activation out (capacity, width / 2). */
+export async function runNormGateUp(bed: Testbed, shape: MatmulShape, from: MatmulInputs) {
+  const out = activationShape(from.capacity, from.width / 2);
+  const result = bed.output(out.bytes / 4);
+  const buffers = { ...upload(bed, from), out: result };
+  const params = {
+    ...dotParams(from.matrix, from.act.shape, true),
+    ...from.norm,
+    activation: activationCode(shape.activation),
+    bias: shape.bias ? 0 : NONE,
+    delta_stride: shape.delta ? from.width / 4 : NONE,
+    first_pair: from.lead / (2 * BLOCK_ROWS),
+    out_stride: out.stride / 4,
+    out_runs: out.runs,
+    out_sums: out.sums,
+  };
+  const grid = [(from.width - from.lead) / (2 * BLOCK_ROWS), from.capacity / shape.m, 1] as const;
+  await bed.submit((recorder) => normGateUp(shape.layout, shape.m).launch(recorder, { buffers, params, grid }));
+  return { out, got: await bed.f32(result, out.bytes / 4) };
+}
+
+/** The case of a shape for norm_gate_up. */
+export function normGateUpCase(shape: MatmulShape): Case {
+  return {
+    kernel: "norm_gate_up",
+    title: `${title("norm_gate_up", shape)} ${shape.activation}`,
+    async run(bed) {
+      const from = gateUpInputs(shape);
+      const { out, got } = await runNormGateUp(bed, shape, from);
+      const [stored, lead, leadRuns] = [from.width - from.lead, from.lead / 2, from.lead / (2 * BLOCK_ROWS)];
+      const cols = stored / 2;
+      const both = reference(shape, stored, from);
+      const want = Float64Array.from({ length: out.rows * cols }, (_, i) => {
+        const [row, n] = [Math.floor(i / cols), i % cols];
+        const at = row * stored + Math.floor(n / BLOCK_ROWS) * 2 * BLOCK_ROWS + (n % BLOCK_ROWS);
+        return activate(both[at] ?? Number.NaN, shape.activation) * (both[at + BLOCK_ROWS] ?? Number.NaN);
+      });
+      const limit = ACTIVATED_LIMIT;
+      const sums = columns(got.subarray(out.sums, out.squares), out.rows, out.runs, leadRuns, out.runs - leadRuns);
+      return [
+        { name: "out", got: columns(got, out.rows, out.stride, lead, cols), want, limit },
+        { name: "sums", got: sums, want: runSums(want, out.rows, cols), limit },
+        untouched(got, (i) =>
+          i < out.sums ? i % out.stride >= lead : i < out.squares && (i - out.sums) % out.runs >= leadRuns,
+        ),
+      ];
+    },
+  };
+}
+
+function title(kernel: string, s: MatmulShape): string {
+  const weights = layouts[s.layout].grouped ? `${s.layout}/${s.group}/${s.scaleType}` : s.layout;
+  const flags = [
+    s.norm && "norm",
+    s.bias && "bias",
+    s.delta && "delta",
+    kernel === "matmul_residual" && ownSums(s) && "own-sums",
+    s.shard > 0 && `shard=${s.shard}`,
+    s.spread > 1 && `spread=${s.spread}`,
+  ].filter(Boolean);
+  return `${kernel} ${weights} M=${s.rows}/${s.m} N=${s.outputs} K=${s.cols} ${flags.join(",")} seed=${s.seed}`;
+}
+
+const MAKERS = [normMatmulCase, matmulResidualCase, normGateUpCase] as const;
+
+/** A layout at a number of rows. */
+export type MatmulVariant = readonly [layout: LayoutName, m: MatmulRows];
+
+/** `count` random shapes of each of the three kernels at each variant. */
+export function matmulCases(from: readonly MatmulVariant[], count: number, firstSeed: number): Case[] {
+  let seed = firstSeed;
+  return Array.from({ length: count }, () =>
+    from.flatMap(([layout, m]) => MAKERS.map((make) => make(randomShape(layout, m, seed++)))),
+  ).flat();
+}
+
+function randomShape(layout: LayoutName, m: MatmulRows, seed: number): MatmulShape {
+  const random = new Random(seed * 7919);
+  const group = random.pick([32, 64, 128]);
+  return {
+    layout,
+    group,
+    scaleType: random.pick(SCALE_TYPES),
+    outputs: 1 + random.below(100),
+    cols: layouts[layout].grouped ? group * (1 + random.below(4)) : 1 + random.below(300),
+    rows: random.pick([1, m, m, m + 1, 3 * m]),
+    m,
+    norm: random.next() < 0.7,
+    bias: random.next() < 0.4,
+    delta: random.next() < 0.3,
+    storedSums: random.next() < 0.6,
+    activation: random.pick(ACTIVATIONS),
+    shard: random.next() < 0.25 ? 1 + random.below(3) : 0,
+    spread: random.next() < 0.15 ? 1e5 : 1,
+    seed,
+  };
+}
+
+/** (outputs, cols) of SmolLM2-135M: qkv, o_proj, down_proj, gate_up, a slice of the head. */
+const REAL_MATRICES = [
+  { make: normMatmulCase, outputs: 960, cols: 576 },
+  { make: matmulResidualCase, outputs: 576, cols: 576 },
+  { make: matmulResidualCase, outputs: 576, cols: 1536 },
+  { make: normGateUpCase, outputs: 1536, cols: 576 },
+  { make: normMatmulCase, outputs: 2048, cols: 576 },
+] as const;
+
+/** Matrices of a real model at each variant; the head is a slice of its 49,152 rows. */
+export function realMatmulCases(from: readonly MatmulVariant[], firstSeed: number): Case[] {
+  let seed = firstSeed;
+  return from.flatMap(([layout, m]) =>
+    REAL_MATRICES.map(({ make, outputs, cols }) =>
+      make({
+        layout,
+        group: 64, // MLX's default group size
+        scaleType: "f16",
+        outputs,
+        cols,
+        rows: m,
+        m,
+        norm: true,
+        bias: false,
+        delta: false,
+        storedSums: seed % 4 > 0,
+        activation: "silu",
+        shard: outputs === 2048 ? 2 : 0,
+        spread: seed % 3 === 0 ? 1e5 : 1,
+        seed: seed++,
+      }),
+    ),
+  );
+}
+
+/** Shapes at the edges: one output, one column, one row, one over a block, and a wide one. */
+export function edgeMatmulCases(from: readonly MatmulVariant[], firstSeed: number): Case[] {
+  let seed = firstSeed;
+  return from.flatMap(([layout, m]) => {
+    const { grouped } = layouts[layout];
+    const sizes: readonly (readonly [outputs: number, cols: number])[] = [
+      [1, grouped ? 32 : 1],
+      [33, grouped ? 32 : 33],
+      [31, grouped ? 96 : 31],
+      [2, 8192],
+    ];
+    return sizes.flatMap(([outputs, cols]) =>
+      MAKERS.map((make) =>
+        make({
+          layout,
+          group: 32,
+          scaleType: "f32",
+          outputs,
+          cols,
+          rows: 1,
+          m,
+          norm: true,
+          bias: true,
+          delta: true,
+          storedSums: false,
+          activation: "gelu_pytorch_tanh",
+          shard: 0,
+          spread: 1,
+          seed: seed++,
+        }),
+      ),
+    );
+  });
+}

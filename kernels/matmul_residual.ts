@@ -1,0 +1,85 @@
+/**
+ * Matmul added to the residual stream, and what the next norm needs: o_proj and down_proj.
+ *
+ *   y[m, n] += Σ_k w[n, k] · x[m, k] + bias[n] + delta[m, n]
+ *   z[m, n]  = weight[n] · y[m, n],   with sums of z and of y² by runs of 32
+ *
+ * Shapes: x activation (rows, cols), with stored sums unless `ownSums` · w (N, cols) in any layout · aux holds bias (N) and the next norm's weight (N) f32,
+ * zero behind N · y (rows, stride) f32, in place · z activation (rows, N).
+ *
+ * How: as norm_matmul; the four rows of a lane are a quad of the run, whose sums have the fixed order of docs/numerics.md.
+ */
+
+import type { LayoutName } from "./formats/layout.ts";
+import { layouts } from "./formats/layouts.ts";
+import { DOT_PARAMS, dotFragment, each, type MatmulRows } from "./fragments/matmul.ts";
+import { kernel, variants } from "./kernel.ts";
+
+export const matmulResidual = variants((layout: LayoutName, rows: MatmulRows, ownSums: boolean) =>
+  kernel({
+    name: `matmul_residual ${layout} M=${rows}${ownSums ? " own sums" : ""}`,
+    reads: { words: "vec4u", scales: "vec4u", x: "vec4f", aux: "f32", delta: "vec4f" },
+    writes: { y: "vec4f", z: "f32" },
+    params: {
+      ...DOT_PARAMS,
+      bias: "u32",
+      norm_weight: "u32",
+      delta_stride: "u32",
+      /** First block of 32 outputs: a row shard begins past 0. */
+      first_block: "u32",
+      /** Of y and z, in vec4f; runs a row; where the sums and squares of z begin. */
+      y_stride: "u32",
+      y_runs: "u32",
+      z_sums: "u32",
+      z_squares: "u32",
+    },
+    workgroup: 8,
+    code: /* wgsl */ `${dotFragment(layouts[layout], rows, ownSums)}
+var<workgroup> z_quads: array<vec4f, ${8 * rows}>;
+var<workgroup> y_quads: array<vec4f, ${8 * rows}>;
+@compute @workgroup_size(WG)
+fn main(@builtin(workgroup_id) wg: vec3u, @builtin(local_invocation_index) lane: u32) {
+  let first = wg.y * ${rows}u;
+  let dots = dot_rows(wg.x, lane, first);
+  let run = params.first_block + wg.x;
+  let n = run * 8u + lane;
+  var bias = vec4f();
+  if (params.bias != NONE) {
+    let at = params.bias + 4u * n;
+    bias = vec4f(aux[at], aux[at + 1u], aux[at + 2u], aux[at + 3u]);
+  }
+  let at = params.norm_weight + 4u * n;
+  let weight = vec4f(aux[at], aux[at + 1u], aux[at + 2u], aux[at + 3u]);
+${each(
+  rows,
+  (m) => `  {
+    let i = (first + ${m}u) * params.y_stride + n;
+    var v = dots.r${m} + bias;
+    if (params.delta_stride != NONE) { v += delta[(first + ${m}u) * params.delta_stride + n]; }
+    v += y[i];
+    y[i] = v;
+    let u = weight * v;
+    z[4u * i] = u.x;
+    z[4u * i + 1u] = u.y;
+    z[4u * i + 2u] = u.z;
+    z[4u * i + 3u] = u.w;
+    z_quads[${8 * m}u + lane] = u;
+    y_quads[${8 * m}u + lane] = v;
+  }`,
+)}
+  workgroupBarrier();
+  if (lane < ${rows}u) {
+    let q = lane * 8u;
+    var sum = z_quads[q];
+    var square = y_quads[q] * y_quads[q];
+    for (var i = 1u; i < 8u; i++) {
+      sum += z_quads[q + i];
+      square = fma(y_quads[q + i], y_quads[q + i], square);
+    }
+    let at_run = (first + lane) * params.y_runs + run;
+    z[params.z_sums + at_run] = sum4(sum);
+    z[params.z_squares + at_run] = sum4(square);
+  }
+}`,
+  }),
+);

@@ -1,0 +1,77 @@
+/** Breaks kernels line by line and expects the cases to notice: a case that cannot fail proves nothing. */
+import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { type Gpu, openGpu } from "../device/gpu.ts";
+import { allCases } from "./cases.ts";
+import { everyKernel } from "./kernelList.ts";
+import { Testbed } from "./testbed.ts";
+
+/** The kernel, what is replaced by what, and the cases that are asked: those with this in their title, at most 60. */
+const MUTATIONS = [
+  ["embed f16", "|| token >= params.end_row", "", "embed f16"],
+  ["embed f16", "token - params.first_row", "token", "embed f16"],
+  ["embed f32", "params.multiplier * vec4f", "vec4f", "embed f32"],
+  ["pick_rows", "x[params.x_sums + row", "x[params.x_sums + wg.x", "pick_rows"],
+  ["sample", "select(bits, 0u, bits == 0x80000000u)", "bits", " zeros "],
+  ["sample", "found = min(found, i)", "found = i", "temperature=0 "],
+  ["sample", "(bitcast<u32>(logits[base + i]) & 0x7f800000u) == 0x7f800000u", "false", "broken"],
+  ["sample", "kept.key | bit) >= top_k", "kept.key | bit) > top_k", "top_k=5"],
+  ["sample", ">= want && want > 0.0", ">= want * 1.01", "top_p=0.9 "],
+  ["sample", "min(log(min_p), 0.0) / scale", "log(min_p)", "min_p=0.05"],
+  ["sample", "1.0 / clamp(temperature, 1e-30, 1e30)", "1.0", "temperature=10000"],
+  ["sample", "key_of(v) >= kept.key", "key_of(v) > kept.key", "top_k=1 "],
+  ["sample", "unit_interval(random.x)", "unit_interval(random.y)", "sample vocab=1000 normal"],
+  ["sample", "wanted - before < sum", "wanted - before <= sum * 1.001", "first-and-last"],
+  ["log_probs", "k == last_key && i > last_id", "false", "log_probs"],
+  ["log_probs", "(value_of(last_key) - best) - sum", "value_of(last_key) - (best + sum)", "great"],
+  ["norm_matmul affine4 M=1", "params.delta_stride + params.out_offset", "params.delta_stride", "norm_matmul affine4"],
+  ["matmul_residual f16 M=2", "acc1 += d1", "acc1 = d1 + acc1 * 1.000001", "same_bits matmul_residual f16"],
+  ["matmul_residual f16 M=1", "params.first_block + wg.x", "wg.x", "matmul_residual f16"],
+  ["norm_gate_up f16 M=8", "(first + lane) * params.out_runs", "lane * params.out_runs", "norm_gate_up f16"],
+  ["attention_fused f16", "vec2f(-65504.0), vec2f(65504.0)", "vec2f(-1e9), vec2f(1e9)", "attention_fused f16"],
+  ["attention_fused f32", "params.window < length", "params.window + 1u < length", "attention_fused f32"],
+  ["attention_fused f16", "length <= last_split * SPLIT", "length < last_split * SPLIT", "attention_fused f16"],
+  ["attention_paged f32", "fma(part[i], keep, add * take)", "part[i] + add * take", "attention_paged f32"],
+  ["attention_reduce", "keep = exp(total_max - new_max)", "keep = vec4f(1.0)", "split"],
+  ["rope_kv f16", "select(w, -w, first)", "w", "attention_paged f16"],
+] as const;
+
+/** Changes the code of a kernel until `restore` is called. */
+function breakKernel(name: string, from: string, to: string): { restore(): void } {
+  const kernel: { code: string } | undefined = everyKernel().find((it) => it.name === name);
+  if (kernel === undefined) throw new RangeError(`no kernel is called "${name}"`);
+  const { code } = kernel;
+  if (!code.includes(from)) throw new RangeError(`${name}: no "${from}" in it; the mutation needs the line's new text`);
+  kernel.code = code.replace(from, to);
+  return {
+    restore() {
+      kernel.code = code;
+    },
+  };
+}
+
+describe.runIf(process.env.INGLE_SUITE === "full")("cases notice", () => {
+  let gpu: Gpu;
+  beforeAll(async () => {
+    gpu = await openGpu();
+  });
+  afterAll(() => gpu.close());
+
+  test.each(MUTATIONS)("%s with %j replaced by %j", async (kernel, from, to, filter) => {
+    const asked = allCases().filter(({ title }) => title.includes(filter));
+    const bed = new Testbed(gpu); // its pipelines are its own, so the broken one stays here
+    const broken = breakKernel(kernel, from, to);
+    try {
+      let noticed = "";
+      for (const it of asked.slice(0, 60)) {
+        const { passed, title, why } = await bed.check(it);
+        if (!passed) noticed = `${title}: ${why}`;
+        if (!passed) break;
+      }
+      expect(noticed).not.toBe("");
+      expect(noticed).not.toContain("error at line"); // a mutation that does not compile shows nothing
+    } finally {
+      broken.restore();
+      bed.close();
+    }
+  });
+});

@@ -1,0 +1,88 @@
+/**
+ * Norm, gate and up projections, activation: the first half of a gated MLP.
+ *
+ *   out[m, n] = act(gate(m, n)) · up(m, n),   gate(m, n) = inverse_rms(m) · Σ_k w_gate[n, k] · x[m, k] + bias_gate[n]
+ *
+ * Shapes: x activation (rows, cols), multiplied by the norm's weight · w (2 N, cols) in any layout, blocks of 32 gate rows
+ * and of 32 up rows by turns · aux holds the biases and delta (rows, delta_stride) the low-rank part, in the same order of
+ * rows · out activation (rows, N), with sums.
+ * Source: Shazeer 2020, "GLU Variants Improve Transformer".
+ *
+ * How: one workgroup of 16 lanes a pair of blocks: 8 lanes have gate rows, 8 the up rows of the same outputs.
+ */
+
+import type { LayoutName } from "./formats/layout.ts";
+import { layouts } from "./formats/layouts.ts";
+import { ACTIVATE } from "./fragments/act.ts";
+import { DOT_PARAMS, dotFragment, each, type MatmulRows, NORM_PARAMS, normFragment } from "./fragments/matmul.ts";
+import { kernel, variants } from "./kernel.ts";
+
+export const normGateUp = variants((layout: LayoutName, rows: MatmulRows) =>
+  kernel({
+    name: `norm_gate_up ${layout} M=${rows}`,
+    reads: { words: "vec4u", scales: "vec4u", x: "vec4f", aux: "f32", delta: "vec4f" },
+    writes: { out: "f32" },
+    params: {
+      ...DOT_PARAMS,
+      ...NORM_PARAMS,
+      activation: "u32",
+      bias: "u32",
+      delta_stride: "u32",
+      /** First pair of blocks: a row shard begins past 0. */
+      first_pair: "u32",
+      /** Of out, in vec4f; runs a row; where its sums begin. */
+      out_stride: "u32",
+      out_runs: "u32",
+      out_sums: "u32",
+    },
+    workgroup: 16,
+    code: /* wgsl */ `${dotFragment(layouts[layout], rows)}${normFragment(rows)}${ACTIVATE}
+var<workgroup> ups: array<vec4f, ${8 * rows}>;
+var<workgroup> quads: array<vec4f, ${8 * rows}>;
+@compute @workgroup_size(WG)
+fn main(@builtin(workgroup_id) wg: vec3u, @builtin(local_invocation_index) lane: u32) {
+  let first = wg.y * ${rows}u;
+  norm_of_x(first, lane);
+  let quad = lane & 7u;
+  let half = lane >> 3u;
+  let dots = dot_rows(wg.x * 2u + half, quad, first);
+  let run = params.first_pair + wg.x;
+  let stored = (run * 2u + half) * 8u + quad;
+  var bias = vec4f();
+  if (params.bias != NONE) {
+    let at = params.bias + 4u * stored;
+    bias = vec4f(aux[at], aux[at + 1u], aux[at + 2u], aux[at + 3u]);
+  }
+${each(
+  rows,
+  (m) => `  var v${m} = fma(dots.r${m}, vec4f(inverse_rms[${m}]), bias);
+  if (params.delta_stride != NONE) { v${m} += delta[(first + ${m}u) * params.delta_stride + stored]; }`,
+)}
+  if (half == 1u) {
+${each(rows, (m) => `    ups[${8 * m}u + quad] = v${m};`)}
+  }
+  workgroupBarrier();
+  if (half == 0u) {
+${each(
+  rows,
+  (m) => `    {
+      let u = activate(v${m}, params.activation) * ups[${8 * m}u + quad];
+      let i = 4u * ((first + ${m}u) * params.out_stride + run * 8u + quad);
+      out[i] = u.x;
+      out[i + 1u] = u.y;
+      out[i + 2u] = u.z;
+      out[i + 3u] = u.w;
+      quads[${8 * m}u + quad] = u;
+    }`,
+)}
+  }
+  workgroupBarrier();
+  if (lane < ${rows}u) {
+    let q = lane * 8u;
+    var sum = quads[q];
+    for (var i = 1u; i < 8u; i++) { sum += quads[q + i]; }
+    out[params.out_sums + (first + lane) * params.out_runs + run] = sum4(sum);
+  }
+}`,
+  }),
+);

@@ -1,0 +1,48 @@
+/**
+ * Norm, matmul, bias: the QKV projections and the head.
+ *
+ *   out[m, n] = inverse_rms(m) · Σ_k w[n, k] · x[m, k] + bias[n] + delta[m, n]
+ *
+ * Shapes: x activation (rows, cols), already multiplied by the norm's weight, with squares of the residual stream ·
+ * w (N, cols) in any layout · aux holds bias (N) f32 · delta (rows, delta_stride) f32 · out (rows, out_stride) f32.
+ * Source: Zhang & Sennrich 2019, "Root Mean Square Layer Normalization"; the factor moved behind the sum, which is linear.
+ *
+ * How: one workgroup of 8 lanes a block of 32 rows of w and M rows of x. Grid: (blocks, rows / M, 1).
+ * Limits: rows a multiple of M (buffers padded).
+ */
+
+import type { LayoutName } from "./formats/layout.ts";
+import { layouts } from "./formats/layouts.ts";
+import { DOT_PARAMS, dotFragment, each, type MatmulRows, NORM_PARAMS, normFragment } from "./fragments/matmul.ts";
+import { kernel, variants } from "./kernel.ts";
+
+export const normMatmul = variants((layout: LayoutName, rows: MatmulRows) =>
+  kernel({
+    name: `norm_matmul ${layout} M=${rows}`,
+    reads: { words: "vec4u", scales: "vec4u", x: "vec4f", aux: "f32", delta: "vec4f" },
+    writes: { out: "vec4f" },
+    params: { ...DOT_PARAMS, ...NORM_PARAMS, bias: "u32", delta_stride: "u32", out_offset: "u32", out_stride: "u32" },
+    workgroup: 8,
+    code: /* wgsl */ `${dotFragment(layouts[layout], rows)}${normFragment(rows)}
+@compute @workgroup_size(WG)
+fn main(@builtin(workgroup_id) wg: vec3u, @builtin(local_invocation_index) lane: u32) {
+  let first = wg.y * ${rows}u;
+  norm_of_x(first, lane);
+  let dots = dot_rows(wg.x, lane, first);
+  let n = wg.x * 8u + lane;
+  var bias = vec4f();
+  if (params.bias != NONE) {
+    let at = params.bias + 4u * n;
+    bias = vec4f(aux[at], aux[at + 1u], aux[at + 2u], aux[at + 3u]);
+  }
+${each(
+  rows,
+  (m) => `  {
+    var y = fma(dots.r${m}, vec4f(inverse_rms[${m}]), bias);
+    if (params.delta_stride != NONE) { y += delta[(first + ${m}u) * params.delta_stride + params.out_offset + n]; }
+    out[(first + ${m}u) * params.out_stride + params.out_offset + n] = y;
+  }`,
+)}
+}`,
+  }),
+);

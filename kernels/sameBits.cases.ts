@@ -1,0 +1,214 @@
+/**
+ * Same row, same bits: a row's result depends neither on how many rows ride along, nor on which dispatches computed it.
+ *
+ * Compared as words, not as numbers. docs/numerics.md has the orders of summation behind it.
+ */
+import {
+  type AttentionPath,
+  type AttentionShape,
+  attentionInputs,
+  caches,
+  pagesWith,
+  runAttention,
+  stepsOf,
+} from "./attention/attention.cases.ts";
+import { KV_TYPES, type KvType } from "./attention/kv_page.ts";
+import { fixedSums } from "./caseData.ts";
+import { runEmbed } from "./embed.cases.ts";
+import type { LayoutName } from "./formats/layout.ts";
+import { layouts } from "./formats/layouts.ts";
+import type { ActivationShape } from "./fragments/activation.ts";
+import { MATMUL_ROWS, type MatmulRows } from "./fragments/matmul.ts";
+import {
+  gateUpInputs,
+  type MatmulShape,
+  matmulInputs,
+  residualInputs,
+  residualStream,
+  runMatmulResidual,
+  runNormGateUp,
+  runNormMatmul,
+} from "./matmul.cases.ts";
+import type { Case, Comparison, Testbed } from "./testbed.ts";
+
+const bits = (data: Float32Array): Uint32Array => new Uint32Array(data.buffer, data.byteOffset, data.length);
+
+/** Each against the first, word by word. */
+function equal(results: readonly (readonly [name: string, words: Uint32Array])[]): Comparison[] {
+  const [first, ...others] = results;
+  if (first === undefined) return [];
+  return others.map(([name, got]) => ({ name: `${name} against ${first[0]}`, got, want: first[1], limit: 0 }));
+}
+
+/** Sums that a producer left against those a consumer takes by itself. */
+function sums(data: Float32Array, { sums: at, squares }: ActivationShape): Comparison {
+  const got = bits(data.subarray(at, squares));
+  return { name: "stored sums against own sums", got, want: bits(fixedSums(data.subarray(0, at))), limit: 0 };
+}
+
+const KERNELS = ["norm_matmul", "matmul_residual", "norm_gate_up"] as const;
+type MatmulKernel = (typeof KERNELS)[number];
+
+/** Every output of the kernel as words, and its sums where it leaves some. */
+async function wordsOf(bed: Testbed, kernel: MatmulKernel, shape: MatmulShape) {
+  switch (kernel) {
+    case "norm_matmul":
+      return { words: bits(await runNormMatmul(bed, shape, matmulInputs(shape))), left: [] };
+    case "matmul_residual": {
+      const from = residualInputs(shape);
+      const stream = residualStream(shape, from);
+      const { y, z } = await runMatmulResidual(bed, shape, from, stream);
+      return { words: new Uint32Array([...bits(y), ...bits(z)]), left: [sums(z, stream.z)] };
+    }
+    case "norm_gate_up": {
+      const { out, got } = await runNormGateUp(bed, shape, gateUpInputs(shape));
+      return { words: bits(got), left: [sums(got, out)] };
+    }
+  }
+}
+
+/** Eight rows through M = 1 and the other `ms`, with stored and with own sums. */
+function matmulCase(kernel: MatmulKernel, layout: LayoutName, ms: readonly MatmulRows[], seed: number): Case {
+  return {
+    kernel,
+    title: `same_bits ${kernel} ${layout} M=1,${ms.join(",")} seed=${seed}`,
+    async run(bed) {
+      const shape: MatmulShape = {
+        layout,
+        group: 64,
+        scaleType: "f16",
+        outputs: 70,
+        cols: layouts[layout].grouped ? 320 : 301,
+        rows: 8,
+        m: 1,
+        norm: kernel !== "matmul_residual",
+        bias: true,
+        delta: true,
+        storedSums: true,
+        activation: "silu",
+        shard: 0,
+        spread: 1,
+        seed,
+      };
+      const one = await wordsOf(bed, kernel, shape);
+      const results: [string, Uint32Array][] = [["M=1", one.words]];
+      for (const m of [1, ...ms] as const) {
+        if (m > 1) results.push([`M=${m}`, (await wordsOf(bed, kernel, { ...shape, m })).words]);
+        if (kernel !== "matmul_residual") continue;
+        results.push([`M=${m} with own sums`, (await wordsOf(bed, kernel, { ...shape, m, storedSums: false })).words]);
+      }
+      return [...equal(results), ...one.left];
+    },
+  };
+}
+
+/** What embed leaves: its sums are those that a matmul would take. */
+const embedSumsCase = (layout: LayoutName, seed: number): Case => ({
+  kernel: "embed",
+  title: `same_bits embed ${layout} sums seed=${seed}`,
+  async run(bed) {
+    const ends = { vocab: 50, firstRow: 0, endRow: 50 };
+    const shape = { layout, group: 32, scaleType: "f16", cols: 352, rows: 5, multiplier: 3.3, ...ends, seed } as const;
+    const { z, shape: activation } = await runEmbed(bed, shape);
+    return [sums(z, activation)];
+  },
+});
+
+const ATTENTION = {
+  heads: 6,
+  kvHeads: 2,
+  headDim: 64,
+  rotaryDim: 64,
+  interleaved: false,
+  qkNorm: true,
+  sinks: true,
+  softcap: 0,
+  window: null,
+  split: false,
+  paddingRows: 0,
+  spread: 1,
+} as const;
+const PATHS: readonly (readonly [name: string, path: AttentionPath])[] = [
+  ["fused", { fused: true, split: false }],
+  ["fused, split", { fused: true, split: true }],
+  ["rope_kv and paged", { fused: false, split: false }],
+  ["rope_kv and paged, split", { fused: false, split: true }],
+];
+
+/** One row a sequence through every path: a fresh key must count as it is stored. */
+function pathsCase(kvType: KvType, window: number | null, seed: number): Case {
+  return {
+    kernel: "attention_fused",
+    title: `same_bits attention ${kvType} window=${window ?? "none"} fused, paged, split seed=${seed}`,
+    async run(bed) {
+      const shape: AttentionShape = {
+        ...ATTENTION,
+        kvType,
+        window,
+        past: [0, 17, 255, 530],
+        counts: [1, 1, 1, 1],
+        seed,
+      };
+      const from = attentionInputs(shape);
+      const pages = pagesWith(shape, from, caches(shape, from).past);
+      const outs: [string, Uint32Array][] = [];
+      const stored: [string, Uint32Array][] = [];
+      const left: Comparison[] = [];
+      for (const [name, path] of PATHS) {
+        const got = await runAttention(bed, shape, from, pages, path);
+        outs.push([`out of ${name}`, bits(got.out)]);
+        stored.push([`pages of ${name}`, got.pages]);
+        left.push(sums(got.out, got.shape));
+      }
+      return [...equal(outs), ...equal(stored), ...left];
+    },
+  };
+}
+
+/** A prompt in one step of several rows, and token by token. */
+function chunksCase(kvType: KvType, past: number, seed: number): Case {
+  return {
+    kernel: "attention_paged",
+    title: `same_bits attention ${kvType} ${past}+6 at once and one by one seed=${seed}`,
+    async run(bed) {
+      const shape: AttentionShape = { ...ATTENTION, kvType, past: [past], counts: [6], seed };
+      const from = attentionInputs(shape);
+      let pages = pagesWith(shape, from, caches(shape, from).past);
+      const whole = await runAttention(bed, shape, from, pages, { fused: false, split: false });
+      const rows: number[] = [];
+      for (const step of stepsOf(from)) {
+        const got = await runAttention(bed, shape, step, pages, { fused: true, split: false });
+        rows.push(...bits(got.out.subarray(0, got.shape.stride)));
+        pages = got.pages;
+      }
+      const values = whole.out.subarray(0, whole.shape.sums);
+      return equal([
+        ["rows at once", bits(values)],
+        ["rows one by one", new Uint32Array(rows)],
+      ]).concat(
+        equal([
+          ["pages at once", whole.pages],
+          ["pages one by one", pages],
+        ]),
+      );
+    },
+  };
+}
+
+/** The three matmuls of each layout at `ms` besides 1, embed, and all ways through attention. */
+export function sameBitsCases(names: readonly LayoutName[], ms: readonly MatmulRows[], firstSeed: number): Case[] {
+  let seed = firstSeed;
+  return [
+    ...names.flatMap((layout) => KERNELS.map((kernel) => matmulCase(kernel, layout, ms, seed++))),
+    ...names.map((layout) => embedSumsCase(layout, seed++)),
+    ...KV_TYPES.flatMap((kvType) => [
+      pathsCase(kvType, null, seed++),
+      pathsCase(kvType, 40, seed++),
+      chunksCase(kvType, 0, seed++),
+      chunksCase(kvType, 253, seed++),
+    ]),
+  ];
+}
+
+/** Numbers of rows besides 1. */
+export const MANY_ROWS = MATMUL_ROWS.filter((m) => m > 1);

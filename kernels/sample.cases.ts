@@ -1,0 +1,201 @@
+/** Cases of the sampler against its definition in f64: the same token for the same uniform, and never one that is not allowed. */
+import { PLAIN_SAMPLE, type SampleRecord, sampleWords } from "./caseData.ts";
+import { f32FromBits } from "./formats/halves.ts";
+import { PURPOSE, philox, unitInterval } from "./fragments/philox.ts";
+import { NONE } from "./kernel.ts";
+import {
+  isFiniteRow,
+  LOGIT_KINDS,
+  type LogitKind,
+  logProbComparison,
+  logSumExp,
+  randomLogits,
+  stacked,
+} from "./logitData.ts";
+import { sample } from "./sample.ts";
+import { type Case, Random } from "./testbed.ts";
+
+/** Widths, in shares of the mass, of a border between two tokens and of the edge of top-p; the latter also of min-p's. */
+const BORDER = 1e-5;
+const EDGE = 3e-6;
+
+/** Weights before the draw, 0 for tokens that are not kept; `edge` moves the thresholds of top-p and min-p by that share. */
+export function keptWeights(logits: Float32Array, record: SampleRecord, edge = 0): Float64Array {
+  const [temperature, topP, minP] = [record.temperature, record.topP, record.minP].map(Math.fround) as [
+    number,
+    number,
+    number,
+  ];
+  const best = logits.reduce((a, b) => Math.max(a, b));
+  const weights = Float64Array.from(logits, (v) => Math.exp((v - best) / temperature));
+  const descending = Float64Array.from(logits).sort().reverse();
+  const atLeast = (low: number) => {
+    logits.forEach((v, i) => {
+      if (v < low) weights[i] = 0;
+    });
+  };
+  if (record.topK > 0) atLeast(descending[record.topK - 1] ?? Number.NEGATIVE_INFINITY);
+  if (topP < 1) {
+    const total = weights.reduce((a, b) => a + b);
+    const mass = new Map<number, number>(); // by logit, so that equal ones stay together
+    for (const [i, v] of logits.entries()) mass.set(v + 0, (mass.get(v + 0) ?? 0) + (weights[i] ?? Number.NaN));
+    let sum = 0;
+    for (const [v, share] of [...mass].sort(([a], [b]) => b - a)) {
+      sum += share;
+      if (sum >= (topP + edge) * total) {
+        atLeast(v);
+        break;
+      }
+    }
+  }
+  return weights.map((w) => (w < minP * (1 - edge) ? 0 : w));
+}
+
+/** Whether inverting the cumulative mass in the order of the ids at `u` gives `id`, or may within BORDER. */
+function mayBe(weights: Float64Array, id: number, u: number): boolean {
+  const total = weights.reduce((a, b) => a + b);
+  const before = weights.subarray(0, id).reduce((a, b) => a + b, 0) / total;
+  const own = (weights[id] ?? Number.NaN) / total;
+  return own > 0 && u >= before - BORDER && u < before + own + BORDER;
+}
+
+/** The token that the reference draws at `u`. */
+export function drawn(weights: Float64Array, u: number): number {
+  let rest = u * weights.reduce((a, b) => a + b);
+  const found = weights.findIndex((w) => {
+    rest -= w;
+    return w > 0 && rest < 0;
+  });
+  return found < 0 ? weights.findLastIndex((w) => w > 0) : found;
+}
+
+/** The one number of a sample, in [0, 1). */
+function uniformOf({ position, choice, seedLow, seedHigh }: SampleRecord): number {
+  return unitInterval(philox([position, choice, PURPOSE.sample, 0], [seedLow, seedHigh])[0]);
+}
+
+/** `id` where it is right, else what would have been. */
+function wantedId(logits: Float32Array, record: SampleRecord, id: number): number {
+  if (!isFiniteRow(logits)) return NONE;
+  if (!(record.temperature > 0)) return logits.indexOf(logits.reduce((a, b) => Math.max(a, b)));
+  const u = uniformOf(record);
+  for (const edge of [0, -EDGE, EDGE]) {
+    if (mayBe(keptWeights(logits, record, edge), id, u)) return id;
+  }
+  return drawn(keptWeights(logits, record), u);
+}
+
+interface SampleShape {
+  readonly vocab: number;
+  readonly kind: LogitKind;
+  readonly draws: number;
+  /** What all samples of the case ask for; seeds and positions differ. */
+  readonly settings: Pick<SampleRecord, "temperature" | "topK" | "topP" | "minP">;
+  readonly seed: number;
+}
+
+function sampleCase(shape: SampleShape, records?: readonly SampleRecord[], suffix = ""): Case {
+  const { vocab, kind, draws, seed } = shape;
+  const { temperature, topK, topP, minP } = shape.settings;
+  return {
+    kernel: "sample",
+    title: `sample vocab=${vocab} ${kind} draws=${draws} temperature=${temperature} top_k=${topK} top_p=${topP} min_p=${minP}${suffix} seed=${seed}`,
+    async run(bed) {
+      const random = new Random(seed);
+      const word = () => random.below(2 ** 32);
+      const stride = vocab + random.below(5);
+      const all =
+        records ??
+        Array.from({ length: draws }, () => ({
+          ...PLAIN_SAMPLE,
+          ...shape.settings,
+          seedLow: word(),
+          seedHigh: word(),
+          choice: random.below(4),
+          position: random.below(1e5),
+        }));
+      const logits = all.map(() => randomLogits(random, kind, vocab));
+      const data = stacked(logits, stride);
+      const lead = random.below(40);
+      const out = bed.output(2 * all.length);
+      const buffers = { logits: bed.buffer(data), batch: bed.buffer(sampleWords(all, lead)), out };
+      const params = { vocab, stride, samples: lead };
+      await bed.submit((recorder) => sample.launch(recorder, { buffers, params, grid: [all.length, 1, 1] }));
+      const words = await bed.u32(out, 2 * all.length);
+      const ids = all.map((_, i) => words[2 * i] ?? Number.NaN);
+      const wanted = all.map((record, i) => wantedId(logits[i] ?? data, record, ids[i] ?? Number.NaN));
+      const lps = all.map((_, i) => f32FromBits(words[2 * i + 1] ?? Number.NaN));
+      const wantedLps = logits.map((row, i) => {
+        const id = ids[i] ?? Number.NaN;
+        return isFiniteRow(row) ? (row[id] ?? Number.NaN) - logSumExp(row) : 0;
+      });
+      return [{ name: "ids", got: ids, want: wanted, limit: 0 }, logProbComparison(lps, wantedLps)];
+    },
+  };
+}
+
+const OFF = { temperature: 1, topK: 0, topP: 1, minP: 0 } as const;
+
+/** Settings alone and together, and where each of them ends. */
+const SETTINGS = [
+  { ...OFF, temperature: 0 },
+  OFF,
+  { ...OFF, topK: 1 },
+  { ...OFF, topK: 5 },
+  { ...OFF, topK: 2 ** 31 },
+  { ...OFF, topP: 0.9 },
+  { ...OFF, topP: 0.3 },
+  { ...OFF, topP: 1e-9 },
+  { ...OFF, topP: 0 },
+  { ...OFF, minP: 0.1 },
+  { ...OFF, minP: 1 },
+  { ...OFF, temperature: 1e-4 },
+  { ...OFF, temperature: 1e4 },
+  { ...OFF, temperature: 1e-30 },
+  { ...OFF, temperature: 0.5 },
+  { temperature: 0.7, topK: 40, topP: 0.95, minP: 0.05 },
+  { temperature: 1.5, topK: 3, topP: 0.5, minP: 0 },
+] as const;
+const VOCABS = [1, 2, 255, 256, 257, 1000] as const;
+
+/** `count` cases: settings by turns, with another kind of row each time round, in vocabularies about the 256 lanes. */
+export function sampleCases(count: number, firstSeed: number): Case[] {
+  return Array.from({ length: count }, (_, i) => {
+    const seed = firstSeed + i;
+    const settings = SETTINGS[i % SETTINGS.length] ?? OFF;
+    const kind = LOGIT_KINDS[(i + Math.floor(i / SETTINGS.length)) % LOGIT_KINDS.length] ?? "normal";
+    const vocab = new Random(seed * 4003).pick([...VOCABS, 1000, 1000, 1000]);
+    return sampleCase({ vocab, kind, draws: 24, settings, seed });
+  });
+}
+
+/** Greedy among equals, within a lane and across lanes. */
+export const greedySampleCases = (firstSeed: number): Case[] =>
+  (["ties", "zeros", "flat", "masked"] as const).map((kind, i) =>
+    sampleCase({ vocab: 1000, kind, draws: 8, settings: { ...OFF, temperature: 0 }, seed: firstSeed + i }),
+  );
+
+/** Seeds whose first number, at position 0, is 0 and the last one below 1. Found by search; `philox.test.ts` holds them to it. */
+export const EXTREME_SEEDS = { zero: 12121362, last: 16390493 } as const;
+
+/** The first and the last token that a draw can give, with masked ones before and behind. */
+export function extremeSampleCases(firstSeed: number): Case[] {
+  const records = [0, 0.5, 0.95].flatMap((minP) =>
+    Object.values(EXTREME_SEEDS).map((seedLow) => ({ ...PLAIN_SAMPLE, ...OFF, minP, seedLow })),
+  );
+  return VOCABS.flatMap((vocab, v) =>
+    (["masked", "normal", "great"] as const).map((kind, k) =>
+      sampleCase(
+        { vocab, kind, draws: records.length, settings: OFF, seed: firstSeed + 3 * v + k },
+        records,
+        " first-and-last",
+      ),
+    ),
+  );
+}
+
+/** A vocabulary of a real model. */
+export const realSampleCases = (firstSeed: number): Case[] =>
+  [OFF, { ...OFF, topP: 0.9 }, { temperature: 0.7, topK: 40, topP: 0.95, minP: 0.05 }].map((settings, i) =>
+    sampleCase({ vocab: 49152, kind: i === 0 ? "flat" : "normal", draws: 4, settings, seed: firstSeed + i }),
+  );

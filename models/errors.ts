@@ -1,0 +1,18 @@
+/** Errors of checkpoints: what is broken, and what is whole but not supported. */
+import { IngleError } from "../device/errors.ts";
+
+/** A file of the checkpoint is broken or contradicts another one. `code` names the rule (see docs/checkpoints.md), `tensor` the tensor at fault. */
+export class ModelFormatError extends IngleError {
+  readonly tensor: string | undefined;
+  constructor(code: string, message: string, options?: ErrorOptions & { tensor?: string }) {
+    super(code, message, options);
+    this.tensor = options?.tensor;
+  }
+}
+
+/** The checkpoint is well formed, but ingle does not run this architecture, option or quantization. */
+export class UnsupportedModelError extends IngleError {
+  constructor(message: string, options?: ErrorOptions) {
+    super("UNSUPPORTED_MODEL", message, options);
+  }
+}

@@ -1,0 +1,30 @@
+/** What a family's file returns: the forward pass of one checkpoint, and what it wants of the cache. */
+import type { Slot } from "../device/arena.ts";
+import type { ModelConfig } from "./config.ts";
+import type { Step } from "./step.ts";
+import type { WeightPlan } from "./weightPlan.ts";
+
+/** What a layer keeps of past tokens. */
+export interface CacheDeclaration {
+  readonly kind: "pages";
+  readonly kvHeads: number;
+  readonly headDim: number;
+  /** Positions it looks back, its own included; null: all. */
+  readonly window: number | null;
+}
+
+/** Logits of `step.samples` rows: f32 (samples, stride). */
+export interface Logits {
+  readonly slot: Slot;
+  readonly stride: number;
+}
+
+export interface Model {
+  /** One a layer. */
+  readonly caches: readonly CacheDeclaration[];
+  /** Records a forward pass; no logits where the step wants none. */
+  forward(step: Step): Logits | undefined;
+}
+
+/** A family: claims its weights by the hub's names and returns the model. */
+export type Family = (weights: WeightPlan, config: ModelConfig) => Model;

@@ -1,0 +1,64 @@
+/** What a forward pass is recorded against: the bucket it is for, and the buffers that change from step to step. */
+import type { Slot } from "../device/arena.ts";
+import type { Recorder } from "../device/program.ts";
+import type { KvType } from "../kernels/attention/kv_page.ts";
+import { type ActivationShape, activationShape } from "../kernels/fragments/activation.ts";
+import type { MatmulRows } from "../kernels/fragments/matmul.ts";
+
+/** Buffers that outlive a program. */
+export interface StepBuffers {
+  /** u32: rows, samples, block tables (kernels/fragments/batch.ts). */
+  readonly batch: GPUBuffer;
+  /** f32 (rows, rotary_dim): cosines, then sines. */
+  readonly rope: GPUBuffer;
+  /** f32: norms, biases, sinks. */
+  readonly aux: GPUBuffer;
+  /** Pages of each layer. */
+  readonly kv: readonly GPUBuffer[];
+}
+
+/** One recording: a batch-size bucket and one kind of output. */
+export interface Step extends StepBuffers {
+  readonly recorder: Recorder;
+  readonly kvType: KvType;
+  /** Rows of the bucket. */
+  readonly rows: number;
+  /** Whether every sequence has one row, so that attention can rope and store its own key. */
+  readonly oneRowEach: boolean;
+  /** Splits of the keys: 0 where one workgroup takes all. */
+  readonly splits: number;
+  /** Rows whose logits are wanted. */
+  readonly samples: number;
+  /** Whether those are the step's rows in order. */
+  readonly everyRow: boolean;
+  /** Where the samples' records begin, in words of the batch. */
+  readonly samplesAt: number;
+}
+
+/** A buffer of values with their sums (kernels/fragments/activation.ts). */
+export interface Activation {
+  readonly slot: Slot;
+  readonly shape: ActivationShape;
+  /** Whether sums by runs of 32 are stored with it; else a matmul computes them first. */
+  readonly sums: boolean;
+}
+
+/** The residual stream y, and z = y · the next norm's weight, with the sums that the norm and affine weights need. */
+export interface Residual {
+  readonly y: Slot;
+  readonly z: Activation;
+}
+
+/** Rows of x that a launch takes at once, for a number of rows. */
+export function matmulRows(rows: number): MatmulRows {
+  if (rows >= 8) return 8;
+  if (rows >= 4) return 4;
+  return rows >= 2 ? 2 : 1;
+}
+
+/** A new activation of `rows` rows, padded to what the matmuls take at once. */
+export function newActivation(step: Step, rows: number, cols: number, label: string, sums = true): Activation {
+  const m = matmulRows(rows);
+  const shape = activationShape(Math.ceil(rows / m) * m, cols);
+  return { slot: step.recorder.slot(shape.bytes, label), shape, sums };
+}

@@ -1,0 +1,84 @@
+/** JSON files of a checkpoint's folder, read whole and looked into field by field, with errors that name file and field. */
+import type { Folder } from "../../device/files.ts";
+import { ModelFormatError } from "../errors.ts";
+
+/** A parsed JSON object; nothing is known about its fields. */
+export type JsonObject = Readonly<Record<string, unknown>>;
+
+const MAX_BYTES = 256 * 2 ** 20; // the largest tokenizer.json in use is about 35 MB
+
+/** The text of a file, or undefined where there is none. Throws ModelFormatError if it is not UTF-8 or over 256 MiB. */
+export async function readText(folder: Folder, name: string): Promise<string | undefined> {
+  const source = await folder.open(name);
+  if (source === undefined) return undefined;
+  try {
+    if (source.size > MAX_BYTES) {
+      throw new ModelFormatError("FILE_SIZE", `${name}: ${source.size} bytes, at most ${MAX_BYTES} expected`);
+    }
+    const bytes = await source.read(0, source.size);
+    return new TextDecoder("utf-8", { fatal: true }).decode(bytes);
+  } catch (cause) {
+    if (!(cause instanceof TypeError)) throw cause; // TextDecoder's way to say that bytes are not UTF-8
+    throw new ModelFormatError("ENCODING", `${name}: is not UTF-8; download it again`, { cause });
+  } finally {
+    await source.close();
+  }
+}
+
+/** The object in a JSON file, or undefined where there is no file. Throws ModelFormatError if it holds anything else. */
+export async function readJson(folder: Folder, name: string): Promise<JsonObject | undefined> {
+  const text = await readText(folder, name);
+  if (text === undefined) return undefined;
+  try {
+    return objectAt(JSON.parse(text), name);
+  } catch (cause) {
+    if (!(cause instanceof SyntaxError)) throw cause;
+    throw new ModelFormatError("JSON", `${name}: is not JSON (${cause.message}); download it again`, { cause });
+  }
+}
+
+/** Whether a value is a JSON object: neither null nor an array. */
+export function isObject(value: unknown): value is JsonObject {
+  return typeof value === "object" && value !== null && !Array.isArray(value);
+}
+
+/** What a value is, in words for a message. */
+export function describe(value: unknown): string {
+  if (value === null) return "null";
+  if (Array.isArray(value)) return "a list";
+  if (typeof value === "object") return "an object";
+  return value === undefined ? "missing" : `the ${typeof value} ${JSON.stringify(value).slice(0, 60)}`;
+}
+
+/** The error for a field that is not what the format says. */
+export function fieldError(where: string, value: unknown, expected: string): ModelFormatError {
+  return new ModelFormatError("FIELD", `${where}: is ${describe(value)}, expected ${expected}`);
+}
+
+/** `value` as an object, or a ModelFormatError that names `where`. */
+export function objectAt(value: unknown, where: string): JsonObject {
+  if (!isObject(value)) throw fieldError(where, value, "an object");
+  return value;
+}
+
+/** `value` as a list, or a ModelFormatError that names `where`. */
+export function listAt(value: unknown, where: string): readonly unknown[] {
+  if (!Array.isArray(value)) throw fieldError(where, value, "a list");
+  return value;
+}
+
+/** `value` as a string, or a ModelFormatError that names `where`. */
+export function stringAt(value: unknown, where: string): string {
+  if (typeof value !== "string") throw fieldError(where, value, "a string");
+  return value;
+}
+
+/** `value` as a token id, or a ModelFormatError that names `where`. */
+export function idAt(value: unknown, where: string): number {
+  if (typeof value !== "number" || !Number.isInteger(value) || value < 0 || value >= MAX_ID) {
+    throw fieldError(where, value, `a whole number from 0 to ${MAX_ID - 1}`);
+  }
+  return value;
+}
+
+const MAX_ID = 2 ** 24; // sixty times the largest vocabulary in use; two ids then fit one exact float64
