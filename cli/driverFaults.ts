@@ -17,7 +17,6 @@ const FAULTS: readonly Fault[] = [
   },
   { drivers: /swiftshader/i, text: "sin and cos are off by 2e-4 and more; ingle makes its rotations on the CPU" },
   { drivers: /swiftshader/i, text: "tanh(±100) is NaN; ingle clamps what goes in" },
-  { drivers: /swiftshader/i, text: "no f16 arithmetic: weights and cache in f16 are widened as they are read" },
   {
     drivers: /llvmpipe|lavapipe|swiftshader/i,
     text: "NaN and infinity are assumed away by the compiler; ingle looks at the bits",

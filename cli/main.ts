@@ -32,8 +32,9 @@ process.stdout.on("error", (error: NodeJS.ErrnoException) => {
   if (error.code !== "EPIPE") throw error;
   stop.abort();
 });
-
-process.exitCode = await main(process.argv.slice(2));
+process.stderr.on("error", (error: NodeJS.ErrnoException) => {
+  if (error.code !== "EPIPE") throw error;
+});
 
 async function main(words: readonly string[]): Promise<number> {
   let verbose = words.includes("--verbose");
@@ -69,7 +70,10 @@ async function main(words: readonly string[]): Promise<number> {
   }
 }
 
-const endOfStop = () => (interrupted ? EXIT.interrupted : EXIT.done);
+/** The exit code of work that was ended from outside: a closed pipe is no failure. */
+function endOfStop(): number {
+  return interrupted ? EXIT.interrupted : EXIT.done;
+}
 
 function help(name: string | undefined): number {
   print(name === undefined ? overview(Object.values(COMMANDS)) : page(find(name)));
@@ -94,3 +98,6 @@ function version(): string {
     typeof manifest === "object" && manifest !== null && "version" in manifest ? manifest.version : undefined;
   return String(found);
 }
+
+// Last, when all of the above is there.
+process.exitCode = await main(process.argv.slice(2));

@@ -9,7 +9,7 @@ import type { Command, Context } from "./command.ts";
 import { EXIT, UsageError } from "./errors.ts";
 import type { Arguments, FlagTable } from "./flags.ts";
 import { MODEL_FLAGS, OUTPUT_FLAGS, PLANNED_FLAGS } from "./modelFlags.ts";
-import { engineOpener, wantsJson } from "./openEngine.ts";
+import { engineOpener, modelName, wantsJson } from "./openEngine.ts";
 import { jsonLine, print, printable } from "./output.ts";
 import { SAMPLING_FLAGS, samplingLine, samplingRequest } from "./samplingFlags.ts";
 import { TOKEN_FLAGS, tokenLists } from "./tokenLists.ts";
@@ -17,6 +17,7 @@ import { TOKEN_FLAGS, tokenLists } from "./tokenLists.ts";
 const FLAGS = {
   ...MODEL_FLAGS,
   raw: { help: "no chat template: the prompt is continued as it is" },
+  chat: { help: "the chat template, for the model that ships with ingle too (see below)" },
   system: { value: "TEXT", help: "what the chat's system message says" },
   ...TOKEN_FLAGS,
   ...SAMPLING_FLAGS,
@@ -35,7 +36,9 @@ export const run: Command = {
   ingle run -m ./SmolLM2-135M-Instruct --temperature 0 -n 64 "Why is the sky blue?"
   ingle run --raw --json "It was" | jq -r .text
   git diff | ingle run -m ./model --system "Say in one line what changed."
-The answer goes to stdout, all else to stderr. Without PROMPT it is read from a pipe; on a terminal a chat begins.`,
+The answer goes to stdout, all else to stderr. Without PROMPT it is read from a pipe; on a terminal a chat begins.
+The model that ships with ingle tells stories and answers small questions. It continues a PROMPT that is the beginning
+of a text (three words or more and no mark at the end) and answers any other; --raw and --chat decide.`,
   run: runCommand,
 };
 
@@ -43,20 +46,24 @@ async function runCommand(args: Flags, context: Context): Promise<number> {
   const json = wantsJson(args);
   const request = { ...samplingRequest(args), signal: context.signal };
   if (request.logprobs !== undefined && !json) throw new UsageError("--logprobs: is shown in JSON only; add --json");
+  args.atMostOne("raw", "chat");
+  if (args.has("raw") && args.has("system")) throw new UsageError("--system: has no place with --raw");
   const prompts = await promptsOf(args, context.signal);
   if (prompts === undefined && json) throw new UsageError("--json: a chat has no JSON; give a PROMPT or pipe one in");
   const open = engineOpener(args, context);
   const engine = await open();
   try {
     context.reporter.detail(samplingLine(request, engine.model.generation));
-    const raw = args.has("raw") || engine.model.template === undefined;
-    if (args.has("system") && raw) {
-      const why = args.has("raw") ? "it has no place with --raw" : "the model has no chat template to put it in";
-      throw new UsageError(`--system: ${why}`);
-    }
     const system = args.text("system");
-    if (prompts === undefined) return await chat(engine, { request, raw, system, context });
-    const requests = prompts.map((prompt) => ({ ...request, ...promptFields(prompt, raw, system) }));
+    const templated = engine.model.template !== undefined;
+    if (!templated && (system !== undefined || args.has("chat")))
+      throw new UsageError(`--${system === undefined ? "chat" : "system"}: the model has no chat template`);
+    if (prompts === undefined)
+      return await chat(engine, { request, raw: args.has("raw") || !templated, system, context });
+    const requests = prompts.map((prompt) => {
+      const raw = args.has("raw") || !templated || isBegun(args, prompt);
+      return { ...request, ...promptFields(prompt, raw, system) };
+    });
     const [only] = requests;
     if (json) return await runJson(engine, requests);
     if (requests.length > 1 || only === undefined) return await runBatch(engine, requests, context);
@@ -90,6 +97,16 @@ function promptFields(prompt: string | number[], raw: boolean, system: string | 
   if (raw) return { prompt };
   const messages = [{ role: "user", content: prompt }];
   return { messages: system === undefined ? messages : [{ role: "system", content: system }, ...messages] };
+}
+
+/**
+ * Whether the model that ships with ingle is to continue the prompt. It is small enough to take "Once upon a time" for a question
+ * and to answer in five words, and it ends a text at once that is a question.
+ */
+function isBegun(args: Flags, prompt: string | number[]): boolean {
+  if (typeof prompt !== "string" || modelName(args) !== "default") return false;
+  if (args.has("chat") || args.has("system")) return false;
+  return /\S\s+\S+\s+\S/.test(prompt) && !/[.?!…:;"'”’)\]}]\s*$/.test(prompt);
 }
 
 /** One answer as it comes. */

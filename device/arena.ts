@@ -6,7 +6,6 @@
  */
 import { createBuffer, destroyBuffer } from "./buffers.ts";
 import type { Gpu } from "./gpu.ts";
-import type { Bound } from "./program.ts";
 
 /** A buffer that exists while a program runs. `kept` ones are not shared with later slots of the program. */
 export interface Slot {
@@ -28,7 +27,10 @@ interface Lifetime {
 }
 
 /** Gives each used slot a colour so that slots alive in one dispatch differ; larger slots choose first. */
-export function colour(slots: readonly Slot[], launches: readonly { readonly buffers: readonly Bound[] }[]): Colour[] {
+export function colour(
+  slots: readonly Slot[],
+  launches: readonly { readonly buffers: readonly unknown[] }[],
+): Colour[] {
   const lifetimes = slots.flatMap((slot): Lifetime[] => {
     const uses = launches.flatMap(({ buffers }, index) => (buffers.includes(slot) ? [index] : []));
     const [first, last] = [uses[0], slot.kept ? launches.length : uses.at(-1)];

@@ -3,12 +3,13 @@
  *
  * One step, and nothing hidden behind it: schedule, lay the batch out, run the program, hand out what came, commit.
  */
-import { createBuffer, destroyBuffer } from "../device/buffers.ts";
+import { allocateBuffer, createBuffer, destroyBuffer } from "../device/buffers.ts";
 import type { Folder } from "../device/files.ts";
 import { type Gpu, openGpu } from "../device/gpu.ts";
 import { PipelineCache } from "../device/pipelines.ts";
 import type { KvType } from "../kernels/attention/kv_page.ts";
 import { pageWords } from "../kernels/attention/kv_page.ts";
+import type { CacheDeclaration } from "../models/model.ts";
 import type { StepBuffers } from "../models/step.ts";
 import { AnswerStream } from "./answerStream.ts";
 import { type Batch, batchWords, buildBatch, MAX_ROWS } from "./batch.ts";
@@ -100,11 +101,23 @@ export class Engine {
   static async #start(read: ReadModel, device: SharedDevice, options: EngineOptions): Promise<Engine> {
     const { gpu, pipelines } = device;
     const kvType = options.kvType ?? "f16";
-    const wishes = { context: options.context, kvMemory: options.kvMemory, kvType };
-    const plan = planMemory(gpu, read.model.caches, read.weightBytes, read.config.max_position_embeddings, wishes);
+    const wishes = {
+      context: options.context,
+      kvMemory: options.kvMemory,
+      kvType,
+      rotaryDim: read.config.rope.rotary_dim,
+    };
+    const plan = planMemory(gpu, read.model.caches, read.weightBytes, read.context, wishes);
     options.onPlan?.(plan, gpu.adapter);
     const loaded = await loadModel(gpu, pipelines, read, options);
-    const engine = new Engine(read, loaded, gpu, plan, options);
+    let engine: Engine;
+    try {
+      const kv = await allocatePages(gpu, read.model.caches, plan.pages, kvType);
+      engine = new Engine(read, loaded, kv, gpu, plan, options);
+    } catch (error) {
+      loaded.free();
+      throw error;
+    }
     try {
       await engine.#warmUp();
     } catch (error) {
@@ -114,7 +127,14 @@ export class Engine {
     return engine;
   }
 
-  private constructor(model: ReadModel, loaded: LoadedModel, gpu: Gpu, plan: MemoryPlan, options: EngineOptions) {
+  private constructor(
+    model: ReadModel,
+    loaded: LoadedModel,
+    kv: readonly GPUBuffer[],
+    gpu: Gpu,
+    plan: MemoryPlan,
+    options: EngineOptions,
+  ) {
     const kvType = options.kvType ?? "f16";
     [this.model, this.plan, this.gpu, this.kvType, this.#loaded] = [model, plan, gpu, kvType, loaded];
     this.#ownsGpu = options.device === undefined;
@@ -129,13 +149,6 @@ export class Engine {
     this.#words = new Uint32Array(words);
     const usage = GPUBufferUsage.STORAGE | GPUBufferUsage.COPY_DST;
     const batch = createBuffer(gpu, { label: "batch", size: words * 4, usage });
-    const kv = model.model.caches.map(({ kvHeads, headDim }, layer) =>
-      createBuffer(gpu, {
-        label: `layers.${layer} kv`,
-        size: plan.pages * pageWords(kvType, kvHeads, headDim) * 4,
-        usage: usage | GPUBufferUsage.COPY_SRC,
-      }),
-    );
     this.#buffers = { batch, rope: this.#rope.buffer, aux: loaded.aux, kv };
     const { pipelines } = loaded;
     this.#runner = new Runner({
@@ -282,7 +295,7 @@ export class Engine {
   async #step(schedule: Schedule): Promise<void> {
     const batch = buildBatch(schedule, this.#rope, this.#words);
     const result = await this.#runner.run(batch);
-    const finished = handOut(batch, result);
+    const finished = handOut(batch, result, (sequence) => this.#scheduler.remove(sequence));
     this.#scheduler.commit(schedule, finished);
   }
 
@@ -292,6 +305,7 @@ export class Engine {
       pages: { total, used, cached },
       running: this.#scheduler.running,
       waiting: this.#scheduler.waiting,
+      preemptions: this.#scheduler.preemptions,
       cachedTokens: this.#cachedTokens,
       device: { ...this.#runner.counts },
       memory: { weights: this.plan.weights, kv: this.plan.kv, arena: this.#runner.arenaBytes },
@@ -316,8 +330,12 @@ export class Engine {
   }
 }
 
-/** Gives each sequence its outputs; returns those that are done. A sequence that fails alone is done too. */
-function handOut({ samples }: Batch, { outputs, logits }: StepResult): Set<Sequence> {
+/** Gives each sequence its outputs; returns those that are done. One that fails is removed, so that nobody shares its pages. */
+function handOut(
+  { samples }: Batch,
+  { outputs, logits }: StepResult,
+  remove: (sequence: Sequence) => void,
+): Set<Sequence> {
   const finished = new Set<Sequence>();
   samples.forEach(({ sequence, position }, i) => {
     const output = outputs[i];
@@ -325,8 +343,8 @@ function handOut({ samples }: Batch, { outputs, logits }: StepResult): Set<Seque
     try {
       if (sequence.options.onOutput(output, position, logits[i])) finished.add(sequence);
     } catch (error) {
+      remove(sequence);
       sequence.options.onError(error);
-      finished.add(sequence);
     }
   });
   return finished;
@@ -339,6 +357,27 @@ function logitRows({ limits }: Gpu, vocabulary: number): number {
   return Math.max(Math.min(2 ** Math.floor(Math.log2(bytes / row)), MAX_ROWS), 1);
 }
 
+/** Pages of every layer. The caller owns them. */
+async function allocatePages(
+  gpu: Gpu,
+  caches: readonly CacheDeclaration[],
+  pages: number,
+  kvType: KvType,
+): Promise<readonly GPUBuffer[]> {
+  const usage = GPUBufferUsage.STORAGE | GPUBufferUsage.COPY_DST | GPUBufferUsage.COPY_SRC;
+  const kv: GPUBuffer[] = [];
+  try {
+    for (const [layer, { kvHeads, headDim }] of caches.entries()) {
+      const size = pages * pageWords(kvType, kvHeads, headDim) * 4;
+      kv.push(await allocateBuffer(gpu, { label: `layers.${layer} kv`, size, usage }));
+    }
+    return kv;
+  } catch (error) {
+    for (const buffer of kv) destroyBuffer(gpu, buffer);
+    throw error;
+  }
+}
+
 async function openDevice({ adapter, limits }: EngineOptions): Promise<SharedDevice> {
   const gpu = await openGpu({
     ...(adapter === undefined ? {} : { adapter }),
@@ -347,9 +386,10 @@ async function openDevice({ adapter, limits }: EngineOptions): Promise<SharedDev
   return { gpu, pipelines: new PipelineCache(gpu) };
 }
 
-function checkOptions({ precision, kvType, rowsPerStep }: EngineOptions): void {
-  if (rowsPerStep !== undefined && !(Number.isInteger(rowsPerStep) && rowsPerStep >= 1 && rowsPerStep <= MAX_ROWS))
-    throw new RangeError(`rowsPerStep: is ${rowsPerStep}, expected an integer from 1 to ${MAX_ROWS}`);
+function checkOptions({ precision, kvType, rowsPerStep, context, kvMemory }: EngineOptions): void {
+  checkInteger("rowsPerStep", rowsPerStep, 1, MAX_ROWS);
+  checkInteger("context", context, 2, 2 ** 31); // a token of the prompt, and one of the answer
+  checkInteger("kvMemory", kvMemory, 1, Number.MAX_SAFE_INTEGER);
   if (precision !== undefined && precision !== "auto" && precision !== "f32") {
     throw new RangeError(
       `precision: is ${JSON.stringify(precision)}, expected auto or f32; f16 products do not exist yet`,
@@ -358,4 +398,9 @@ function checkOptions({ precision, kvType, rowsPerStep }: EngineOptions): void {
   if (kvType !== undefined && kvType !== "f16" && kvType !== "f32") {
     throw new RangeError(`kvType: is ${JSON.stringify(kvType)}, expected f16 or f32`);
   }
+}
+
+function checkInteger(field: string, value: number | undefined, min: number, max: number): void {
+  if (value !== undefined && !(Number.isInteger(value) && value >= min && value <= max))
+    throw new RangeError(`${field}: is ${value}, expected an integer from ${min} to ${max}`);
 }

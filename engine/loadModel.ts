@@ -35,6 +35,8 @@ export interface ReadModel {
   /** On the GPU. */
   readonly weightBytes: number;
   readonly ropeVariant: (length: number) => number;
+  /** Tokens that the model itself can take. */
+  readonly context: number;
 }
 
 /** Reads everything but the weights and checks it against each other. */
@@ -70,11 +72,19 @@ export async function readModel(folder: Folder, signal?: AbortSignal): Promise<R
       model,
       weightBytes: planBytes(weights),
       ropeVariant: (length) => ropeVariant(config.rope, length),
+      context: modelContext(config),
     };
   } catch (error) {
     await checkpoint.close();
     throw error;
   }
+}
+
+/** Dynamic scaling has no last position: its frequencies follow the length. Published results hold to about eight times the trained one. */
+const DYNAMIC_REACH = 8;
+
+function modelContext({ rope, max_position_embeddings }: ModelConfig): number {
+  return max_position_embeddings * (rope.type === "dynamic" ? DYNAMIC_REACH : 1);
 }
 
 /** What of a model lives on the GPU. */

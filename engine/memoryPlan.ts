@@ -5,6 +5,7 @@ import type { Gpu } from "../device/gpu.ts";
 import { type KvType, pageWords } from "../kernels/attention/kv_page.ts";
 import { PAGE_TOKENS } from "../kernels/fragments/batch.ts";
 import type { CacheDeclaration } from "../models/model.ts";
+import { MAX_ROWS } from "./batch.ts";
 
 export interface MemoryPlan {
   readonly weights: number;
@@ -22,6 +23,8 @@ export interface MemoryWishes {
   readonly context: number | undefined;
   readonly kvMemory: number | undefined;
   readonly kvType: KvType;
+  /** f32s of a row of the rope table, which has one a position. */
+  readonly rotaryDim: number;
 }
 
 /** Where nothing is said: room for several sequences of the model's context, within this. */
@@ -42,6 +45,7 @@ export function planMemory(
   const most = Math.floor(limit / Math.max(...layerPage));
   const budget = wishes.kvMemory ?? Math.max(DEFAULT_KV, page);
   const fits = Math.min(most, Math.floor(budget / page));
+  const ropeRows = Math.floor(limit / (4 * wishes.rotaryDim)) - MAX_ROWS;
   const wanted = wishes.context ?? modelContext;
   const pagesEach = Math.ceil(wanted / PAGE_TOKENS);
   if (fits < 1 || (wishes.context !== undefined && fits < pagesEach)) {
@@ -56,7 +60,11 @@ export function planMemory(
         : `try --context ${fits * PAGE_TOKENS}${wishes.kvType === "f32" ? " or --kv-type f16" : ""}`;
     throw new OutOfMemoryError(`kv cache: ${need} for ${wanted} tokens, at most ${reason}; ${advice}`);
   }
-  const context = Math.min(wanted, fits * PAGE_TOKENS);
+  if (ropeRows < Math.min(wishes.context ?? 1, fits * PAGE_TOKENS)) {
+    const message = `rope table: ${wanted} tokens, at most ${ropeRows} in one binding of "${gpu.adapter.name}"`;
+    throw new OutOfMemoryError(`${message}; try --context ${Math.max(ropeRows, 1)}`);
+  }
+  const context = Math.min(wanted, fits * PAGE_TOKENS, ropeRows);
   const each = Math.ceil(context / PAGE_TOKENS);
   const pages = wishes.kvMemory === undefined ? Math.min(fits, each * DEFAULT_SEQUENCES) : fits;
   return {

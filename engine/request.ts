@@ -75,6 +75,8 @@ export function resolveGenerate(request: GenerateRequest, context: RequestContex
       `prompt and maxTokens: ${tokens.length} + ${maxTokens} tokens, at most ${context.context} in the context; ask for ${room} or fewer`,
     );
   }
+  checkType(request.ignoreEos, "ignoreEos", "boolean");
+  checkSignal(request.signal);
   if (request.speculation !== undefined && request.speculation !== false) {
     throw new InvalidRequestError("speculation: expected false; there is no draft model to speculate with");
   }
@@ -98,6 +100,8 @@ export function resolveScore(
 ): { tokens: readonly number[]; top: number } {
   checkFields(request, SCORE_FIELDS, "score");
   const { text, tokens } = request;
+  checkType(request.onLogits, "onLogits", "function");
+  checkSignal(request.signal);
   if ((text === undefined) === (tokens === undefined))
     throw new InvalidRequestError("score: expected exactly one of text and tokens");
   const ids =
@@ -115,6 +119,8 @@ export function resolveScore(
 
 function promptTokens(request: GenerateRequest, context: RequestContext): readonly number[] {
   const { prompt, messages, tokens, parseSpecial } = request;
+  checkType(parseSpecial, "parseSpecial", "boolean");
+  checkType(request.chatTemplateKwargs, "chatTemplateKwargs", "object");
   const given = [prompt, messages, tokens].filter((value) => value !== undefined).length;
   if (given !== 1)
     throw new InvalidRequestError(`generate: ${given} of prompt, messages and tokens are given, expected exactly one`);
@@ -214,7 +220,20 @@ function integer(value: number | undefined, field: string, min: number, max: num
   return value;
 }
 
-function checkFields(request: object, known: Readonly<Record<string, true>>, what: string): void {
+function checkType(value: unknown, field: string, type: "boolean" | "object" | "function"): void {
+  if (value === undefined || (value !== null && typeof value === type)) return;
+  const is = value === null ? "null" : typeof value;
+  throw new InvalidRequestError(`${field}: is ${is}, expected ${type === "object" ? "an object" : `a ${type}`}`);
+}
+
+function checkSignal(signal: unknown): void {
+  if (signal !== undefined && !(signal instanceof AbortSignal))
+    throw new InvalidRequestError("signal: expected an AbortSignal");
+}
+
+function checkFields(request: unknown, known: Readonly<Record<string, true>>, what: string): void {
+  if (typeof request !== "object" || request === null)
+    throw new InvalidRequestError(`${what}: expected an object with ${Object.keys(known).join(", ")}`);
   const unknown = Object.keys(request).find((key) => !Object.hasOwn(known, key));
   if (unknown !== undefined)
     throw new InvalidRequestError(

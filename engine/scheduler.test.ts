@@ -234,11 +234,10 @@ describe("Scheduler", () => {
   });
 
   test("a score and an answer that fill the pool together both end", () => {
-    const small = { rows: 16, scoreRows: 16, sequences: 8 };
-    const score = wish(tokens(160, 1), { kind: "score", count: 0 });
-    const long = wish(tokens(100, 2), { count: 50 });
-    play(10, [score, long], small);
-    play(10, [long, score], small);
+    const score = wish(tokens(76, 1), { kind: "score", count: 0 });
+    const long = wish(tokens(48, 2), { count: 20 });
+    play(6, [score, long]);
+    play(6, [long, score]);
   });
 
   test("clear takes out what waits and what runs", () => {

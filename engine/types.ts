@@ -94,6 +94,8 @@ export interface EngineStats {
   readonly pages: { readonly total: number; readonly used: number; readonly cached: number };
   readonly running: number;
   readonly waiting: number;
+  /** How often a sequence gave its pages up to others, to be computed again. */
+  readonly preemptions: number;
   readonly cachedTokens: number;
   readonly device: {
     readonly dispatches: number;

@@ -2,6 +2,7 @@
 import type { AdapterDescription } from "../device/adapters.ts";
 import { DeviceLostError } from "../device/errors.ts";
 import { type GpuOptions, openGpu } from "../device/gpu.ts";
+import type { CompiledKernel } from "../device/pipelines.ts";
 import { allCases, namedCases } from "./cases.ts";
 import { everyKernel } from "./kernelList.ts";
 import { type Case, Testbed, type Verdict } from "./testbed.ts";
@@ -33,6 +34,8 @@ export interface ConformanceReport {
   readonly cases: readonly Verdict[];
   readonly passed: number;
   readonly failed: number;
+  /** Kernels that ran, variants by their names, in a fixed order. */
+  readonly kernels: readonly string[];
   /** Pipelines compiled. */
   readonly pipelines: number;
   readonly milliseconds: number;
@@ -40,12 +43,14 @@ export interface ConformanceReport {
   readonly hash: string;
 }
 
-/** The cases of a suite whose title has the filter in it. Throws RangeError where none has: nothing is not a pass. */
+/** The cases of a suite whose title is the filter or, if none is, has it in it. Throws RangeError where none has: nothing is not a pass. */
 export function casesOf(suite: Suite, filter: string): Case[] {
-  const found = (suite === "all" ? allCases() : namedCases()).filter(({ title }) => title.includes(filter));
+  const cases = suite === "all" ? allCases() : namedCases();
+  const exact = cases.filter(({ title }) => title === filter); // "seed=1" is part of "seed=12"
+  const found = exact.length > 0 ? exact : cases.filter(({ title }) => title.includes(filter));
   if (found.length === 0) {
     throw new RangeError(
-      `kernel cases: no title of the ${suite} suite has "${filter}" in it; try --suite all or a kernel's name`,
+      `kernel cases: no title of the ${suite} suite has "${filter}" in it; try --all or a kernel's name`,
     );
   }
   return found;
@@ -75,6 +80,7 @@ export async function runConformance(options: ConformanceOptions = {}): Promise<
       cases.push(verdict);
       onVerdict?.(verdict, index, wanted.length);
     }
+    const ran = everyKernel().filter(({ name }) => bed.ran.has(name));
     const passed = cases.filter((verdict) => verdict.passed).length;
     return {
       adapter: gpu.adapter,
@@ -85,9 +91,10 @@ export async function runConformance(options: ConformanceOptions = {}): Promise<
       cases,
       passed,
       failed: cases.length - passed,
+      kernels: ran.map(({ name }) => name),
       pipelines: bed.pipelines.size,
       milliseconds: performance.now() - start,
-      hash: await hashOf(cases, bed.ran),
+      hash: await hashOf(cases, ran),
     };
   } finally {
     bed.close();
@@ -96,11 +103,10 @@ export async function runConformance(options: ConformanceOptions = {}): Promise<
 }
 
 /** What a benchmark cites: the same cases passed with the same kernels. */
-async function hashOf(cases: readonly Verdict[], ran: ReadonlySet<string>): Promise<string> {
-  const codes = everyKernel().filter(({ name }) => ran.has(name));
+async function hashOf(cases: readonly Verdict[], ran: readonly CompiledKernel[]): Promise<string> {
   const lines = [
     ...cases.map(({ title, passed }) => `${passed ? "passed" : "failed"} ${title}`),
-    ...codes.map(({ name, code }) => `${name}\n${code}`),
+    ...ran.map(({ name, code }) => `${name}\n${code}`),
   ];
   const digest = await crypto.subtle.digest("SHA-256", new TextEncoder().encode(lines.join("\n")));
   return Array.from(new Uint8Array(digest), (byte) => byte.toString(16).padStart(2, "0")).join("");

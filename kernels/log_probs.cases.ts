@@ -46,7 +46,7 @@ function logProbsCase({ vocab, rows, top, kind, seed }: LogProbsShape): Case {
       };
       const params = { vocab, stride, samples: lead, top };
       await bed.submit((recorder) => logProbs.launch(recorder, { buffers, params, grid: [rows, 1, 1] }));
-      const words = await bed.u32(out, rows * width);
+      const words = await bed.u32(out);
       const exact: { got: number[]; want: number[] } = { got: [], want: [] };
       const near: { got: number[]; want: number[] } = { got: [], want: [] };
       logits.forEach((row, i) => {

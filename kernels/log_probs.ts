@@ -28,17 +28,20 @@ export const logProbs = kernel({
 fn main(@builtin(workgroup_id) wg: vec3u, @builtin(local_invocation_index) lane: u32) {
   let base = wg.x * params.stride;
   let at = wg.x * (2u + 2u * params.top);
-  let broken = not_finite(base, lane);
-  let best = value_of(greatest_key(base, lane));
-  let sum = log_sum(base, lane, best);
+  let row = read_row(base, lane);
+  if (row.best == BROKEN) {
+    for (var i = lane; i < 2u + 2u * params.top; i += WG) { out[at + i] = select(0u, 1u, i == 1u); }
+    return;
+  }
+  let best = value_of(row.best);
   if (lane == 0u) {
     let wanted = batch[params.samples + wg.x * ${SAMPLE_WORDS}u + ${SAMPLE.target}u];
     var lp = 0.0;
-    if (wanted < params.vocab) { lp = (logits[base + wanted] - best) - sum; }
+    if (wanted < params.vocab) { lp = (logits[base + wanted] - best) - row.log_sum; }
     out[at] = bitcast<u32>(lp);
-    out[at + 1u] = select(0u, 1u, broken);
+    out[at + 1u] = 0u;
   }
-  var last_key = 0xffffffffu; // above every key, before every id
+  var last_key = BROKEN; // above every key, before every id
   var last_id = NONE;
   for (var n = 0u; n < params.top; n++) {
     var key = 0u;
@@ -48,11 +51,20 @@ fn main(@builtin(workgroup_id) wg: vec3u, @builtin(local_invocation_index) lane:
       let below = k < last_key || (k == last_key && i > last_id);
       if (below && k > key) { key = k; id = i; }
     }
-    last_key = tree_max(lane, key);
-    last_id = tree_min(lane, select(NONE, id, key == last_key));
+    // The greatest key, then the lowest id that has it, by one place with barriers.
+    var found = key;
+    for (var turn = 0u; turn < 2u; turn++) {
+      let most = tree(lane, 0.0, found).most;
+      if (turn == 0u) {
+        last_key = most;
+        found = select(0u, ~id, key == most);
+      } else {
+        last_id = ~most;
+      }
+    }
     if (lane == 0u) {
       var lp = 0.0;
-      if (last_id != NONE) { lp = (value_of(last_key) - best) - sum; }
+      if (last_id != NONE) { lp = (value_of(last_key) - best) - row.log_sum; }
       out[at + 2u + 2u * n] = last_id;
       out[at + 3u + 2u * n] = bitcast<u32>(lp);
     }

@@ -12,7 +12,7 @@
 
 import type { LayoutName } from "./formats/layout.ts";
 import { layouts } from "./formats/layouts.ts";
-import { DOT_PARAMS, dotFragment, each, type MatmulRows } from "./fragments/matmul.ts";
+import { DOT_PARAMS, dotFragment, type MatmulRows } from "./fragments/matmul.ts";
 import { kernel, variants } from "./kernel.ts";
 
 export const matmulResidual = variants((layout: LayoutName, rows: MatmulRows, ownSums: boolean) =>
@@ -40,7 +40,7 @@ var<workgroup> y_quads: array<vec4f, ${8 * rows}>;
 @compute @workgroup_size(WG)
 fn main(@builtin(workgroup_id) wg: vec3u, @builtin(local_invocation_index) lane: u32) {
   let first = wg.y * ${rows}u;
-  let dots = dot_rows(wg.x, lane, first);
+  dot_rows(wg.x, lane, first, lane);
   let run = params.first_block + wg.x;
   let n = run * 8u + lane;
   var bias = vec4f();
@@ -50,12 +50,10 @@ fn main(@builtin(workgroup_id) wg: vec3u, @builtin(local_invocation_index) lane:
   }
   let at = params.norm_weight + 4u * n;
   let weight = vec4f(aux[at], aux[at + 1u], aux[at + 2u], aux[at + 3u]);
-${each(
-  rows,
-  (m) => `  {
-    let i = (first + ${m}u) * params.y_stride + n;
-    var v = dots.r${m} + bias;
-    if (params.delta_stride != NONE) { v += delta[(first + ${m}u) * params.delta_stride + n]; }
+  for (var m = 0u; m < ${rows}u; m++) {
+    let i = (first + m) * params.y_stride + n;
+    var v = dots[m * WG + lane] + bias;
+    if (params.delta_stride != NONE) { v += delta[(first + m) * params.delta_stride + n]; }
     v += y[i];
     y[i] = v;
     let u = weight * v;
@@ -63,10 +61,9 @@ ${each(
     z[4u * i + 1u] = u.y;
     z[4u * i + 2u] = u.z;
     z[4u * i + 3u] = u.w;
-    z_quads[${8 * m}u + lane] = u;
-    y_quads[${8 * m}u + lane] = v;
-  }`,
-)}
+    z_quads[m * WG + lane] = u;
+    y_quads[m * WG + lane] = v;
+  }
   workgroupBarrier();
   if (lane < ${rows}u) {
     let q = lane * 8u;

@@ -14,7 +14,7 @@
 import type { LayoutName } from "./formats/layout.ts";
 import { layouts } from "./formats/layouts.ts";
 import { ACTIVATE } from "./fragments/act.ts";
-import { DOT_PARAMS, dotFragment, each, type MatmulRows, NORM_PARAMS, normFragment } from "./fragments/matmul.ts";
+import { DOT_PARAMS, dotFragment, type MatmulRows, NORM_PARAMS, normFragment } from "./fragments/matmul.ts";
 import { kernel, variants } from "./kernel.ts";
 
 export const normGateUp = variants((layout: LayoutName, rows: MatmulRows) =>
@@ -37,15 +37,13 @@ export const normGateUp = variants((layout: LayoutName, rows: MatmulRows) =>
     },
     workgroup: 16,
     code: /* wgsl */ `${dotFragment(layouts[layout], rows)}${normFragment(rows)}${ACTIVATE}
-var<workgroup> ups: array<vec4f, ${8 * rows}>;
-var<workgroup> quads: array<vec4f, ${8 * rows}>;
 @compute @workgroup_size(WG)
 fn main(@builtin(workgroup_id) wg: vec3u, @builtin(local_invocation_index) lane: u32) {
   let first = wg.y * ${rows}u;
   norm_of_x(first, lane);
   let quad = lane & 7u;
   let half = lane >> 3u;
-  let dots = dot_rows(wg.x * 2u + half, quad, first);
+  dot_rows(wg.x * 2u + half, quad, first, lane);
   let run = params.first_pair + wg.x;
   let stored = (run * 2u + half) * 8u + quad;
   var bias = vec4f();
@@ -53,34 +51,27 @@ fn main(@builtin(workgroup_id) wg: vec3u, @builtin(local_invocation_index) lane:
     let at = params.bias + 4u * stored;
     bias = vec4f(aux[at], aux[at + 1u], aux[at + 2u], aux[at + 3u]);
   }
-${each(
-  rows,
-  (m) => `  var v${m} = fma(dots.r${m}, vec4f(inverse_rms[${m}]), bias);
-  if (params.delta_stride != NONE) { v${m} += delta[(first + ${m}u) * params.delta_stride + stored]; }`,
-)}
-  if (half == 1u) {
-${each(rows, (m) => `    ups[${8 * m}u + quad] = v${m};`)}
+  for (var m = 0u; m < ${rows}u; m++) {
+    var v = fma(dots[m * WG + lane], vec4f(inverse_rms[m]), bias);
+    if (params.delta_stride != NONE) { v += delta[(first + m) * params.delta_stride + stored]; }
+    dots[m * WG + lane] = v;
   }
   workgroupBarrier();
   if (half == 0u) {
-${each(
-  rows,
-  (m) => `    {
-      let u = activate(v${m}, params.activation) * ups[${8 * m}u + quad];
-      let i = 4u * ((first + ${m}u) * params.out_stride + run * 8u + quad);
+    for (var m = 0u; m < ${rows}u; m++) {
+      let u = activate(dots[m * WG + quad], params.activation) * dots[m * WG + 8u + quad];
+      let i = 4u * ((first + m) * params.out_stride + run * 8u + quad);
       out[i] = u.x;
       out[i + 1u] = u.y;
       out[i + 2u] = u.z;
       out[i + 3u] = u.w;
-      quads[${8 * m}u + quad] = u;
-    }`,
-)}
+      dots[m * WG + quad] = u;
+    }
   }
   workgroupBarrier();
   if (lane < ${rows}u) {
-    let q = lane * 8u;
-    var sum = quads[q];
-    for (var i = 1u; i < 8u; i++) { sum += quads[q + i]; }
+    var sum = dots[lane * WG];
+    for (var i = 1u; i < 8u; i++) { sum += dots[lane * WG + i]; }
     out[params.out_sums + (first + lane) * params.out_runs + run] = sum4(sum);
   }
 }`,

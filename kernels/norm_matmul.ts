@@ -13,7 +13,7 @@
 
 import type { LayoutName } from "./formats/layout.ts";
 import { layouts } from "./formats/layouts.ts";
-import { DOT_PARAMS, dotFragment, each, type MatmulRows, NORM_PARAMS, normFragment } from "./fragments/matmul.ts";
+import { DOT_PARAMS, dotFragment, type MatmulRows, NORM_PARAMS, normFragment } from "./fragments/matmul.ts";
 import { kernel, variants } from "./kernel.ts";
 
 export const normMatmul = variants((layout: LayoutName, rows: MatmulRows) =>
@@ -28,21 +28,18 @@ export const normMatmul = variants((layout: LayoutName, rows: MatmulRows) =>
 fn main(@builtin(workgroup_id) wg: vec3u, @builtin(local_invocation_index) lane: u32) {
   let first = wg.y * ${rows}u;
   norm_of_x(first, lane);
-  let dots = dot_rows(wg.x, lane, first);
+  dot_rows(wg.x, lane, first, lane);
   let n = wg.x * 8u + lane;
   var bias = vec4f();
   if (params.bias != NONE) {
     let at = params.bias + 4u * n;
     bias = vec4f(aux[at], aux[at + 1u], aux[at + 2u], aux[at + 3u]);
   }
-${each(
-  rows,
-  (m) => `  {
-    var y = fma(dots.r${m}, vec4f(inverse_rms[${m}]), bias);
-    if (params.delta_stride != NONE) { y += delta[(first + ${m}u) * params.delta_stride + params.out_offset + n]; }
-    out[(first + ${m}u) * params.out_stride + params.out_offset + n] = y;
-  }`,
-)}
+  for (var m = 0u; m < ${rows}u; m++) {
+    var y = fma(dots[m * WG + lane], vec4f(inverse_rms[m]), bias);
+    if (params.delta_stride != NONE) { y += delta[(first + m) * params.delta_stride + params.out_offset + n]; }
+    out[(first + m) * params.out_stride + params.out_offset + n] = y;
+  }
 }`,
   }),
 );

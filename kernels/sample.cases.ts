@@ -121,7 +121,7 @@ function sampleCase(shape: SampleShape, records?: readonly SampleRecord[], suffi
       const buffers = { logits: bed.buffer(data), batch: bed.buffer(sampleWords(all, lead)), out };
       const params = { vocab, stride, samples: lead };
       await bed.submit((recorder) => sample.launch(recorder, { buffers, params, grid: [all.length, 1, 1] }));
-      const words = await bed.u32(out, 2 * all.length);
+      const words = await bed.u32(out);
       const ids = all.map((_, i) => words[2 * i] ?? Number.NaN);
       const wanted = all.map((record, i) => wantedId(logits[i] ?? data, record, ids[i] ?? Number.NaN));
       const lps = all.map((_, i) => f32FromBits(words[2 * i + 1] ?? Number.NaN));

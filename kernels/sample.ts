@@ -29,70 +29,64 @@ export const sample = kernel({
   code: /* wgsl */ `${LOGIT_SUMS}${PHILOX}
 fn field(s: u32, i: u32) -> u32 { return batch[params.samples + s * ${SAMPLE_WORDS}u + i]; }
 
-/** Lowest id with the row's greatest logit. */
-fn first_best(base: u32, lane: u32, key: u32) -> u32 {
-  var found = NONE;
-  for (var i = lane; i < params.vocab; i += WG) { if (key_of(logits[base + i]) == key) { found = min(found, i); } }
-  return tree_min(lane, found);
-}
-/** How many logits have at least this key. */
-fn count_from(base: u32, lane: u32, key: u32) -> u32 {
-  var count = 0u;
-  for (var i = lane; i < params.vocab; i += WG) { count += select(0u, 1u, key_of(logits[base + i]) >= key); }
-  return tree_count(lane, count);
-}
 /** What a draw keeps: logits of at least key and of at least best + low; a logit weighs exp((logit − best) · scale). */
 struct Kept { key: u32, low: f32, best: f32, scale: f32 }
 fn weight(v: f32, kept: Kept) -> f32 {
   let below = v - kept.best;
   return select(0.0, exp(max(below, kept.low) * kept.scale), below >= kept.low && key_of(v) >= kept.key);
 }
-fn mass(base: u32, lane: u32, kept: Kept) -> f32 {
-  var sum = 0.0;
-  for (var i = lane; i < params.vocab; i += WG) { sum += weight(logits[base + i], kept); }
-  return tree_sum(lane, sum);
-}
 @compute @workgroup_size(WG)
 fn main(@builtin(workgroup_id) wg: vec3u, @builtin(local_invocation_index) lane: u32) {
   let s = wg.x;
   let base = s * params.stride;
-  if (not_finite(base, lane)) {
+  let row = read_row(base, lane);
+  if (row.best == BROKEN) {
     if (lane == 0u) { out[2u * s] = NONE; out[2u * s + 1u] = 0u; }
     return;
   }
-  let best = greatest_key(base, lane);
-  let sum = log_sum(base, lane, value_of(best));
   let temperature = bitcast<f32>(field(s, ${SAMPLE.temperature}u));
-  var id = first_best(base, lane, best);
-  if (temperature > 0.0) { id = draw(s, base, lane, best, 1.0 / clamp(temperature, 1e-30, 1e30), id); }
+  var id = row.first;
+  if (temperature > 0.0) { id = draw(s, base, lane, row, 1.0 / clamp(temperature, 1e-30, 1e30)); }
   if (lane == 0u) {
     out[2u * s] = id;
-    out[2u * s + 1u] = bitcast<u32>((logits[base + id] - value_of(best)) - sum);
+    out[2u * s + 1u] = bitcast<u32>((logits[base + id] - value_of(row.best)) - row.log_sum);
   }
 }
-fn draw(s: u32, base: u32, lane: u32, best: u32, scale: f32, greedy: u32) -> u32 {
+fn draw(s: u32, base: u32, lane: u32, row: Row, scale: f32) -> u32 {
   let top_k = field(s, ${SAMPLE.topK}u);
   let top_p = bitcast<f32>(field(s, ${SAMPLE.topP}u));
   let min_p = bitcast<f32>(field(s, ${SAMPLE.minP}u));
-  var kept = Kept(0u, ${LEAST_LOG_WEIGHT}.0 / scale, value_of(best), scale);
-  if (top_k > 0u && top_k < params.vocab) {
-    for (var bit = 0x80000000u; bit > 0u; bit >>= 1u) {
-      if (count_from(base, lane, kept.key | bit) >= top_k) { kept.key |= bit; }
+  var kept = Kept(0u, ${LEAST_LOG_WEIGHT}.0 / scale, value_of(row.best), scale);
+  var want = 0.0;
+  var found = 0u;
+  // Steps 0 to 31 find the key of top-k bit by bit, step 32 the mass that it leaves, steps 33 to 64 the highest key whose
+  // mass reaches top_p of it: one loop, so that its tree compiles once. Sums in a fixed tree never grow as terms fall away.
+  for (var step = 0u; step < 65u; step++) {
+    let counts = step < 32u;
+    if (counts && (top_k == 0u || top_k >= params.vocab)) { continue; }
+    if (!counts && top_p >= 1.0) { break; }
+    let bit = 0x80000000u >> ((step - select(33u, 0u, counts)) & 31u);
+    var tried = kept;
+    if (counts) { tried.key = kept.key | bit; }
+    if (step > 32u) { tried.key = max(found | bit, kept.key); }
+    var sum = 0.0;
+    for (var i = lane; i < params.vocab; i += WG) {
+      let v = logits[base + i];
+      if (counts) { sum += select(0.0, 1.0, key_of(v) >= tried.key); } else { sum += weight(v, tried); }
+    }
+    let total = tree(lane, sum, 0u).sum;
+    if (counts) {
+      if (total >= f32(top_k)) { kept.key |= bit; }
+    } else if (step == 32u) {
+      want = top_p * total;
+    } else if (total >= want && want > 0.0) {
+      found |= bit;
     }
   }
-  if (top_p < 1.0) {
-    // The highest key whose mass reaches top_p of what top-k left. Sums in a fixed tree never grow as terms fall away.
-    let want = top_p * mass(base, lane, kept);
-    var found = 0u;
-    for (var bit = 0x80000000u; bit > 0u; bit >>= 1u) {
-      let tried = Kept(max(found | bit, kept.key), kept.low, kept.best, scale);
-      if (mass(base, lane, tried) >= want && want > 0.0) { found |= bit; }
-    }
-    kept.key = select(best, min(max(kept.key, found), best), want > 0.0);
-  }
+  if (top_p < 1.0) { kept.key = select(row.best, min(max(kept.key, found), row.best), want > 0.0); }
   // In the exponent, where one rounding is far below a step of great logits.
   if (min_p > 0.0) { kept.low = max(kept.low, min(log(min_p), 0.0) / scale); }
-  return pick(s, base, lane, kept, greedy);
+  return pick(s, base, lane, kept, row.first);
 }
 /** Inverts the cumulative mass: lanes own neighbouring ids, in order. */
 fn pick(s: u32, base: u32, lane: u32, kept: Kept, greedy: u32) -> u32 {
@@ -105,17 +99,17 @@ fn pick(s: u32, base: u32, lane: u32, kept: Kept, greedy: u32) -> u32 {
   var own = 0.0;
   for (var i = from_id; i < to_id; i++) { own += weight(logits[base + i], kept); }
   workgroupBarrier();
-  lanes[lane] = own;
+  sums[lane] = own;
   workgroupBarrier();
   if (lane == 0u) {
     var sum = 0.0;
-    for (var i = 0u; i < WG; i++) { sum += lanes[i]; lanes[i] = sum; }
+    for (var i = 0u; i < WG; i++) { sum += sums[i]; sums[i] = sum; }
   }
   workgroupBarrier();
-  let wanted = unit_interval(random.x) * lanes[WG - 1u];
-  let before = select(lanes[max(lane, 1u) - 1u], 0.0, lane == 0u);
+  let wanted = unit_interval(random.x) * sums[WG - 1u];
+  let before = select(sums[max(lane, 1u) - 1u], 0.0, lane == 0u);
   var found = NONE;
-  if (wanted >= before && wanted < lanes[lane]) {
+  if (wanted >= before && wanted < sums[lane]) {
     // From 0 again within the lane: small weights would drown in the sum before them.
     var sum = 0.0;
     for (var i = from_id; i < to_id; i++) {
@@ -125,7 +119,7 @@ fn pick(s: u32, base: u32, lane: u32, kept: Kept, greedy: u32) -> u32 {
       if (wanted - before < sum) { break; }
     }
   }
-  let id = tree_min(lane, found);
+  let id = ~tree(lane, 0.0, ~found).most;
   // The last lane's sum is above every target; were it not, the best token is always allowed.
   return select(id, greedy, id == NONE);
 }`,

@@ -17,7 +17,7 @@ test("t", async () => {
     .slice(0, 25);
   const bad = r.cases.filter((c) => !c.passed);
   writeFileSync(
-    "/tmp/slow.txt",
+    "/tmp/kt/slow.txt",
     [
       `${r.adapter.name} ${r.passed}/${r.cases.length} ${r.pipelines} ${r.milliseconds}`,
       ...[...byKernel].map(String),

@@ -1,8 +1,9 @@
 /**
  * The testbed: runs one case of a kernel on a device and compares every output element with the CPU reference.
  *
- * Buffers of a case lie between guard bytes that must come back untouched, since WebGPU keeps stray accesses inside the
- * binding and nothing else shows them. A case is one object for testing, for `ingle kernels` and for pages.
+ * Buffers of a case lie between guard bytes that must come back untouched. Those behind the data are part of the binding:
+ * WebGPU keeps stray accesses inside it, so that nothing else would show one. A case is one object for testing, for
+ * `ingle kernels` and for pages.
  */
 import { Arena } from "../device/arena.ts";
 import { createBuffer, destroyBuffer } from "../device/buffers.ts";
@@ -70,6 +71,12 @@ function reason({ name, got, want, limit }: Comparison, error: number): string {
   return `${name}: ${bound}; element ${worst} of ${want.length} is ${got[worst]}, expected ${want[worst]}`;
 }
 
+/** A guarded buffer as it is bound: the data at `offset`, then guard bytes to the end of the range. */
+export interface Guarded extends BufferRange {
+  /** Of the data. */
+  readonly bytes: number;
+}
+
 type Data = Float32Array | Uint32Array;
 
 /** One device with what a run of cases shares. The caller closes it, and the device after it. */
@@ -79,7 +86,7 @@ export class Testbed {
   /** Names of the kernels that cases have run. */
   readonly ran = new Set<string>();
   readonly #arena: Arena;
-  #buffers: BufferRange[] = [];
+  #buffers: Guarded[] = [];
 
   constructor(gpu: Gpu) {
     this.gpu = gpu;
@@ -88,20 +95,20 @@ export class Testbed {
   }
 
   /** A guarded buffer with `data` in it; freed when the case ends. */
-  buffer(data: Data): BufferRange {
+  buffer(data: Data): Guarded {
     const usage = GPUBufferUsage.STORAGE | GPUBufferUsage.COPY_SRC | GPUBufferUsage.COPY_DST;
-    const inner = Math.max(Math.ceil(data.byteLength / 16) * 16, 16);
-    const words = new Uint32Array((inner + 2 * GUARD) / 4).fill(GUARD_WORD);
+    const size = Math.ceil(data.byteLength / 16) * 16 + GUARD;
+    const words = new Uint32Array((GUARD + size) / 4).fill(GUARD_WORD);
     words.set(new Uint32Array(data.buffer, data.byteOffset, data.length), GUARD / 4);
     const buffer = createBuffer(this.gpu, { label: "case", size: words.byteLength, usage });
     this.gpu.device.queue.writeBuffer(buffer, 0, words);
-    const range = { buffer, offset: GUARD, size: inner };
+    const range = { buffer, offset: GUARD, size, bytes: data.byteLength };
     this.#buffers.push(range);
     return range;
   }
 
   /** A guarded buffer of `count` f32s that hold NaN until something writes them. */
-  output(count: number): BufferRange {
+  output(count: number): Guarded {
     return this.buffer(new Float32Array(count).fill(Number.NaN));
   }
 
@@ -118,12 +125,13 @@ export class Testbed {
     program.destroy();
   }
 
-  async f32({ buffer, offset, size }: BufferRange, count = size / 4): Promise<Float32Array> {
-    return new Float32Array((await readBuffer(this.gpu, buffer, offset, count * 4)).buffer);
+  /** The data of a guarded buffer. */
+  async f32({ buffer, offset, bytes }: Guarded): Promise<Float32Array> {
+    return new Float32Array((await readBuffer(this.gpu, buffer, offset, bytes)).buffer);
   }
 
-  async u32({ buffer, offset, size }: BufferRange, count = size / 4): Promise<Uint32Array> {
-    return new Uint32Array((await readBuffer(this.gpu, buffer, offset, count * 4)).buffer);
+  async u32({ buffer, offset, bytes }: Guarded): Promise<Uint32Array> {
+    return new Uint32Array((await readBuffer(this.gpu, buffer, offset, bytes)).buffer);
   }
 
   /** Runs one case inside an error scope, checks its guards and frees its buffers. */
@@ -163,10 +171,10 @@ export class Testbed {
 
   /** Names the first buffer whose guard was written, or "". */
   async #touchedGuard(): Promise<string> {
-    for (const [index, { buffer, offset, size }] of this.#buffers.entries()) {
+    for (const [index, { buffer, offset, bytes }] of this.#buffers.entries()) {
       const words = new Uint32Array((await readBuffer(this.gpu, buffer)).buffer);
-      const touched = words.findIndex((word, i) => (i * 4 < offset || i * 4 >= offset + size) && word !== GUARD_WORD);
-      if (touched >= 0) return `buffer ${index}: guard byte ${touched * 4 - offset} of ${size} was written`;
+      const touched = words.findIndex((word, i) => (i * 4 < offset || i * 4 >= offset + bytes) && word !== GUARD_WORD);
+      if (touched >= 0) return `buffer ${index} of ${bytes} bytes: guard byte ${touched * 4 - offset} was written`;
     }
     return "";
   }

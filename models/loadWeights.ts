@@ -18,7 +18,7 @@ import type { Matrix, Part, Shard } from "./matrix.ts";
 import { blockBytes, type VectorPart, type WeightPlan } from "./weightPlan.ts";
 import type { CheckpointTensor } from "./weights/checkpoint.ts";
 
-/** Bytes read and uploaded at once. */
+/** Bytes read and uploaded at once, where a binding may be as large. */
 const PIECE = 8 * 2 ** 20;
 
 export interface LoadOptions {
@@ -81,6 +81,8 @@ class Uploader {
   readonly #options: LoadOptions;
   readonly #arena: Arena;
   readonly #staging: GPUBuffer[];
+  /** Bytes of a staging buffer. */
+  readonly #piece: number;
   #loaded = 0;
 
   constructor(gpu: Gpu, pipelines: PipelineCache, options: LoadOptions) {
@@ -89,9 +91,9 @@ class Uploader {
     this.#options = options;
     this.#arena = new Arena(gpu);
     const usage = GPUBufferUsage.STORAGE | GPUBufferUsage.COPY_DST;
-    const size = Math.min(PIECE, gpu.limits.maxStorageBufferBindingSize) + 4;
+    this.#piece = Math.min(PIECE, 4 * Math.floor(gpu.limits.maxStorageBufferBindingSize / 4));
     this.#staging = ["weights", "biases"].map((label) =>
-      createBuffer(gpu, { label: `staging ${label}`, size: Math.floor(size / 4) * 4, usage }),
+      createBuffer(gpu, { label: `staging ${label}`, size: this.#piece, usage }),
     );
   }
 
@@ -139,7 +141,10 @@ class Uploader {
     const [first] = tensors;
     if (first === undefined || part.rows === 0) return;
     const rowBytes = (first.end - first.begin) / part.rows;
-    const step = Math.max(2 * Math.floor(PIECE / rowBytes / 2), 2); // even, so that pieces of odd rows of halves begin at a word
+    // Even, so that pieces of odd rows of halves begin at a word; and a row is a workgroup along y.
+    const { maxComputeWorkgroupsPerDimension } = this.#gpu.limits;
+    const most = Math.min(this.#piece / rowBytes, maxComputeWorkgroupsPerDimension ?? 65535);
+    const step = Math.max(2 * Math.floor(most / 2), 2);
     for (let row = 0; row < part.rows; row += step) {
       const rows = Math.min(step, part.rows - row);
       for (const [i, tensor] of tensors.entries()) await this.#upload(tensor, row * rowBytes, rows * rowBytes, i);

@@ -72,7 +72,7 @@ export function project(
   x: Activation,
   options: { readonly eps: number | null; readonly bias?: Vector | undefined; readonly label: string },
 ): { slot: Slot; stride: number } {
-  const m = matmulRows(x.shape.rows);
+  const m = matmulRows(step.recorder.gpu, x.shape.rows);
   const stride = matrices.reduce((sum, { blocks }) => sum + blocks * BLOCK_ROWS, 0);
   const slot = step.recorder.slot(x.shape.rows * stride * 4, options.label);
   let row = 0;
@@ -105,7 +105,7 @@ export function addToResidual(
   residual: Residual,
   options: { readonly norm: Vector; readonly bias?: Vector | undefined; readonly label: string },
 ): Residual {
-  const m = matmulRows(step.rows);
+  const m = matmulRows(step.recorder.gpu, step.rows);
   const z = newActivation(step, step.rows, residual.z.shape.cols, "z");
   for (const { words, scales, firstBlock, blocks } of matrix.shards) {
     const params = {
@@ -150,7 +150,7 @@ export function gateUp(
     readonly label: string;
   },
 ): Activation {
-  const m = matmulRows(step.rows);
+  const m = matmulRows(step.recorder.gpu, step.rows);
   const out = newActivation(step, step.rows, (matrix.blocks / 2) * BLOCK_ROWS, "mlp");
   for (const { words, scales, firstBlock, blocks } of matrix.shards) {
     const params = {

@@ -1,5 +1,6 @@
 /** What a forward pass is recorded against: the bucket it is for, and the buffers that change from step to step. */
 import type { Slot } from "../device/arena.ts";
+import type { Gpu } from "../device/gpu.ts";
 import type { Recorder } from "../device/program.ts";
 import type { KvType } from "../kernels/attention/kv_page.ts";
 import { type ActivationShape, activationShape } from "../kernels/fragments/activation.ts";
@@ -49,8 +50,12 @@ export interface Residual {
   readonly z: Activation;
 }
 
-/** Rows of x that a launch takes at once, for a number of rows. */
-export function matmulRows(rows: number): MatmulRows {
+/**
+ * Rows of x that a launch takes at once, for a number of rows: any choice gives the same bits. Software adapters compile a kernel
+ * for 8 rows for 5 to 12 seconds and run it no faster a row than one for 4; a second kernel for 2 costs them more than it gains.
+ */
+export function matmulRows({ adapter }: Pick<Gpu, "adapter">, rows: number): MatmulRows {
+  if (adapter.kind === "software") return rows >= 4 ? 4 : 1;
   if (rows >= 8) return 8;
   if (rows >= 4) return 4;
   return rows >= 2 ? 2 : 1;
@@ -58,7 +63,7 @@ export function matmulRows(rows: number): MatmulRows {
 
 /** A new activation of `rows` rows, padded to what the matmuls take at once. */
 export function newActivation(step: Step, rows: number, cols: number, label: string, sums = true): Activation {
-  const m = matmulRows(rows);
+  const m = matmulRows(step.recorder.gpu, rows);
   const shape = activationShape(Math.ceil(rows / m) * m, cols);
   return { slot: step.recorder.slot(shape.bytes, label), shape, sums };
 }

@@ -307,7 +307,7 @@ export async function runAttention(
       });
     }
   });
-  return { shape: out, out: await bed.f32(result, out.bytes / 4), pages: await bed.u32(kv, pages.length) };
+  return { shape: out, out: await bed.f32(result), pages: await bed.u32(kv) };
 }
 
 export function attentionCase(shape: AttentionShape): Case {

@@ -39,7 +39,7 @@ export const attentionFused = variants((kvType: KvType, headDim: HeadDim) =>
     params: PARAMS,
     workgroup: 64,
     code:
-      headsFragment(kvType) +
+      headsFragment(kvType, headDim) +
       code(
         kvType,
         headDim,
@@ -125,10 +125,10 @@ fn main(@builtin(workgroup_id) wg: vec3u, @builtin(local_invocation_index) lane:
     let begin = max(low, split * SPLIT);
     let end = min(length, (split + 1u) * SPLIT);
     for (var block = begin / BLOCK * BLOCK; block < end; block += BLOCK) {
-      let key = block + lane;
-      let live = lane < BLOCK && key >= begin && key < end;
+      let j = block + lane;
+      let live = lane < BLOCK && j >= begin && j < end;
       var s = vec4f(${MASKED});
-      if (live) { s = score(row, unit, key); }
+      if (live) { s = score(row, unit, j); }
       if (lane < BLOCK) { scores[lane] = s; }
       workgroupBarrier();
       if (lane < 4u) {

@@ -60,14 +60,16 @@ fn unit_of(i: u32) -> Unit {
 }
 
 /**
- * Declares `load_heads(row, unit, lane)`, which fills `q4` with rotated queries, and `store_kv(row, unit, lane)`,
+ * Declares `load_heads(row, unit, lane)`, which fills `q4` and `key` with what is rotated, and `store_kv(row, unit, lane)`,
  * which writes the row's key and value. Both are called in uniform control flow, after `unitFragment`.
  */
-export function headsFragment(kvType: KvType): string {
+export function headsFragment(kvType: KvType, headDim: HeadDim): string {
   const dims = kvDims(kvType);
   return /* wgsl */ `
 var<workgroup> head_chains: array<f32, 40>;
 var<workgroup> head_rms: array<f32, 5>;
+/** The rotated key of the row. */
+var<workgroup> key: array<f32, ${headDim}>;
 /** Σ x² of five heads (four q, one k) in eight chains each; 1 where there is no norm. */
 fn norm_heads(row: u32, unit: Unit, lane: u32) {
   let base = row * params.qkv_stride;
@@ -120,22 +122,24 @@ fn load_heads(row: u32, unit: Unit, lane: u32) {
   let table = row_field(row, ${ROW.rope}u) * params.rotary_dim;
   for (var d = lane; d < params.head_dim; d += WG) {
     var q = vec4f();
-    for (var h = 0u; h < unit.heads; h++) {
-      q[h] = rotated(row * params.qkv_stride + (unit.first_head + h) * params.head_dim, d, params.q_norm, head_rms[h], table);
+    for (var h = 0u; h < 5u; h++) {
+      if (h >= unit.heads && h < 4u) { continue; }
+      let is_key = h == 4u;
+      let offset = select((unit.first_head + h) * params.head_dim, params.k_offset + unit.kv_head * params.head_dim, is_key);
+      let v = rotated(row * params.qkv_stride + offset, d, select(params.q_norm, params.k_norm, is_key), head_rms[h], table);
+      if (is_key) { key[d] = v; } else { q[h] = v; }
     }
     q4[d] = q;
   }
+  workgroupBarrier();
 }
 fn store_kv(row: u32, unit: Unit, lane: u32) {
   let slot = row_field(row, ${ROW.slot}u);
   if (slot == NONE) { return; }
-  let table = row_field(row, ${ROW.rope}u) * params.rotary_dim;
-  let k = row * params.qkv_stride + params.k_offset + unit.kv_head * params.head_dim;
   let v = row * params.qkv_stride + params.v_offset + unit.kv_head * params.head_dim;
   for (var w = lane; w < params.head_words; w += WG) {
     let d = w * ${dims}u;
-    kv[k_at(slot / PAGE, unit.kv_head, w, slot % PAGE)] =
-      kv_word(rotated(k, d, params.k_norm, head_rms[4], table), rotated(k, d + ${dims - 1}u, params.k_norm, head_rms[4], table));
+    kv[k_at(slot / PAGE, unit.kv_head, w, slot % PAGE)] = kv_word(key[d], key[d + ${dims - 1}u]);
     kv[v_at(slot / PAGE, unit.kv_head, w, slot % PAGE)] = kv_word(qkv[v + d], qkv[v + d + ${dims - 1}u]);
   }
 }`;

@@ -17,13 +17,12 @@ export const ropeKv = variants((kvType: KvType, headDim: HeadDim) =>
     writes: { qkv: "f32", kv: "u32" },
     params: HEAD_PARAMS,
     workgroup: 64,
-    code: /* wgsl */ `${unitFragment(kvType, headDim)}${headsFragment(kvType)}
+    code: /* wgsl */ `${unitFragment(kvType, headDim)}${headsFragment(kvType, headDim)}
 @compute @workgroup_size(WG)
 fn main(@builtin(workgroup_id) wg: vec3u, @builtin(local_invocation_index) lane: u32) {
   let unit = unit_of(wg.x);
   load_heads(wg.y, unit, lane);
   store_kv(wg.y, unit, lane);
-  workgroupBarrier();
   for (var i = lane; i < unit.heads * params.head_dim; i += WG) {
     qkv[wg.y * params.qkv_stride + unit.first_head * params.head_dim + i] = q4[i % params.head_dim][i / params.head_dim];
   }

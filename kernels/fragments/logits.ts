@@ -9,43 +9,32 @@
 /** Lanes of the kernels over logits. */
 export const LOGIT_LANES = 256;
 
-/** Declares the trees, `key_of` and `value_of`, and `greatest_key`, `log_sum` and `not_finite` of a row. */
+/**
+ * Declares `tree`, `read_row` (greatest logit, its first place, log-sum-exp, whether all is finite), `key_of` and `value_of`.
+ * Places with barriers are what software adapters compile slowly, so one tree serves a sum and a maximum.
+ */
 export const LOGIT_SUMS = /* wgsl */ `
-var<workgroup> lanes: array<f32, WG>;
-var<workgroup> lane_words: array<u32, WG>;
+const BROKEN = 0xffffffffu; // no finite logit has this key
+var<workgroup> sums: array<f32, WG>;
+var<workgroup> mosts: array<u32, WG>;
+struct Tree { sum: f32, most: u32 }
+struct Row { best: u32, first: u32, log_sum: f32 }
 
-fn tree_sum(lane: u32, value: f32) -> f32 {
+/** The sum of \`add\` and the maximum of \`most\` over the lanes; every lane gets both. */
+fn tree(lane: u32, add: f32, most: u32) -> Tree {
   workgroupBarrier();
-  lanes[lane] = value;
-  workgroupBarrier();
-  for (var half = WG / 2u; half > 0u; half /= 2u) {
-    if (lane < half) { lanes[lane] += lanes[lane + half]; }
-    workgroupBarrier();
-  }
-  return workgroupUniformLoad(&lanes[0]);
-}
-fn tree_count(lane: u32, value: u32) -> u32 {
-  workgroupBarrier();
-  lane_words[lane] = value;
+  sums[lane] = add;
+  mosts[lane] = most;
   workgroupBarrier();
   for (var half = WG / 2u; half > 0u; half /= 2u) {
-    if (lane < half) { lane_words[lane] += lane_words[lane + half]; }
+    if (lane < half) {
+      sums[lane] += sums[lane + half];
+      mosts[lane] = max(mosts[lane], mosts[lane + half]);
+    }
     workgroupBarrier();
   }
-  return workgroupUniformLoad(&lane_words[0]);
+  return Tree(workgroupUniformLoad(&sums[0]), workgroupUniformLoad(&mosts[0]));
 }
-fn tree_max(lane: u32, value: u32) -> u32 {
-  workgroupBarrier();
-  lane_words[lane] = value;
-  workgroupBarrier();
-  for (var half = WG / 2u; half > 0u; half /= 2u) {
-    if (lane < half) { lane_words[lane] = max(lane_words[lane], lane_words[lane + half]); }
-    workgroupBarrier();
-  }
-  return workgroupUniformLoad(&lane_words[0]);
-}
-fn tree_min(lane: u32, value: u32) -> u32 { return ~tree_max(lane, ~value); }
-
 /** u32 in the order of the f32s, both zeros alike: negative ones flipped whole, others in the sign only. */
 fn key_of(value: f32) -> u32 {
   let bits = bitcast<u32>(value);
@@ -55,22 +44,22 @@ fn key_of(value: f32) -> u32 {
 fn value_of(key: u32) -> f32 {
   return bitcast<f32>(select(~key, key & 0x7fffffffu, (key & 0x80000000u) != 0u));
 }
-fn greatest_key(base: u32, lane: u32) -> u32 {
-  var best = 0u;
-  for (var i = lane; i < params.vocab; i += WG) { best = max(best, key_of(logits[base + i])); }
-  return tree_max(lane, best);
-}
-/** log Σ exp(logit − best): without best, so that great logits keep the bits of a log-probability. */
-fn log_sum(base: u32, lane: u32, best: f32) -> f32 {
-  var sum = 0.0;
-  for (var i = lane; i < params.vocab; i += WG) { sum += exp(max(logits[base + i] - best, -100.0)); }
-  return log(tree_sum(lane, sum));
-}
-/** Whether a logit of the row is NaN or infinite: by its bits, since compilers may assume neither exists. */
-fn not_finite(base: u32, lane: u32) -> bool {
-  var found = 0u;
+/** log Σ exp(logit − best) is without best, so that great logits keep the bits of a log-probability. NaN is seen by its bits. */
+fn read_row(base: u32, lane: u32) -> Row {
+  var most = 0u;
   for (var i = lane; i < params.vocab; i += WG) {
-    found |= select(0u, 1u, (bitcast<u32>(logits[base + i]) & 0x7f800000u) == 0x7f800000u);
+    let v = logits[base + i];
+    most = max(most, select(key_of(v), BROKEN, (bitcast<u32>(v) & 0x7f800000u) == 0x7f800000u));
   }
-  return tree_max(lane, found) > 0u;
+  let best = tree(lane, 0.0, most).most;
+  if (best == BROKEN) { return Row(BROKEN, 0u, 0.0); }
+  var sum = 0.0;
+  var place = 0u;
+  for (var i = lane; i < params.vocab; i += WG) {
+    let v = logits[base + i];
+    sum += exp(max(v - value_of(best), -100.0));
+    if (key_of(v) == best) { place = max(place, ~i); }
+  }
+  let all = tree(lane, sum, place);
+  return Row(best, ~all.most, log(all.sum));
 }`;

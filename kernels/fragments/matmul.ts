@@ -33,7 +33,7 @@ export const each = (rows: number, line: (m: number) => string): string =>
   Array.from({ length: rows }, (_, m) => line(m)).join("\n");
 
 /**
- * Declares `dot_rows(block, quad, first)`: the dot products of the lane's four rows with x rows `first` ….
+ * Declares `dot_rows(block, quad, first, lane)`: the dot products of the lane's four rows with x rows `first` …, in `dots`.
  *
  * Σ x of a run is read where the producer of x stored it, or else (`ownSums`) added up beside the products, in the same
  * order: eight quads one after the other, then (a + b) + (c + d). Runs of a group are added in order.
@@ -43,17 +43,16 @@ export function dotFragment(layout: Layout, rows: MatmulRows, ownSums = false): 
   const columns = ["a.x", "a.y", "a.z", "a.w", "b.x", "b.y", "b.z", "b.w"];
   const sums = layout.grouped;
   return /* wgsl */ `${EIGHT}${layout.eight}${sums ? GROUP_SCALE : ""}${FIXED_SUMS}
-struct Dots {
-${each(rows, (m) => `  r${m}: vec4f,`)}
-}
+/** (rows, WG): kept here and not in registers, so that what follows is a loop over the rows and compiles once. */
+var<workgroup> dots: array<vec4f, ${rows} * WG>;
 fn x_at(i: u32) -> f32 { return x[i >> 2u][i & 3u]; }
-fn dot_rows(block: u32, quad: u32, first: u32) -> Dots {
+fn dot_rows(block: u32, quad: u32, first: u32, lane: u32) {
 ${each(rows, (m) => `  var acc${m} = vec4f();`)}
   var w = block * params.row_words * 8u + quad;
   var k = first * params.x_stride;
 ${sums ? "  let s_step = scale_step(params.scale_type);\n  var s = block * params.groups * s_step + quad;\n  var run = 0u;" : ""}
   for (var g = 0u; g < params.groups; g++) {
-${each(rows, (m) => `    var d${m} = vec4f();${sums ? ` var sum${m} = 0.0;` : ""}`)}
+${each(rows, (m) => `    var d${m} = vec4f();${sums ? ` var run_sum${m} = 0.0;` : ""}`)}
     for (var r = 0u; r < params.group_runs; r++) {
 ${sums && ownSums ? each(rows, (m) => `      var quads${m} = vec4f();`) : ""}
       for (var i = 0u; i < params.run_steps; i++) {
@@ -70,18 +69,18 @@ ${sums && ownSums ? `          quads${m} += a;\n          quads${m} += b;` : ""}
         w += ${wordStep}u;
         k += 2u;
       }
-${sums ? each(rows, (m) => `      sum${m} += ${ownSums ? `sum4(quads${m})` : `x_at(params.x_sums + (first + ${m}u) * params.x_runs + run)`};`) : ""}
+${sums ? each(rows, (m) => `      run_sum${m} += ${ownSums ? `sum4(quads${m})` : `x_at(params.x_sums + (first + ${m}u) * params.x_runs + run)`};`) : ""}
 ${sums ? "      run++;" : ""}
     }
 ${
   sums
     ? `    let gs = group_scale(s, params.scale_type);
-${each(rows, (m) => `    acc${m} = fma(gs.bias, vec4f(sum${m}), fma(gs.scale, d${m}, acc${m}));`)}
+${each(rows, (m) => `    acc${m} = fma(gs.bias, vec4f(run_sum${m}), fma(gs.scale, d${m}, acc${m}));`)}
     s += s_step;`
     : each(rows, (m) => `    acc${m} += d${m};`)
 }
   }
-  return Dots(${Array.from({ length: rows }, (_, m) => `acc${m}`).join(", ")});
+${each(rows, (m) => `  dots[${m}u * WG + lane] = acc${m};`)}
 }`;
 }
 
