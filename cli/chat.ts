@@ -16,6 +16,8 @@ const HELP = `/help          this
 Ctrl-C stops the answer, twice leaves.`;
 
 interface ChatOptions {
+  /** As the user named it. */
+  readonly model: string;
   readonly request: GenerateRequest;
   /** No template: every line is continued by itself. */
   readonly raw: boolean;
@@ -56,7 +58,7 @@ class Session {
   async run(): Promise<number> {
     const { reporter } = this.#options.context;
     const kind = this.#options.raw ? "every line is continued by itself" : "what was said is kept";
-    reporter.say(`a chat with ${this.#engine.model.location}: ${kind}; /help tells more, Ctrl-D leaves`);
+    reporter.say(`a chat with ${this.#options.model}: ${kind}; /help tells more, Ctrl-D leaves`);
     this.#input.prompt();
     for await (const line of this.#input) {
       this.#warned = false;

@@ -98,7 +98,7 @@ function adapterText(adapter: AdapterDescription): string {
     `  buffers of ${bytes(limits.maxBufferSize)} · bindings of ${bytes(limits.maxStorageBufferBindingSize)} · ` +
       `${limits.maxStorageBuffersPerShaderStage} storage buffers a stage · ` +
       `${bytes(limits.maxComputeWorkgroupStorageSize)} and ${limits.maxComputeInvocationsPerWorkgroup} lanes a workgroup`,
-    ...knownFaults(adapter).map((fault) => `  known fault: ${fault}`),
+    ...knownFaults(adapter).map((fault) => `  known: ${fault}`),
   ];
   return `${lines.join("\n")}\n`;
 }

@@ -3,6 +3,7 @@ import { printable } from "./output.ts";
 
 const SHOWN_EVERY = 100; // ms between changes of the line
 
+/** Writes what people read while they wait: progress, plans and notes, all to stderr. */
 export class Reporter {
   readonly quiet: boolean;
   readonly verbose: boolean;
@@ -34,7 +35,7 @@ export class Reporter {
     if (!this.#live || now - this.#shownAt < SHOWN_EVERY) return;
     this.#shownAt = now;
     this.#shown = true;
-    const width = Math.max((process.stderr.columns ?? 80) - 1, 10);
+    const width = Math.max((process.stderr.columns || 80) - 1, 10); // 0 where the terminal does not know
     process.stderr.write(`\r\u001b[K${printable(text).slice(0, width)}`);
   }
 

@@ -59,7 +59,13 @@ async function runCommand(args: Flags, context: Context): Promise<number> {
     if (!templated && (system !== undefined || args.has("chat")))
       throw new UsageError(`--${system === undefined ? "chat" : "system"}: the model has no chat template`);
     if (prompts === undefined)
-      return await chat(engine, { request, raw: args.has("raw") || !templated, system, context });
+      return await chat(engine, {
+        model: modelName(args),
+        request,
+        raw: args.has("raw") || !templated,
+        system,
+        context,
+      });
     const requests = prompts.map((prompt) => {
       const raw = args.has("raw") || !templated || isBegun(args, prompt);
       return { ...request, ...promptFields(prompt, raw, system) };

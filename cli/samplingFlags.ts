@@ -6,6 +6,7 @@ import { UsageError } from "./errors.ts";
 import type { Arguments, FlagTable } from "./flags.ts";
 import { given } from "./given.ts";
 
+/** Flags that say how tokens are drawn. */
 export const SAMPLING_FLAGS = {
   "max-tokens": { short: "n", value: "N", help: "tokens of the answer at most (default up to the end of the context)" },
   temperature: { value: "T", help: "0 always takes the likeliest token" },

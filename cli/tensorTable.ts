@@ -12,6 +12,7 @@ export interface TensorRow {
   readonly bytes: number;
 }
 
+/** One row a tensor, names made safe for a terminal. */
 export function tensorRows(tensors: Iterable<TensorInfo>): TensorRow[] {
   return Array.from(tensors, ({ name, dtype, shape, begin, end }) => ({ name, dtype, shape, bytes: end - begin }));
 }

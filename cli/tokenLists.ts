@@ -3,6 +3,7 @@ import { readFileSync } from "node:fs";
 import { UsageError } from "./errors.ts";
 import type { Arguments, FlagTable } from "./flags.ts";
 
+/** Flags that give prompts as token ids. */
 export const TOKEN_FLAGS = {
   tokens: { value: "1,2,3", repeat: true, help: "a prompt as token ids; may be given several times" },
   "tokens-file": { value: "FILE", help: "prompts as token ids: one JSON array a line" },

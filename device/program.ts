@@ -130,7 +130,7 @@ function packParams({ device, limits }: Gpu, launches: readonly Launch[]) {
     mappedAtCreation: true,
   });
   const words = new Uint32Array(uniform.getMappedRange());
-  launches.forEach(({ params }, index) => words.set(params, (offsets[index] ?? Number.NaN) / 4));
+  for (const [index, { params }] of launches.entries()) words.set(params, (offsets[index] ?? Number.NaN) / 4);
   uniform.unmap();
   return { uniform, offsets };
 }

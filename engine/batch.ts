@@ -35,6 +35,7 @@ export interface Sample {
   readonly target: number;
 }
 
+/** A step laid out. */
 export interface Batch {
   readonly bucket: Bucket;
   /** Words of the buffer in use. */

@@ -25,6 +25,7 @@ import { type Schedule, Scheduler } from "./scheduler.ts";
 import { Sequence } from "./sequence.ts";
 import type { EngineStats, GenerateRequest, Part, ScoreRequest, ScoreResult, TokenLogprob } from "./types.ts";
 
+/** How a model is loaded, and where. */
 export interface EngineOptions {
   /** Bytes read so far, by stage. */
   readonly onProgress?: (progress: LoadProgress) => void;
@@ -49,6 +50,7 @@ export interface EngineOptions {
   readonly signal?: AbortSignal;
 }
 
+/** A device with what was compiled on it. */
 export interface SharedDevice {
   readonly gpu: Gpu;
   readonly pipelines: PipelineCache;
@@ -57,6 +59,7 @@ export interface SharedDevice {
 /** Logits of a step are at most this, whatever the vocabulary. */
 const MAX_LOGITS_BYTES = 32 * 2 ** 20;
 
+/** A loaded model that answers requests. Whoever loaded it closes it. */
 export class Engine {
   /** What was read from the model's folder. */
   readonly model: ReadModel;

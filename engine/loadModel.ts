@@ -15,6 +15,7 @@ import { planBytes, WeightPlan } from "../models/weightPlan.ts";
 import { type Checkpoint, openCheckpoint } from "../models/weights/checkpoint.ts";
 import { readJson } from "../models/weights/readJson.ts";
 
+/** How far loading is; bytes for weights, kernels for kernels. */
 export interface LoadProgress {
   readonly stage: "weights" | "kernels";
   readonly loaded: number;

@@ -7,6 +7,7 @@ import { PAGE_TOKENS } from "../kernels/fragments/batch.ts";
 import type { CacheDeclaration } from "../models/model.ts";
 import { MAX_ROWS } from "./batch.ts";
 
+/** What an engine takes; bytes where nothing else is said. */
 export interface MemoryPlan {
   readonly weights: number;
   readonly kv: number;
@@ -18,6 +19,7 @@ export interface MemoryPlan {
   readonly tokens: number;
 }
 
+/** What the user asked for. */
 export interface MemoryWishes {
   /** undefined: the model's own, or what fits. */
   readonly context: number | undefined;

@@ -18,6 +18,7 @@ export function pageKey(before: PageKey, rows: Uint32Array): PageKey {
   return Array.from(sha256(bytes), (byte) => byte.toString(16).padStart(2, "0")).join("");
 }
 
+/** The pages of a cache group and who holds them. */
 export class PagePool {
   readonly total: number;
   readonly #free: number[];

@@ -37,6 +37,7 @@ export interface StepResult {
   readonly logits: readonly Float32Array[];
 }
 
+/** What every step shares. */
 export interface RunnerOptions {
   readonly gpu: Gpu;
   readonly pipelines: PipelineCache;
@@ -46,6 +47,7 @@ export interface RunnerOptions {
   readonly kvType: KvType;
 }
 
+/** Records programs by bucket and runs batches on them. */
 export class Runner {
   readonly #options: RunnerOptions;
   readonly #arena: Arena;

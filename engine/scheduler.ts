@@ -20,6 +20,7 @@ export interface Schedule {
   readonly entries: readonly Scheduled[];
 }
 
+/** What one step may hold. */
 export interface SchedulerLimits {
   /** Rows of a step. */
   readonly rows: number;
@@ -29,6 +30,7 @@ export interface SchedulerLimits {
   readonly sequences: number;
 }
 
+/** The queue of waiting sequences and the list of running ones. */
 export class Scheduler {
   readonly #pool: PagePool;
   readonly #limits: SchedulerLimits;

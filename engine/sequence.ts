@@ -21,6 +21,7 @@ export interface RowOutput {
   readonly finite: boolean;
 }
 
+/** What a sequence is made of. */
 export interface SequenceOptions {
   readonly tokens: readonly number[];
   /** "generate" draws a token after the last one; "score" wants the log-probability of every one. */
@@ -37,6 +38,7 @@ export interface SequenceOptions {
   readonly onError: (error: unknown) => void;
 }
 
+/** One request's tokens and pages. */
 export class Sequence {
   readonly options: SequenceOptions;
   readonly tokens: number[];

@@ -29,12 +29,14 @@ export interface GenerateRequest {
   readonly signal?: AbortSignal;
 }
 
+/** A token with its log-probability. */
 export interface TokenLogprob {
   readonly token: number;
   /** Natural log, of the model's own distribution. */
   readonly logprob: number;
 }
 
+/** Tokens that a request took. */
 export interface Usage {
   readonly promptTokens: number;
   readonly completionTokens: number;
@@ -51,6 +53,7 @@ export interface Timings {
   readonly tokensPerSecond: number;
 }
 
+/** Why an answer ended: a stop id or string, or `maxTokens`. */
 export type FinishReason = "stop" | "length";
 
 /** One part a token. The texts of all parts join to the answer: a part's own may be empty, or hold that of tokens before. */
@@ -79,6 +82,7 @@ export interface ScoreRequest {
   readonly signal?: AbortSignal;
 }
 
+/** Log-probabilities of a text, one entry a token. */
 export interface ScoreResult {
   readonly tokens: readonly number[];
   /** null without a tokenizer. */
@@ -90,6 +94,7 @@ export interface ScoreResult {
   readonly perplexity: number;
 }
 
+/** Counters since loading, and what is held now; bytes for memory. */
 export interface EngineStats {
   readonly pages: { readonly total: number; readonly used: number; readonly cached: number };
   readonly running: number;

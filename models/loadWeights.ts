@@ -21,6 +21,7 @@ import type { CheckpointTensor } from "./weights/checkpoint.ts";
 /** Bytes read and uploaded at once, where a binding may be as large. */
 const PIECE = 8 * 2 ** 20;
 
+/** Who is told of progress, and what ends it. */
 export interface LoadOptions {
   readonly signal?: AbortSignal;
   /** Bytes of the checkpoint read so far. */

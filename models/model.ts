@@ -19,6 +19,7 @@ export interface Logits {
   readonly stride: number;
 }
 
+/** A model whose weights are claimed. */
 export interface Model {
   /** One a layer. */
   readonly caches: readonly CacheDeclaration[];

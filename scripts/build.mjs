@@ -11,6 +11,9 @@ if (process.argv.includes("--if-missing") && existsSync(join(dist, "cli/main.js"
 rmSync(dist, { recursive: true, force: true });
 const tsc = join(root, "node_modules/typescript/bin/tsc");
 // The compiler's words go to stderr: stdout belongs to what `npm start` answers.
-const { status } = spawnSync(process.execPath, [tsc, "-p", "tsconfig.build.json"], { cwd: root, stdio: ["ignore", 2, 2] });
+const { status } = spawnSync(process.execPath, [tsc, "-p", "tsconfig.build.json"], {
+  cwd: root,
+  stdio: ["ignore", 2, 2],
+});
 if (status !== 0) process.exit(status ?? 1);
 cpSync(join(root, "models/default"), join(dist, "models/default"), { recursive: true });

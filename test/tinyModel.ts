@@ -3,6 +3,7 @@ import type { ByteSource, Folder } from "../device/files.ts";
 import { bf16Bits, f16Bits } from "../kernels/formats/halves.ts";
 import { Random } from "../kernels/testbed.ts";
 
+/** A tensor of a checkpoint in memory. */
 export interface TinyTensor {
   readonly dtype: "F32" | "F16" | "BF16" | "U32" | "I32" | "F64";
   readonly shape: readonly number[];
@@ -47,6 +48,7 @@ const DEFAULTS = {
   scales: "F16",
 } as const satisfies Required<Omit<TinyShape, "config">>;
 
+/** What a random checkpoint is made of. */
 export interface TinyModel {
   readonly config: Record<string, unknown>;
   readonly tensors: Map<string, TinyTensor>;

@@ -12,6 +12,7 @@ import { cached, KV_TYPES, type KvType, kvDims, pageWords } from "./kv_page.ts";
 import { unitsOf } from "./rope_heads.ts";
 import { ropeKv } from "./rope_kv.ts";
 
+/** One case: shapes, options, lengths, and the seed of its numbers. */
 export interface AttentionShape {
   readonly kvType: KvType;
   readonly heads: number;
@@ -310,6 +311,7 @@ export async function runAttention(
   return { shape: out, out: await bed.f32(result), pages: await bed.u32(kv) };
 }
 
+/** The case of a shape; its title names all of it. */
 export function attentionCase(shape: AttentionShape): Case {
   const fused = shape.counts.every((count) => count === 1);
   return {

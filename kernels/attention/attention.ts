@@ -31,6 +31,7 @@ const PARAMS = {
   window: "u32",
 } as const;
 
+/** For steps in which every sequence has one row: ropes and stores its own key first. */
 export const attentionFused = variants((kvType: KvType, headDim: HeadDim) =>
   kernel({
     name: `attention_fused ${kvType} head_dim<=${headDim}`,
@@ -51,6 +52,7 @@ export const attentionFused = variants((kvType: KvType, headDim: HeadDim) =>
   }),
 );
 
+/** For steps with several rows a sequence, after `rope_kv`. */
 export const attentionPaged = variants((kvType: KvType, headDim: HeadDim) =>
   kernel({
     name: `attention_paged ${kvType} head_dim<=${headDim}`,

@@ -8,6 +8,7 @@
 import { f16Bits, f16FromBits } from "../formats/halves.ts";
 import { PAGE_TOKENS } from "../fragments/batch.ts";
 
+/** The types that a cache can have. */
 export const KV_TYPES = ["f16", "f32"] as const;
 export type KvType = (typeof KV_TYPES)[number];
 
@@ -23,6 +24,7 @@ export const F16_MAX = 65504;
 /** What a key or value becomes in the cache. */
 export function cached(value: number, kvType: KvType): number {
   if (kvType === "f32") return Math.fround(value);
+  if (!Number.isFinite(value)) return Number.NaN;
   return f16FromBits(f16Bits(Math.min(Math.max(value, -F16_MAX), F16_MAX)));
 }
 
@@ -39,9 +41,12 @@ fn v_at(page: u32, kv_head: u32, word: u32, token: u32) -> u32 {
   if (kvType === "f32")
     return /* wgsl */ `${at}
 fn kv_word(a: f32, b: f32) -> u32 { return bitcast<u32>(a); }`;
-  // The XOR with a runtime zero keeps drivers from dropping the rounding of a pack that is unpacked again.
+  // The XOR with a runtime zero keeps drivers from dropping the rounding of a pack that is unpacked again. What is not finite
+  // stays so: a clamp would make a number of it, and a broken weight would go unnoticed.
   return /* wgsl */ `${at}
 fn kv_word(a: f32, b: f32) -> u32 {
-  return pack2x16float(clamp(vec2f(a, b), vec2f(-${F16_MAX}.0), vec2f(${F16_MAX}.0))) ^ params.zero;
+  let exponents = bitcast<vec2u>(vec2f(a, b)) & vec2u(0x7f800000u);
+  let word = pack2x16float(clamp(vec2f(a, b), vec2f(-${F16_MAX}.0), vec2f(${F16_MAX}.0))) ^ params.zero;
+  return select(word, 0x7e007e00u, any(exponents == vec2u(0x7f800000u)));
 }`;
 }

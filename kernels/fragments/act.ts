@@ -4,6 +4,7 @@
 export const ACTIVATIONS = ["silu", "gelu_pytorch_tanh", "relu"] as const;
 export type Activation = (typeof ACTIVATIONS)[number];
 
+/** The number by which params name an activation. */
 export const activationCode = (activation: Activation): number => ACTIVATIONS.indexOf(activation);
 
 /** `activate(v, kind)`. Arguments are clamped where a driver's exp or tanh leaves its range (tanh(±100) is NaN on one). */

@@ -19,6 +19,7 @@ export interface ActivationShape {
   readonly bytes: number;
 }
 
+/** The shape of an activation buffer. */
 export function activationShape(rows: number, cols: number): ActivationShape {
   const stride = paddedCols(cols);
   const runs = stride / BLOCK_COLS;

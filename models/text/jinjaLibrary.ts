@@ -28,6 +28,7 @@ export interface TreeInterpreter {
   evaluate(node: Node | undefined, scope: Scope): Value;
 }
 
+/** The library's variables and its interpreter, as constructors. */
 export const Environment: new () => Scope = jinja.Environment;
 export const Interpreter: new (scope: Scope) => TreeInterpreter = jinja.Interpreter;
 
