@@ -246,6 +246,7 @@ export class Engine {
         onOutput: (output, position, logits) => {
           if (position < told) return false;
           told++;
+          request.onProgress?.(position + 1, tokens.length);
           if (logits !== undefined) request.onLogits?.(position, logits);
           if (!output.finite) throw new NonFiniteError(`score: the logits after token ${position} are not finite`);
           const last = position === tokens.length - 1;

@@ -53,6 +53,7 @@ const SCORE_FIELDS: Readonly<Record<keyof ScoreRequest, true>> = {
   text: true,
   tokens: true,
   top: true,
+  onProgress: true,
   onLogits: true,
   signal: true,
 };
@@ -64,7 +65,9 @@ export function resolveGenerate(request: GenerateRequest, context: RequestContex
   checkFields(request, GENERATE_FIELDS, "generate");
   const tokens = promptTokens(request, context);
   const room = context.context - tokens.length;
-  const maxTokens = integer(request.maxTokens, "maxTokens", 1, 2 ** 31) ?? Math.max(room, 1);
+  const maxTokens =
+    integer(request.maxTokens, "maxTokens", 1, 2 ** 31) ??
+    Math.max(Math.min(room, context.defaults.maxNewTokens ?? room), 1);
   if (tokens.length > context.context - 1) {
     throw new ContextLengthError(
       `prompt: ${tokens.length} tokens, at most ${context.context - 1} in a context of ${context.context}; shorten it or raise --context`,

@@ -6,7 +6,7 @@ export interface GenerateRequest {
   readonly prompt?: string;
   readonly messages?: readonly Message[];
   readonly tokens?: readonly number[];
-  /** Default: up to the end of the context. */
+  /** Default: generation_config.json, else up to the end of the context. */
   readonly maxTokens?: number;
   readonly stop?: readonly string[];
   readonly stopTokenIds?: readonly number[];
@@ -77,6 +77,8 @@ export interface ScoreRequest {
   readonly tokens?: readonly number[];
   /** Best tokens to report at each place, at most 64. */
   readonly top?: number;
+  /** Tokens scored so far. */
+  readonly onProgress?: (scored: number, total: number) => void;
   /** Called with the logits of each place in order, f32 (vocab_size); reading them back is slow. */
   readonly onLogits?: (position: number, logits: Float32Array) => void;
   readonly signal?: AbortSignal;

@@ -13,6 +13,7 @@ import { matmulResidual } from "./matmul_residual.ts";
 import { normGateUp } from "./norm_gate_up.ts";
 import { normMatmul } from "./norm_matmul.ts";
 import { pickRows } from "./pick_rows.ts";
+import { repack } from "./repack.ts";
 import { sample } from "./sample.ts";
 
 /** In a fixed order. */
@@ -32,7 +33,7 @@ export function everyKernel(): CompiledKernel[] {
     ]),
     attentionReduce(headDim),
   ]);
-  const others = [pickRows, sample, logProbs];
+  const others = [repack, pickRows, sample, logProbs];
   return [...matmuls, ...attention, ...LAYOUT_NAMES.map((layout) => embed(layout)), ...others].map(
     ({ compiled }) => compiled,
   );

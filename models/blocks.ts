@@ -1,6 +1,8 @@
 /** Blocks that families share, named and nested as in the reference implementations. */
 import type { Activation as ActivationName } from "../kernels/fragments/act.ts";
+import { HEAD_DIMS } from "../kernels/fragments/batch.ts";
 import type { ModelConfig } from "./config.ts";
+import { UnsupportedModelError } from "./errors.ts";
 import type { Matrix } from "./matrix.ts";
 import { addToResidual, attend, gateUp, project } from "./ops.ts";
 import type { Residual, Step } from "./step.ts";
@@ -8,6 +10,8 @@ import type { Vector, WeightPlan } from "./weightPlan.ts";
 
 /** A sub-layer: reads the residual stream and adds to it; `norm` is the norm that follows. */
 export type Block = (step: Step, x: Residual, norm: Vector) => Residual;
+
+const MAX_HEAD_DIM = Math.max(...HEAD_DIMS);
 
 /** Self-attention with rope: q, k and v in one matmul, o into the residual stream. */
 export function attention(weights: WeightPlan, path: string, layer: number, config: ModelConfig): Block {
@@ -18,6 +22,11 @@ export function attention(weights: WeightPlan, path: string, layer: number, conf
     head_dim: headDim,
     attention_bias,
   } = config;
+  if (headDim > MAX_HEAD_DIM) {
+    throw new UnsupportedModelError(
+      `config.json: head_dim is ${headDim}, expected at most ${MAX_HEAD_DIM}, which the attention kernels hold`,
+    );
+  }
   const projections = [
     { module: `${path}.q_proj`, rows: heads * headDim },
     { module: `${path}.k_proj`, rows: kvHeads * headDim },

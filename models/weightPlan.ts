@@ -38,6 +38,9 @@ export interface Projection {
   readonly rows: number;
 }
 
+/** Name of what stands in for a tensor that is not there. */
+const MISSING = "";
+
 const PLAIN: Readonly<Record<string, LayoutName>> = { F32: "f32", F16: "f16", BF16: "bf16" };
 const SCALES: Readonly<Record<string, ScaleType>> = { F32: "f32", F16: "f16", BF16: "bf16" };
 
@@ -95,7 +98,8 @@ export class WeightPlan {
   interleaved(gate: string, up: string, rows: number, cols: number): Matrix {
     const parts = [this.#part({ module: gate, rows }, cols, 0, 2), this.#part({ module: up, rows }, cols, 1, 2)];
     const [a, b] = parts.map((part) => this.#storage(part, cols));
-    if (a !== undefined && b !== undefined && !sameStorage(a, b)) {
+    const missing = parts.some(({ weight }) => weight.name === MISSING); // `finish` reports it
+    if (!missing && a !== undefined && b !== undefined && !sameStorage(a, b)) {
       const [is, other] = [describe(b), describe(a)];
       throw new UnsupportedModelError(`${up}: stored as ${is}, expected ${other} as ${gate}; quantize both alike`);
     }
@@ -261,5 +265,5 @@ function wrongDtype(tensor: CheckpointTensor, want: readonly string[]): Unsuppor
 function standIn(location: string, rows: number, cols: number): CheckpointTensor {
   const read = () => Promise.reject(new RangeError(`${location}: a tensor that is missing was read`));
   const source = { name: location, size: 0, read, close: async () => {} };
-  return { name: "missing", dtype: "F32", shape: [rows, cols], begin: 0, end: 0, source };
+  return { name: MISSING, dtype: "F32", shape: [rows, cols], begin: 0, end: 0, source };
 }

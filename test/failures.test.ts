@@ -391,12 +391,12 @@ describe("weights that are not numbers", () => {
     "model.norm.weight",
     "lm_head.weight",
   ];
-  const plantings = places.flatMap((name) => [
-    { name, value: Number.NaN },
-    { name, value: Number.POSITIVE_INFINITY },
-  ]);
+  const FULL = process.env.INGLE_SUITE === "full";
+  const values = FULL ? [Number.NaN, Number.POSITIVE_INFINITY] : [Number.NaN];
+  const kvTypes = FULL ? (["f16", "f32"] as const) : (["f16"] as const);
+  const plantings = places.flatMap((name) => values.map((value) => ({ name, value })));
   test.each(plantings)("$value in $name", async ({ name, value }) => {
-    for (const kvType of ["f16", "f32"] as const) {
+    for (const kvType of kvTypes) {
       await withEngine(tinyFolder(planted(name, 37, value)), { device, kvType }, async (engine) => {
         const tokens = randomTokens(1, 20, VOCAB);
         await expect(answer(engine, { tokens, temperature: 0 })).rejects.toThrow(NonFiniteError);

@@ -14,7 +14,7 @@ const MAY: Readonly<Record<string, readonly string[]>> = {
   kernels: ["kernels/attention", "kernels/formats", "kernels/fragments", "device"],
   "kernels/attention": ["kernels", "kernels/formats", "kernels/fragments", "device"],
   "models/weights": [CHECKPOINT_ERRORS, "kernels/formats", "device"],
-  "models/text": [CHECKPOINT_ERRORS, "device"],
+  "models/text": ["models/weights", CHECKPOINT_ERRORS, "device"],
   models: [
     "models/weights",
     "models/text",

@@ -79,7 +79,7 @@ function madeFolder(layers: number, hidden: number, intermediate: number, vocab:
 }
 
 test("loading holds no more than twice the largest tensor and 64 MB", { timeout: 300_000 }, async () => {
-  const { folder, largest, bytes } = madeFolder(12, 512, 1536, 4096);
+  const { folder, largest, bytes } = madeFolder(16, 512, 1536, 8192);
   expect(bytes).toBeGreaterThan(2 * largest + 80 * MIB); // else keeping everything would pass too
   collect();
   let peak = 0;
@@ -96,7 +96,6 @@ test("loading holds no more than twice the largest tensor and 64 MB", { timeout:
     const live = large.reduce((sum, [, size]) => sum + size, 0);
     expect(Math.abs(live - weights - kv)).toBeLessThan(0.01 * (weights + kv));
   });
-  console.log(peak / MIB, largest / MIB, bytes / MIB);
   expect(peak).toBeGreaterThan(0);
   expect(peak).toBeLessThanOrEqual(2 * largest + 64 * MIB);
   expect(counts.live.size).toBe(0);
@@ -120,7 +119,7 @@ test("five times loaded, used and closed: every buffer comes back and nothing gr
   expect((heap.at(-1) ?? Number.NaN) - (heap[1] ?? Number.NaN)).toBeLessThan(4 * MIB);
 });
 
-test("two hundred requests leave the engine as large as twenty", async () => {
+test("a hundred requests leave the engine as large as twenty", async () => {
   await withEngine(tinyFolder(tinyModel({ context: 64 })), { device }, async (engine) => {
     const some = async (count: number) => {
       for (let i = 0; i < count; i++) {
@@ -130,7 +129,7 @@ test("two hundred requests leave the engine as large as twenty", async () => {
       return { buffers: counts.live.size, bytes: counts.liveBytes, held: held() };
     };
     const first = await some(20);
-    const last = await some(180);
+    const last = await some(80);
     expect([last.buffers, last.bytes]).toEqual([first.buffers, first.bytes]);
     expect(last.held - first.held).toBeLessThan(4 * MIB);
   });

@@ -4,7 +4,6 @@ import { join } from "node:path";
 import { describe, expect, test } from "vitest";
 import type { CompiledKernel } from "../device/pipelines.ts";
 import { everyKernel } from "../kernels/kernelList.ts";
-import { repack } from "../kernels/repack.ts";
 import {
   filesUnder,
   lineOf,
@@ -154,7 +153,7 @@ const WGSL_RULES: readonly (readonly [string, RegExp])[] = [
 ];
 
 describe("WGSL", () => {
-  const kernels = [...everyKernel(), repack.compiled];
+  const kernels = everyKernel();
 
   test("kernels were found, each by its own name", () => {
     expect(kernels.length).toBeGreaterThan(60);

@@ -378,6 +378,6 @@ describe("loadChatTemplate", () => {
     await expect(load(config([{ name: "default" }]))).rejects.toThrow(
       "chat_template[0].template: is missing, expected a string",
     );
-    await expect(load({ "tokenizer_config.json": "{" })).rejects.toThrow("tokenizer_config.json: is not JSON");
+    await expect(load({ "tokenizer_config.json": "{" })).rejects.toThrow("tokenizer_config.json: is not valid JSON");
   });
 });

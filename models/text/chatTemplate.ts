@@ -9,9 +9,10 @@
 import { IngleError } from "../../device/errors.ts";
 import type { Folder } from "../../device/files.ts";
 import { ModelFormatError } from "../errors.ts";
+import { readText } from "../weights/readJson.ts";
 import type { Span } from "./addedTokens.ts";
 import { Template, type TemplateLimits } from "./jinja.ts";
-import { isObject, listAt, objectAt, readJson, readText, stringAt } from "./json.ts";
+import { isObject, listAt, objectAt, readJson, stringAt } from "./json.ts";
 import type { Message } from "./messages.ts";
 import type { Tokenizer } from "./tokenizer.ts";
 

@@ -1,40 +1,15 @@
 /** JSON files of a checkpoint's folder, read whole and looked into field by field, with errors that name file and field. */
 import type { Folder } from "../../device/files.ts";
 import { ModelFormatError } from "../errors.ts";
+import { readJson as readAnyJson } from "../weights/readJson.ts";
 
 /** A parsed JSON object; nothing is known about its fields. */
 export type JsonObject = Readonly<Record<string, unknown>>;
 
-const MAX_BYTES = 256 * 2 ** 20; // the largest tokenizer.json in use is about 35 MB
-
-/** The text of a file, or undefined where there is none. Throws ModelFormatError if it is not UTF-8 or over 256 MiB. */
-export async function readText(folder: Folder, name: string): Promise<string | undefined> {
-  const source = await folder.open(name);
-  if (source === undefined) return undefined;
-  try {
-    if (source.size > MAX_BYTES) {
-      throw new ModelFormatError("FILE_SIZE", `${name}: ${source.size} bytes, at most ${MAX_BYTES} expected`);
-    }
-    const bytes = await source.read(0, source.size);
-    return new TextDecoder("utf-8", { fatal: true }).decode(bytes);
-  } catch (cause) {
-    if (!(cause instanceof TypeError)) throw cause; // TextDecoder's way to say that bytes are not UTF-8
-    throw new ModelFormatError("ENCODING", `${name}: is not UTF-8; download it again`, { cause });
-  } finally {
-    await source.close();
-  }
-}
-
 /** The object in a JSON file, or undefined where there is no file. Throws ModelFormatError if it holds anything else. */
 export async function readJson(folder: Folder, name: string): Promise<JsonObject | undefined> {
-  const text = await readText(folder, name);
-  if (text === undefined) return undefined;
-  try {
-    return objectAt(JSON.parse(text), name);
-  } catch (cause) {
-    if (!(cause instanceof SyntaxError)) throw cause;
-    throw new ModelFormatError("JSON", `${name}: is not JSON (${cause.message}); download it again`, { cause });
-  }
+  const value = await readAnyJson(folder, name);
+  return value === undefined ? undefined : objectAt(value, name);
 }
 
 /** Whether a value is a JSON object: neither null nor an array. */

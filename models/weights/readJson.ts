@@ -1,6 +1,6 @@
 /** Reads the JSON files of a checkpoint: strict UTF-8, bounded in size, and errors that say where. */
 
-import type { ByteSource, Folder } from "../../device/files.ts";
+import type { Folder } from "../../device/files.ts";
 import { ModelFormatError } from "../errors.ts";
 import { escapeBytes } from "./escape.ts";
 import { JsonScanError, JsonScanner } from "./jsonScan.ts";
@@ -16,26 +16,41 @@ const DEPTH = 200;
  * Throws ModelFormatError: JSON_UTF8, JSON (with line and column), or LIMIT for a file above 256 MB.
  */
 export async function readJson(folder: Folder, name: string, signal?: AbortSignal): Promise<unknown> {
+  const file = await readWhole(folder, name, signal);
+  return file === undefined ? undefined : parseJson(file);
+}
+
+/** The text of a small file, or undefined where the folder has no such file. Throws ModelFormatError: JSON_UTF8, LIMIT. */
+export async function readText(folder: Folder, name: string, signal?: AbortSignal): Promise<string | undefined> {
+  const file = await readWhole(folder, name, signal);
+  return file === undefined ? undefined : decodeUtf8(file.name, file.bytes);
+}
+
+interface WholeFile {
+  readonly name: string;
+  readonly bytes: Uint8Array;
+}
+
+async function readWhole(folder: Folder, name: string, signal?: AbortSignal): Promise<WholeFile | undefined> {
   const source = await folder.open(name);
   if (source === undefined) return undefined;
   try {
-    return await parseJson(source, signal);
+    const { size } = source;
+    if (size > LIMIT)
+      throw new ModelFormatError("LIMIT", `${source.name}: has ${size} bytes, at most ${LIMIT} are read whole`);
+    return { name: source.name, bytes: await source.read(0, size, signal) };
   } finally {
     await source.close();
   }
 }
 
-async function parseJson(source: ByteSource, signal?: AbortSignal): Promise<unknown> {
-  if (source.size > LIMIT) {
-    throw new ModelFormatError("LIMIT", `${source.name}: has ${source.size} bytes, at most ${LIMIT} are read as JSON`);
-  }
-  const bytes = await source.read(0, source.size, signal);
-  const text = decodeUtf8(source.name, bytes);
+function parseJson({ name, bytes }: WholeFile): unknown {
+  const text = decodeUtf8(name, bytes);
   try {
     return JSON.parse(text);
   } catch (cause) {
     const message = `${whereBroken(bytes) ?? String(cause)}; download it again`;
-    throw new ModelFormatError("JSON", `${source.name}: is not valid JSON ${message}`, { cause });
+    throw new ModelFormatError("JSON", `${name}: is not valid JSON ${message}`, { cause });
   }
 }
 
