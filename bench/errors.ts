@@ -3,8 +3,6 @@ import { IngleError } from "../device/errors.ts";
 
 /** What was measured is not what was asked for, or may not be measured: kernels that failed, prompts that were cached. */
 export class BenchError extends IngleError {
-  override readonly name = "BenchError";
-
   constructor(message: string, options?: ErrorOptions) {
     super("BENCH", message, options);
   }

@@ -79,7 +79,9 @@ export async function measureReadRate(gpu: Gpu, pipelines: PipelineCache, signal
       await timeProgram(gpu, program, 0, signal);
       const got = new Uint32Array((await readBuffer(gpu, out)).buffer).reduce((a, b) => a ^ b, 0) >>> 0;
       if (got !== want) {
-        throw new BenchError(`read_rate: the XOR of ${bytes} bytes is ${got}, expected ${want}; do not trust "${gpu.adapter.name}"`);
+        throw new BenchError(
+          `read_rate: the XOR of ${bytes} bytes is ${got}, expected ${want}; do not trust "${gpu.adapter.name}"`,
+        );
       }
       const samplesMs = await timeProgram(gpu, program, REPETITIONS, signal);
       return { bytesPerSecond: (1000 * bytes) / median(samplesMs), bytes, samplesMs, clock: clockOf(gpu) };

@@ -9,7 +9,11 @@ export function markdown(head: readonly string[], rows: readonly (readonly strin
 }
 
 /** A bar or a line break would end a cell. */
-const cell = (text: string) => text.replaceAll("\\", "\\\\").replaceAll("|", "\\|").replace(/\s*\n\s*/g, " ");
+const cell = (text: string) =>
+  text
+    .replaceAll("\\", "\\\\")
+    .replaceAll("|", "\\|")
+    .replace(/\s*\n\s*/g, " ");
 
 /** RFC 4180, with "\n" between lines. */
 export function csv(head: readonly string[], rows: readonly (readonly string[])[]): string {

@@ -68,7 +68,7 @@ function modelJson(name: string, model: ReadModel, context: number): string {
 }
 
 /** Weights of the model as a family counts them: packed ones by what they stand for. */
-function parameters({ weights }: ReadModel): number {
+export function parameters({ weights }: ReadModel): number {
   const matrices = weights.matrices.reduce(
     (sum, { cols, parts }) => sum + parts.reduce((rows, part) => rows + part.rows, 0) * cols,
     0,

@@ -6,6 +6,7 @@ import type { Verdict } from "../kernels/testbed.ts";
 import type { Command, Context } from "./command.ts";
 import { EXIT, UsageError } from "./errors.ts";
 import type { Arguments, FlagTable } from "./flags.ts";
+import { kernelPerf } from "./kernelPerf.ts";
 import { ADAPTER_FLAGS, OUTPUT_FLAGS } from "./modelFlags.ts";
 import { wantsJson } from "./openEngine.ts";
 import { jsonLine, print, table } from "./output.ts";
@@ -14,6 +15,9 @@ import { bar } from "./progress.ts";
 const FLAGS = {
   filter: { value: "NAME", help: "only cases that have this in their title, as a kernel's name" },
   all: { help: "more than 1,000 cases, with the shapes of real models, instead of some 300" },
+  perf: {
+    help: "times kernels at a real model's shapes, once their cases have passed; --filter takes an op, as qkv_proj",
+  },
   list: { help: "prints the cases' titles and runs none" },
   limits: { value: "adapter|default", help: "limits of the device: the adapter's buffers, or WebGPU's minimum" },
   ...ADAPTER_FLAGS,
@@ -21,13 +25,13 @@ const FLAGS = {
 } as const satisfies FlagTable;
 
 export const kernels: Command = {
-  usage: "kernels [--filter NAME]",
+  usage: "kernels [--perf] [--filter NAME]",
   summary: "proves every kernel on every adapter found",
   flags: FLAGS,
-  planned: { perf: "kernels are proved, not timed" },
   more: `examples:
   ingle kernels --adapter swiftshader
-  ingle kernels --all --filter matmul --json`,
+  ingle kernels --all --filter matmul --json
+  ingle kernels --perf --filter M=1`,
   run: kernelsCommand,
 };
 
@@ -38,6 +42,9 @@ async function kernelsCommand(args: Arguments<keyof typeof FLAGS>, context: Cont
   const suite = args.has("all") ? "all" : "named";
   const filter = args.text("filter") ?? "";
   const limits = args.oneOf("limits", ["adapter", "default"]) ?? "adapter";
+  args.atMostOne("perf", "all");
+  args.atMostOne("perf", "list");
+  if (args.has("perf")) return await kernelPerf({ adapter: args.text("adapter"), filter, limits, json }, context);
   const titles = titlesOf(suite, filter);
   if (args.has("list")) {
     print(json ? jsonLine({ suite, titles }) : titles.map((title) => `${title}\n`).join(""));

@@ -1,6 +1,6 @@
 #!/usr/bin/env node
 /** The `ingle` command: finds the command that is meant, runs it, and turns how it ended into an exit code. */
-import { readFileSync } from "node:fs";
+import { bench } from "./bench.ts";
 import type { Command } from "./command.ts";
 import { doctor } from "./doctor.ts";
 import { EXIT, errorText, exitCodeOf, UsageError } from "./errors.ts";
@@ -14,10 +14,11 @@ import { print } from "./output.ts";
 import { Reporter } from "./progress.ts";
 import { run } from "./run.ts";
 import { score } from "./score.ts";
+import { version } from "./version.ts";
 
-const COMMANDS: Readonly<Record<string, Command>> = { run, score, inspect, kernels, doctor };
+const COMMANDS: Readonly<Record<string, Command>> = { run, score, bench, inspect, kernels, doctor };
 /** Documented, but not there yet. */
-const PLANNED = ["bench", "pull", "ls", "rm", "serve", "eval", "train"];
+const PLANNED = ["pull", "ls", "rm", "serve", "eval", "train"];
 
 const stop = new AbortController();
 let interrupted = false;
@@ -89,14 +90,6 @@ function find(name: string): Command {
   const close = nearest(name, known);
   const advice = close === undefined ? `there are ${known.join(", ")}` : `did you mean ${close}?`;
   throw new UsageError(`${name}: there is no such ${what}; ${advice}`);
-}
-
-function version(): string {
-  // The package's own file is two folders up from dist/cli/main.js.
-  const manifest: unknown = JSON.parse(readFileSync(new URL("../../package.json", import.meta.url), "utf8"));
-  const found =
-    typeof manifest === "object" && manifest !== null && "version" in manifest ? manifest.version : undefined;
-  return String(found);
 }
 
 // Last, when all of the above is there.

@@ -2,7 +2,7 @@
 
 import type { AdapterDescription } from "../device/adapters.ts";
 import { bytes } from "../device/buffers.ts";
-import { Engine } from "../engine/engine.ts";
+import { Engine, type SharedDevice } from "../engine/engine.ts";
 import type { MemoryPlan } from "../engine/memoryPlan.ts";
 import { KV_TYPES } from "../kernels/attention/kv_page.ts";
 import type { Context } from "./command.ts";
@@ -30,11 +30,11 @@ export function wantsJson(args: Arguments<"json" | "output">): boolean {
   return args.has("json") || output === "json";
 }
 
-/** Checks the flags of loading at once, and returns what loads the model. The caller closes the engine. */
+/** Checks the flags of loading at once, and returns what loads the model, on a device of the caller's if one is given. The caller closes the engine. */
 export function engineOpener(
   args: Arguments<keyof typeof MODEL_FLAGS>,
   { reporter, signal }: Context,
-): () => Promise<Engine> {
+): (device?: SharedDevice) => Promise<Engine> {
   const model = modelName(args);
   refuse(args, "precision", "f16", "products of f16 do not exist");
   refuse(args, "kv-type", "int8", "keys and values are kept as f16 or f32");
@@ -45,10 +45,11 @@ export function engineOpener(
     kvMemory: args.bytes("kv-memory"),
     adapter: args.text("adapter"),
   });
-  return async () => {
+  return async (device) => {
     reporter.status(`opening ${model}`);
     const engine = await Engine.load(model, {
       ...options,
+      ...given({ device }),
       signal,
       onPlan: (plan, adapter) => reporter.say(planLine(plan, adapter)),
       onProgress: ({ stage, loaded, total }) => reporter.status(`${stage} ${bar(loaded / total)} of ${bytes(total)}`),

@@ -183,7 +183,8 @@ async function once<T>(
     watchdog = setTimeout(stalled, stallMs);
   };
   try {
-    const response = await options.fetch(request.url, {
+    const { fetch } = options; // as a method of the options, a browser's fetch is an illegal invocation
+    const response = await fetch(request.url, {
       headers: requestHeaders(options, request),
       signal: controller.signal,
     });

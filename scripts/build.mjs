@@ -1,8 +1,9 @@
-// Builds dist/: the library, the command and the default model. `--if-missing` does nothing where dist/ is there.
+// Builds dist/: the library, the command, the default model and the pages. `--if-missing` does nothing where dist/ is there.
 import { spawnSync } from "node:child_process";
 import { cpSync, existsSync, rmSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
+import { buildPages } from "./buildPages.mjs";
 
 const root = join(dirname(fileURLToPath(import.meta.url)), "..");
 const dist = join(root, "dist");
@@ -17,3 +18,11 @@ const { status } = spawnSync(process.execPath, [tsc, "-p", "tsconfig.build.json"
 });
 if (status !== 0) process.exit(status ?? 1);
 cpSync(join(root, "models/default"), join(dist, "models/default"), { recursive: true });
+try {
+  await buildPages(root);
+} catch (error) {
+  console.error(`build: dist/pages was not built: ${error instanceof Error ? error.message : String(error)}`);
+  // The command works without pages, so installing and starting it do not fail for them: `npm run build` does.
+  const byTheWay = ["prepare", "prestart"].includes(process.env.npm_lifecycle_event ?? "");
+  process.exitCode = byTheWay ? 0 : 1;
+}

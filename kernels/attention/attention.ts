@@ -99,6 +99,7 @@ ${
 }
   }
   s *= params.scale;
+  if (any(broken(s))) { return s; } // before a clamp makes a number of it
   if (params.softcap > 0.0) { s = params.softcap * tanh(clamp(s / params.softcap, vec4f(-15.0), vec4f(15.0))); }
   return s;
 }
@@ -140,7 +141,7 @@ fn main(@builtin(workgroup_id) wg: vec3u, @builtin(local_invocation_index) lane:
       }
       workgroupBarrier();
       let block_max = max(max(maxima[0], maxima[1]), max(maxima[2], maxima[3]));
-      if (live) { scores[lane] = exp(s - block_max); }
+      if (live) { scores[lane] = select(exp(s - block_max), s, broken(s)); }
       workgroupBarrier();
       let new_max = max(part_max, block_max);
       let keep = exp(part_max - new_max);

@@ -27,6 +27,8 @@ export const finishFragment = (headDim: HeadDim): string => /* wgsl */ `
 var<workgroup> part: array<vec4f, ${headDim + 1}>;
 var<workgroup> total: array<vec4f, ${headDim + 1}>;
 
+/** What is NaN or infinite, by its bits: drivers make numbers of such a score in max, exp and comparisons. */
+fn broken(s: vec4f) -> vec4<bool> { return (bitcast<vec4u>(s) & vec4u(0x7f800000u)) == vec4u(0x7f800000u); }
 fn fold_split(total_max: vec4f, part_max: vec4f, lane: u32) -> vec4f {
   let new_max = max(total_max, part_max);
   let keep = exp(total_max - new_max);
@@ -45,7 +47,7 @@ fn finish(row: u32, unit: Unit, unit_index: u32, total_max: vec4f, lane: u32) {
     keep = exp(total_max - new_max);
     sum = fma(sum, keep, exp(sink - new_max));
   }
-  let live = sum > vec4f();
+  let live = bitcast<vec4u>(sum) != vec4u(); // 0 for a row that only fills the batch up; a NaN goes on to the logits
   workgroupBarrier();
   for (var d = lane; d < params.head_dim; d += WG) {
     total[d] = select(vec4f(), total[d] * keep / sum, live);

@@ -206,6 +206,16 @@ describe("what one token is", () => {
     };
     expect(await loadTokenizer(memoryFolder(files))).toMatchObject({ bosTokenId: 1, eosTokenIds: [1] });
   });
+
+  test("special_tokens_map.json is not asked for where the configuration lists its added tokens", async () => {
+    const config = { added_tokens_decoder: { "0": { content: "a", special: true } }, eos_token: "a" };
+    const files = {
+      "tokenizer.json": JSON.stringify(simple(["a", "b"])),
+      "special_tokens_map.json": JSON.stringify({ bos_token: "b" }),
+      "tokenizer_config.json": JSON.stringify(config),
+    };
+    expect(await loadTokenizer(memoryFolder(files))).toMatchObject({ bosTokenId: undefined, eosTokenIds: [0] });
+  });
 });
 
 describe("tokens that only the configuration knows", () => {

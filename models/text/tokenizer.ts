@@ -64,7 +64,7 @@ export interface Tokenizer {
 }
 
 /**
- * Reads tokenizer.json, tokenizer_config.json and special_tokens_map.json of a folder; undefined where there is no tokenizer.json.
+ * Reads tokenizer.json, tokenizer_config.json and, for older folders, special_tokens_map.json; undefined without a tokenizer.json.
  * Throws ModelFormatError for broken files and UnsupportedModelError that names the component for what would encode otherwise
  * than in Rust.
  */
@@ -72,7 +72,9 @@ export async function loadTokenizer(folder: Folder): Promise<Tokenizer | undefin
   const file = await readJson(folder, "tokenizer.json");
   if (file === undefined) return undefined;
   const config = (await readJson(folder, "tokenizer_config.json")) ?? {};
-  const map = (await readJson(folder, "special_tokens_map.json")) ?? {};
+  // As transformers: a configuration that lists its added tokens names the special ones itself.
+  const complete = "added_tokens_decoder" in config;
+  const map = (complete ? undefined : await readJson(folder, "special_tokens_map.json")) ?? {};
   return new JsonTokenizer(file, { ...map, ...config });
 }
 

@@ -1,0 +1,137 @@
+/** Attention of one row over a filled cache, and the sampler over a row of logits, as the model launches them. */
+import { Recorder } from "../device/program.ts";
+import { kvDims, pageWords } from "../kernels/attention/kv_page.ts";
+import { PLAIN_SAMPLE, sampleWords } from "../kernels/caseData.ts";
+import { f16Bits } from "../kernels/formats/halves.ts";
+import { KEY_SPLIT, PAGE_TOKENS, ROW_WORDS } from "../kernels/fragments/batch.ts";
+import { sample } from "../kernels/sample.ts";
+import { Random } from "../kernels/testbed.ts";
+import { attend } from "../models/ops.ts";
+import type { Step } from "../models/step.ts";
+import { BufferSet, type BuiltOp, type PerfBed, type PerfOp } from "./perfOp.ts";
+
+/** Heads of a model and how many tokens are in its cache. */
+export interface AttentionSpec {
+  readonly heads: number;
+  readonly kvHeads: number;
+  readonly headDim: number;
+  readonly depth: number;
+}
+
+/** Attention of the token behind `depth` others, f16 cache; with the reduction where the keys are split. */
+export function attentionOp(spec: AttentionSpec): PerfOp {
+  const { heads, kvHeads, headDim, depth } = spec;
+  const keys = depth + 1;
+  return {
+    name: "attention",
+    shape: `${heads}/${kvHeads} heads of ${headDim}, depth ${depth}, f16`,
+    rows: 1,
+    bytes: 2 * kvHeads * headDim * 2 * keys,
+    flops: 4 * heads * headDim * keys,
+    weightColumns: 0,
+    build: (bed, copies) => buildAttention(bed, spec, copies),
+  };
+}
+
+async function buildAttention(bed: PerfBed, spec: AttentionSpec, copies: number): Promise<BuiltOp> {
+  const { heads, kvHeads, headDim, depth } = spec;
+  const random = new Random(depth);
+  const buffers = new BufferSet(bed.gpu);
+  const pages = Math.ceil((depth + 1) / PAGE_TOKENS);
+  const words = pages * pageWords("f16", kvHeads, headDim);
+  const halves = random.floats(words * kvDims("f16"));
+  const cache = Uint32Array.from({ length: words }, (_, i) => {
+    return f16Bits(halves[2 * i] ?? Number.NaN) | (f16Bits(halves[2 * i + 1] ?? Number.NaN) << 16);
+  });
+  const batch = new Uint32Array(ROW_WORDS + pages).map((_, i) => Math.max(i - ROW_WORDS, 0));
+  batch.set([0, depth, depth, depth + 1, 0, ROW_WORDS, 0, 0]);
+  const rope = new Float32Array(headDim).map((_, i) => (i < headDim / 2 ? Math.cos(depth) : Math.sin(depth)));
+  const recorder = new Recorder(bed.gpu, bed.pipelines);
+  const splits = Math.ceil((depth + 1) / KEY_SPLIT);
+  const aux = buffers.add("aux", new Float32Array(4));
+  const step: Step = {
+    recorder,
+    aux,
+    batch: buffers.add("batch", batch),
+    rope: buffers.add("rope", rope),
+    kv: Array.from({ length: copies }, (_, i) => buffers.add(`kv ${i}`, cache)),
+    kvType: "f16",
+    rows: 1,
+    oneRowEach: true,
+    splits: splits > 1 ? 2 ** Math.ceil(Math.log2(splits)) : 0, // as a batch has them
+    samples: 1,
+    everyRow: true,
+    samplesAt: 0,
+  };
+  const stride = (heads + 2 * kvHeads) * headDim;
+  const qkv = recorder.slot(stride * 4, "qkv");
+  const values = random.floats(stride) as Float32Array<ArrayBuffer>;
+  for (let layer = 0; layer < copies; layer++) {
+    attend(
+      step,
+      { slot: qkv, stride },
+      {
+        layer,
+        group: 0,
+        heads,
+        kvHeads,
+        headDim,
+        rotaryDim: headDim,
+        scale: 1 / Math.sqrt(headDim),
+        window: null,
+      },
+    );
+  }
+  const program = await recorder.finish(bed.arena);
+  return {
+    program,
+    naive: undefined,
+    upload: () => bed.gpu.device.queue.writeBuffer(program.bufferOf(qkv), 0, values),
+    compare: async () => undefined,
+    free() {
+      program.destroy();
+      buffers.free();
+    },
+  };
+}
+
+/** One draw from a vocabulary: greedy, or with a temperature and top-p. */
+export function sampleOp(
+  vocabulary: number,
+  settings: { readonly temperature: number; readonly topP: number },
+): PerfOp {
+  const { temperature, topP } = settings;
+  return {
+    name: "sample",
+    shape: `${vocabulary} logits, ${temperature === 0 ? "greedy" : `temperature ${temperature}, top-p ${topP}`}`,
+    rows: 1,
+    bytes: 4 * vocabulary,
+    flops: 0,
+    weightColumns: 0,
+    async build(bed, copies) {
+      const buffers = new BufferSet(bed.gpu);
+      const logits = new Random(vocabulary).floats(vocabulary, 4) as Float32Array<ArrayBuffer>;
+      const record = sampleWords([{ ...PLAIN_SAMPLE, ...settings }], 0) as Uint32Array<ArrayBuffer>;
+      const shared = { batch: buffers.add("batch", record), out: buffers.add("drawn", new Uint32Array(4)) };
+      const recorder = new Recorder(bed.gpu, bed.pipelines);
+      for (let i = 0; i < copies; i++) {
+        sample.launch(recorder, {
+          buffers: { ...shared, logits: buffers.add(`logits ${i}`, logits) },
+          params: { vocab: vocabulary, stride: vocabulary, samples: 0 },
+          grid: [1, 1, 1],
+        });
+      }
+      const program = await recorder.finish(bed.arena);
+      return {
+        program,
+        naive: undefined,
+        upload() {},
+        compare: async () => undefined,
+        free() {
+          program.destroy();
+          buffers.free();
+        },
+      };
+    },
+  };
+}

@@ -1,0 +1,209 @@
+/**
+ * Times kernels at the shapes of a real model, each only after its cases have passed on the same device and its outputs agree with
+ * the naive kernel's over the same weights.
+ *
+ * A run of an op is one of many copies with data of their own, so that no cache holds what the next one reads; they are in one pass,
+ * in order, and depend on each other through their outputs, as the ops of a step do.
+ */
+import { Arena } from "../device/arena.ts";
+import type { Gpu } from "../device/gpu.ts";
+import type { CompiledKernel } from "../device/pipelines.ts";
+import { everyKernel } from "../kernels/kernelList.ts";
+import type { Testbed, Verdict } from "../kernels/testbed.ts";
+import { BenchError } from "./errors.ts";
+import { type Proof, prove } from "./gate.ts";
+import { type BuiltOp, type PerfBed, type PerfOp, perfTitle } from "./perfOp.ts";
+import { coldBytes, measureReadRate, type ReadRate } from "./read_rate.ts";
+import { ROWS, timesInStep } from "./realShapes.ts";
+import { median } from "./statistics.ts";
+import { timeProgram } from "./timing.ts";
+
+const REPETITIONS = 7;
+const NAIVE_REPETITIONS = 3; // it is slow, and so its noise matters less
+const MAX_COPIES = 512;
+
+/** What was measured of one op. */
+export interface PerfRow {
+  readonly op: string;
+  readonly shape: string;
+  readonly rows: number;
+  /** Kernels that a run launches, each once. */
+  readonly kernels: readonly string[];
+  readonly copies: number;
+  /** Of one run. */
+  readonly milliseconds: number;
+  readonly samples_ms: readonly number[];
+  /** Least bytes that a run reads. */
+  readonly bytes: number;
+  readonly gb_per_second: number;
+  readonly gflop_per_second: number | null;
+  /** 10⁹ weights times rows a second. */
+  readonly g_weight_columns_per_second: number | null;
+  /** Of the bandwidth measured in the same run. */
+  readonly bandwidth_share: number;
+  /** The naive kernel's time over ours, and the NMSE between both. */
+  readonly naive: { readonly milliseconds: number; readonly ratio: number; readonly nmse: number } | null;
+}
+
+/** A run of `measureKernels`. */
+export interface PerfReport {
+  readonly checks: Proof;
+  readonly bandwidth: ReadRate;
+  readonly rows: readonly PerfRow[];
+}
+
+/** What is timed, and who is told of it. */
+export interface PerfOptions {
+  readonly ops: readonly PerfOp[];
+  readonly onVerdict?: (verdict: Verdict) => void;
+  readonly onOp?: (title: string, index: number) => void;
+  readonly signal?: AbortSignal;
+}
+
+/** Proves and times. Throws BenchError where a check fails: then nothing has been timed, or the op's outputs are wrong. */
+export async function measureKernels(
+  testbed: Testbed,
+  { ops, onVerdict, onOp, signal }: PerfOptions,
+): Promise<PerfReport> {
+  const { gpu, pipelines } = testbed;
+  const arena = new Arena(gpu);
+  const bed = { gpu, pipelines, arena };
+  try {
+    const kernels = await kernelsOf(bed, ops);
+    const gate = {
+      kernels,
+      ...(onVerdict === undefined ? {} : { onVerdict }),
+      ...(signal === undefined ? {} : { signal }),
+    };
+    const checks = await prove(testbed, gate);
+    const bandwidth = await measureReadRate(gpu, pipelines, signal);
+    const rows: PerfRow[] = [];
+    for (const [index, op] of ops.entries()) {
+      signal?.throwIfAborted();
+      onOp?.(perfTitle(op), index);
+      rows.push(await measureOp(bed, op, bandwidth.bytesPerSecond, signal));
+    }
+    return { checks, bandwidth, rows };
+  } finally {
+    arena.destroy();
+  }
+}
+
+/** Kernels that the ops launch: known once they are recorded. */
+async function kernelsOf(bed: PerfBed, ops: readonly PerfOp[]): Promise<CompiledKernel[]> {
+  const names = new Set<string>();
+  for (const op of ops) {
+    const built = await op.build(bed, 1);
+    for (const { kernel } of built.program.dispatches) names.add(kernel);
+    built.free();
+  }
+  const known = everyKernel();
+  return [...names].map((name) => {
+    const found = known.find((it) => it.name === name);
+    if (found === undefined)
+      throw new BenchError(`${name}: is in no list of kernels, expected kernels/kernelList.ts to have it`);
+    return found;
+  });
+}
+
+async function measureOp(
+  bed: PerfBed,
+  op: PerfOp,
+  bandwidth: number,
+  signal: AbortSignal | undefined,
+): Promise<PerfRow> {
+  const copies = copiesOf(bed.gpu, op);
+  const built = await op.build(bed, copies);
+  try {
+    built.upload();
+    const agreement = await built.compare(async (program) => {
+      await timeProgram(bed.gpu, program, 0, signal);
+    });
+    if (agreement !== undefined && !(agreement.error <= agreement.limit)) {
+      throw new BenchError(
+        `${perfTitle(op)}: NMSE ${agreement.error.toExponential(1)} against the naive kernel, expected at most ${agreement.limit}; its time is not taken`,
+      );
+    }
+    const samples = (await timeProgram(bed.gpu, built.program, REPETITIONS, signal)).map((ms) => ms / copies);
+    const milliseconds = median(samples);
+    const rate = (amount: number) => (amount === 0 ? null : amount / milliseconds / 1e6);
+    return {
+      op: op.name,
+      shape: op.shape,
+      rows: op.rows,
+      kernels: [...new Set(built.program.dispatches.map(({ kernel }) => kernel))],
+      copies,
+      milliseconds,
+      samples_ms: samples,
+      bytes: op.bytes,
+      gb_per_second: op.bytes / milliseconds / 1e6,
+      gflop_per_second: rate(op.flops),
+      g_weight_columns_per_second: rate(op.weightColumns),
+      bandwidth_share: (1000 * op.bytes) / milliseconds / bandwidth,
+      naive: await naiveOf(bed, built, { copies, milliseconds, error: agreement?.error ?? Number.NaN }, signal),
+    };
+  } finally {
+    built.free();
+  }
+}
+
+async function naiveOf(
+  { gpu }: PerfBed,
+  { naive }: BuiltOp,
+  { copies, milliseconds, error }: { readonly copies: number; readonly milliseconds: number; readonly error: number },
+  signal: AbortSignal | undefined,
+): Promise<PerfRow["naive"]> {
+  if (naive === undefined) return null;
+  const time = median(await timeProgram(gpu, naive, NAIVE_REPETITIONS, signal)) / copies;
+  return { milliseconds: time, ratio: time / milliseconds, nmse: error };
+}
+
+/** Enough that all of them together are colder than a cache, and no more than bind groups and memory allow. */
+function copiesOf(gpu: Gpu, { bytes }: PerfOp): number {
+  return Math.min(Math.max(Math.ceil(coldBytes(gpu) / 2 / bytes), 3), MAX_COPIES);
+}
+
+/** Time of all matmuls of a step by rows, where all of them were measured. */
+export function stepMatmuls(rows: readonly PerfRow[]): { readonly rows: number; readonly milliseconds: number }[] {
+  return ROWS.flatMap((count) => {
+    const own = rows.filter((it) => it.rows === count && timesInStep(it.op) > 0);
+    const names = new Set(rows.map(({ op }) => op).filter((name) => timesInStep(name) > 0));
+    if (own.length < 5 || own.length < names.size) return [];
+    return [{ rows: count, milliseconds: own.reduce((sum, it) => sum + timesInStep(it.op) * it.milliseconds, 0) }];
+  });
+}
+
+/** The head of the table; ">" sets a column to the right. */
+export const PERF_HEAD = [
+  "op",
+  "shape",
+  ">M",
+  ">µs",
+  ">GB/s",
+  ">GFLOP/s",
+  ">Gw·col/s",
+  ">of reads",
+  ">t(M)/t(1)",
+  ">naive µs",
+  ">× naive",
+] as const;
+
+/** Rows as cells of PERF_HEAD. */
+export function perfCells(rows: readonly PerfRow[]): string[][] {
+  return rows.map((row) => {
+    const one = rows.find((it) => it.op === row.op && it.shape === row.shape && it.rows === 1);
+    return [
+      row.op,
+      row.shape,
+      String(row.rows),
+      (1000 * row.milliseconds).toFixed(1),
+      row.gb_per_second.toFixed(2),
+      row.gflop_per_second?.toFixed(2) ?? "",
+      row.g_weight_columns_per_second?.toFixed(2) ?? "",
+      `${(100 * row.bandwidth_share).toFixed(0)} %`,
+      row.naive === null || one === undefined ? "" : (row.milliseconds / one.milliseconds).toFixed(2),
+      row.naive === null ? "" : (1000 * row.naive.milliseconds).toFixed(1),
+      row.naive?.ratio.toFixed(1) ?? "",
+    ];
+  });
+}

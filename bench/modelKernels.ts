@@ -1,0 +1,39 @@
+/** Which kernels a model's steps may use on an adapter: what must be proved before the model is timed. */
+import type { Gpu } from "../device/gpu.ts";
+import type { CompiledKernel } from "../device/pipelines.ts";
+import { MAX_ROWS } from "../engine/batch.ts";
+import type { KvType } from "../kernels/attention/kv_page.ts";
+import { LAYOUT_NAMES } from "../kernels/formats/layouts.ts";
+import { headDimFor } from "../kernels/fragments/batch.ts";
+import { everyKernel } from "../kernels/kernelList.ts";
+import type { Matrix } from "../models/matrix.ts";
+import type { CacheDeclaration } from "../models/model.ts";
+import { matmulRows } from "../models/step.ts";
+
+/** What decides it. */
+export interface KernelNeeds {
+  readonly matrices: readonly Pick<Matrix, "layout">[];
+  readonly caches: readonly Pick<CacheDeclaration, "headDim">[];
+  readonly kvType: KvType;
+  readonly gpu: Pick<Gpu, "adapter">;
+}
+
+/** Every kernel of kernelList.ts that does not belong to another layout, KV type, head size or number of rows. */
+export function modelKernels({ matrices, caches, kvType, gpu }: KernelNeeds): CompiledKernel[] {
+  const layouts = new Set<string>(matrices.map(({ layout }) => layout));
+  const rows = new Set(Array.from({ length: MAX_ROWS }, (_, i) => `M=${matmulRows(gpu, i + 1)}`));
+  const heads = new Set(caches.map(({ headDim }) => `head_dim<=${headDimFor(headDim)}`));
+  // Σ x is added up in the matmul only where attention leaves no whole sums of 32.
+  const ownSums = caches.some(({ headDim }) => headDim % 32 !== 0);
+  return everyKernel().filter(({ name }) => {
+    const [family = "", ...words] = name.split(" ");
+    if (family === "log_probs" || family === "repack") return false; // of scores and of loading, which are not timed
+    if (name.includes(" own sums") && !ownSums) return false;
+    const attention = /^(attention|rope)_/.test(family);
+    return words.every((word) => {
+      if (LAYOUT_NAMES.some((layout) => layout === word)) return attention ? word === kvType : layouts.has(word);
+      if (word.startsWith("M=")) return rows.has(word);
+      return !word.startsWith("head_dim<=") || heads.has(word);
+    });
+  });
+}

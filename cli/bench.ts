@@ -1,0 +1,185 @@
+/** `ingle bench`: how fast a model reads prompts and generates, as llama-bench asks it, with all that a number depends on. */
+import { conditionLines, conditions } from "../bench/conditions.ts";
+import { prove } from "../bench/gate.ts";
+import { modelBytes } from "../bench/modelBytes.ts";
+import { modelKernels } from "../bench/modelKernels.ts";
+import { measureReadRate } from "../bench/read_rate.ts";
+import { measureSpeed } from "../bench/speed.ts";
+import {
+  noiseOf,
+  SPEED_HEAD,
+  type SpeedRecord,
+  type SpeedSubject,
+  speedCells,
+  speedRecord,
+} from "../bench/speedReport.ts";
+import { type SpeedTest, speedTests, testName } from "../bench/speedTest.ts";
+import { csv, markdown } from "../bench/tables.ts";
+import { openGpu } from "../device/gpu.ts";
+import { MAX_ROWS } from "../engine/batch.ts";
+import type { Engine } from "../engine/engine.ts";
+import { Random, Testbed } from "../kernels/testbed.ts";
+import type { Command, Context } from "./command.ts";
+import { EXIT, UsageError } from "./errors.ts";
+import type { Arguments, FlagTable } from "./flags.ts";
+import { given } from "./given.ts";
+import { parameters } from "./inspectModel.ts";
+import { MODEL_FLAGS } from "./modelFlags.ts";
+import { engineOpener, modelName } from "./openEngine.ts";
+import { jsonLine, print, table } from "./output.ts";
+import { bar } from "./progress.ts";
+import { version } from "./version.ts";
+import { mostBytes } from "./weightLabel.ts";
+
+const OUTPUTS = ["table", "md", "csv", "json", "jsonl"] as const;
+const SEED = 1;
+
+const FLAGS = {
+  ...MODEL_FLAGS,
+  "prompt-tokens": { short: "p", value: "TOKENS", help: "lengths of prompts, as 128,512 (default 128); 0 for none" },
+  "max-tokens": { short: "n", value: "TOKENS", help: "tokens to generate, as 64 (default 32); 0 for none" },
+  depth: { short: "d", value: "TOKENS", help: "tokens that are in the cache before, as 0,1024 (default 0)" },
+  batch: { short: "b", value: "REQUESTS", help: "requests at once, as 1,4 (default 1)" },
+  repetitions: { short: "r", value: "COUNT", help: "of each test, after a warm-up (default 5)" },
+  seed: { value: "SEED", help: `of the random prompts, all of them different (default ${SEED})` },
+  json: { help: "short for -o json" },
+  output: { short: "o", value: OUTPUTS.join("|"), help: "what stdout holds (default table)" },
+} as const satisfies FlagTable;
+
+type Flags = Arguments<keyof typeof FLAGS>;
+
+export const bench: Command = {
+  usage: "bench [-m MODEL]",
+  summary: "prompt and generation speed, a row a test",
+  flags: FLAGS,
+  more: `examples:
+  ingle bench -m ./SmolLM2-135M-Instruct -p 128,512 -n 64 -d 0,1024 -b 1,4
+  ingle bench -o json | jq '.rows[] | [.test, .batch, .speed.tokens_per_second.mean]'
+pp128 computes a prompt of 128 tokens, tg32 generates 32 after one, tg32@d1024 after 1024. t/s is of all requests together.
+Requests are greedy, go past the end of text, and take the way of every request: sampler and text are in the time. Before anything
+is timed, the model's kernels pass their cases on this adapter. A row whose prompts met a cache, or of which a repetition failed,
+has no speed, and the exit code is 1. docs/benchmarks.md explains the columns.`,
+  run: benchCommand,
+};
+
+async function benchCommand(args: Flags, context: Context): Promise<number> {
+  const output = outputOf(args);
+  const [extra] = args.positionals;
+  if (extra !== undefined) throw new UsageError(`${extra}: bench takes no names; did you mean -m ${extra}?`);
+  const tests = testsOf(args);
+  const repetitions = args.integer("repetitions", 1, 1000) ?? 5;
+  const seed = args.integer("seed", 0, 2 ** 32 - 1) ?? SEED;
+  const open = engineOpener(args, context);
+  const gpu = await openGpu(given({ adapter: args.text("adapter") }));
+  const bed = new Testbed(gpu);
+  try {
+    // The pipelines that pass are those that are timed.
+    const engine = await open({ gpu, pipelines: bed.pipelines });
+    try {
+      return await measureAll(engine, bed, { args, context, output, tests, repetitions, seed });
+    } finally {
+      await engine.close();
+    }
+  } finally {
+    bed.close();
+    gpu.close();
+  }
+}
+
+interface Plan {
+  readonly args: Flags;
+  readonly context: Context;
+  readonly output: (typeof OUTPUTS)[number];
+  readonly tests: readonly SpeedTest[];
+  readonly repetitions: number;
+  readonly seed: number;
+}
+
+async function measureAll(engine: Engine, bed: Testbed, plan: Plan): Promise<number> {
+  const { args, output, tests, repetitions, seed } = plan;
+  const { reporter, signal } = plan.context;
+  const { gpu, model, kvType } = engine;
+  const kernels = modelKernels({ matrices: model.weights.matrices, caches: model.model.caches, kvType, gpu });
+  const onVerdict = ({ title }: { readonly title: string }) => reporter.status(`checking kernels: ${title}`);
+  const proof = await prove(bed, { kernels, signal, onVerdict });
+  reporter.status("measuring the adapter's bandwidth");
+  const bandwidth = await measureReadRate(gpu, bed.pipelines, signal);
+  const measured = {
+    ...conditions(gpu, version(), proof, bandwidth),
+    model: modelName(args),
+    weights: mostBytes(model.weights.matrices),
+    kv_type: kvType,
+    precision: "f32",
+    context: engine.plan.context,
+    rows_per_step: MAX_ROWS,
+    memory: engine.stats().memory,
+    sampling: "greedy, past the end of text",
+    seed,
+    repetitions,
+  };
+  reporter.clear();
+  for (const line of conditionLines(measured)) reporter.say(line);
+  const subject: SpeedSubject = {
+    model: measured.model.replace(/^.*[\\/](?=[^\\/]+[\\/]*$)/, ""),
+    size: model.weightBytes,
+    params: parameters(model),
+    weights: measured.weights,
+    kv: kvType,
+    adapter: gpu.adapter.name,
+    bytes: modelBytes(model, engine.plan),
+    rowsPerStep: MAX_ROWS,
+    bandwidth: bandwidth.bytesPerSecond,
+  };
+  const vocabulary = Math.min(model.config.vocab_size, model.tokenizer?.size ?? Number.POSITIVE_INFINITY);
+  const random = new Random(seed);
+  const records: SpeedRecord[] = [];
+  for (const test of tests) {
+    const onRepetition = (_: SpeedTest, i: number) =>
+      reporter.status(`${testName(test)} of batch ${test.batch} ${bar((i + 1) / (repetitions + 1))}`);
+    const options = { repetitions, vocabulary, rowsPerStep: MAX_ROWS, random, signal, onRepetition };
+    const record = speedRecord(await measureSpeed(engine, test, options), subject);
+    records.push(record);
+    reporter.clear();
+    if (output === "jsonl") print(jsonLine({ ...record, conditions: measured }));
+    else if (record.speed !== null)
+      reporter.detail(`${record.test}: ${record.speed.tokens_per_second.samples.join(" ")}`);
+    if (record.error !== null) reporter.say(`${record.test} of batch ${record.batch} failed: ${record.error}`);
+    const noise = noiseOf(record);
+    if (noise !== undefined) reporter.say(noise);
+  }
+  const cells = records.map(speedCells);
+  if (output === "table") print(table(SPEED_HEAD, cells));
+  if (output === "md") print(`${markdown(SPEED_HEAD, cells)}\n${conditionLines(measured).join("  \n")}\n`);
+  if (output === "csv") print(csv(SPEED_HEAD, cells));
+  if (output === "json") print(jsonLine({ conditions: measured, rows: records }));
+  return records.every(({ error }) => error === null) ? EXIT.done : EXIT.failed;
+}
+
+function outputOf(args: Flags): Plan["output"] {
+  const output = args.oneOf("output", OUTPUTS);
+  if (!args.has("json")) return output ?? "table";
+  if (output !== undefined && output !== "json")
+    throw new UsageError(`--json and --output ${output}: only one may be given`);
+  return "json";
+}
+
+function testsOf(args: Flags): SpeedTest[] {
+  const tests = speedTests({
+    prompts: integers(args, "prompt-tokens", 0) ?? [128],
+    generated: integers(args, "max-tokens", 0) ?? [32],
+    depths: integers(args, "depth", 0) ?? [0],
+    batches: integers(args, "batch", 1) ?? [1],
+  });
+  if (tests.length === 0) throw new UsageError("-p 0 and -n 0: there is nothing to measure");
+  return tests;
+}
+
+const MOST = 2 ** 24;
+
+function integers(args: Flags, name: "prompt-tokens" | "max-tokens" | "depth" | "batch", least: number) {
+  const text = args.text(name);
+  if (text === undefined) return undefined;
+  const values = /^\d+(,\d+)*$/.test(text) ? text.split(",").map(Number) : [];
+  if (values.length > 0 && values.every((it) => it >= least && it <= MOST)) return [...new Set(values)];
+  throw new UsageError(`--${name}: is ${JSON.stringify(text)}, expected whole numbers from ${least} such as 1,4`);
+}

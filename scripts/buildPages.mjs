@@ -1,0 +1,45 @@
+// Builds dist/pages/: static files that any web server can serve, the default model beside them.
+import { cpSync, existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+
+/** Scripts of pages and of their workers: one bundle each, so that a page takes one request a script. */
+const SCRIPTS = ["chat", "engineWorker", "kernels", "kernelsWorker"];
+const STATIC = ["chat.html", "kernels.html", "pages.css"];
+
+/** Bundles web/ of the project at `root`. Throws where the bundler is missing or a source is wrong. */
+export async function buildPages(root) {
+  const { build } = await import("rolldown"); // here, so that the library builds where the bundler does not load
+  const pages = join(root, "dist/pages");
+  rmSync(pages, { recursive: true, force: true });
+  mkdirSync(pages, { recursive: true });
+  const modules = [];
+  for (const name of SCRIPTS) {
+    const { output } = await build({
+      input: join(root, `web/${name}.ts`),
+      platform: "browser",
+      tsconfig: false, // nothing in it matters here
+      output: { file: join(pages, `${name}.js`), format: "esm", minify: true, codeSplitting: false },
+      logLevel: "warn",
+    });
+    modules.push(...output.flatMap(({ moduleIds = [] }) => moduleIds));
+  }
+  writeFileSync(join(pages, "licenses.txt"), licenses(root, modules));
+  for (const name of STATIC) cpSync(join(root, "web", name), join(pages, name));
+  cpSync(join(root, "models/default"), join(pages, "models/default"), { recursive: true });
+}
+
+/** The licences of the packages that are in the bundles, as they ask for. Throws where one has none to hand on. */
+function licenses(root, modules) {
+  const names = modules.flatMap((id) => /node_modules[\\/]((?:@[^\\/]+[\\/])?[^\\/]+)/.exec(id)?.[1] ?? []);
+  const texts = [...new Set(names)].sort().map((name) => {
+    const folder = join(root, "node_modules", name);
+    const { version, license } = JSON.parse(readFileSync(join(folder, "package.json"), "utf8"));
+    const file = readdirSync(folder).find((entry) => /^licen[cs]e/i.test(entry));
+    const shared = license === "Apache-2.0" ? join(root, "LICENSE") : undefined; // the same text
+    const path = file === undefined ? shared : join(folder, file);
+    if (path === undefined || !existsSync(path))
+      throw new Error(`${name}: has no licence file, expected one; is it to be bundled?`);
+    return `${name} ${version} (${license})\n\n${readFileSync(path, "utf8").trim()}\n`;
+  });
+  return texts.join(`\n${"-".repeat(80)}\n\n`);
+}
