@@ -8,6 +8,7 @@ import { answer, speedLine } from "./answer.ts";
 import type { Context } from "./command.ts";
 import { EXIT } from "./errors.ts";
 import { print, printable } from "./output.ts";
+import { promptProgress } from "./progress.ts";
 
 const HELP = `/help          this
 /clear         forget what was said
@@ -49,10 +50,15 @@ class Session {
   /** Whether the last thing that happened was a Ctrl-C. */
   #warned = false;
   #interrupted = false;
+  /** Input has ended: a prompt would throw. */
+  #closed = false;
 
   constructor(engine: Engine, options: ChatOptions, input: Interface) {
     [this.#engine, this.#options, this.#input, this.#system] = [engine, options, input, options.system];
     input.on("SIGINT", () => this.#interrupt());
+    input.once("close", () => {
+      this.#closed = true;
+    });
   }
 
   async run(): Promise<number> {
@@ -65,7 +71,7 @@ class Session {
       if (line.startsWith("/")) {
         if (!this.#command(line.trim())) break;
       } else if (line.trim() !== "") await this.#turn(line);
-      if (this.#interrupted) break;
+      if (this.#interrupted || this.#closed) break;
       this.#input.prompt();
     }
     return this.#interrupted ? EXIT.interrupted : EXIT.done;
@@ -81,7 +87,7 @@ class Session {
     this.#warned = true;
     if (this.#answering !== undefined) return;
     process.stderr.write("\n(Ctrl-C again leaves)\n");
-    this.#input.prompt();
+    if (!this.#closed) this.#input.prompt();
   }
 
   /** Whether the chat goes on. */
@@ -110,10 +116,14 @@ class Session {
     const signal = AbortSignal.any([context.signal, stop.signal]);
     context.reporter.waiting("reading the prompt");
     try {
-      const answered = await answer(this.#engine, { ...request, ...prompt, signal }, ({ index, text }) => {
-        if (index === 0) context.reporter.clear();
-        print(process.stdout.isTTY ? printable(text) : text);
-      });
+      const answered = await answer(
+        this.#engine,
+        { ...request, ...prompt, signal, onPrompt: promptProgress(context.reporter) },
+        ({ index, text }) => {
+          if (index === 0) context.reporter.clear();
+          print(process.stdout.isTTY ? printable(text) : text);
+        },
+      );
       context.reporter.clear();
       print("\n");
       context.reporter.say(speedLine(answered));

@@ -57,6 +57,12 @@ export class Reporter {
   }
 }
 
+/** Shows how much of a prompt is computed. */
+export const promptProgress =
+  (reporter: Reporter) =>
+  (computed: number, total: number): void =>
+    reporter.status(`reading the prompt ${bar(computed / total)} of ${total} tokens`);
+
 /** "[=====     ] 45 %" */
 export function bar(part: number): string {
   const width = 20;

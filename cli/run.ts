@@ -11,6 +11,7 @@ import type { Arguments, FlagTable } from "./flags.ts";
 import { MODEL_FLAGS, OUTPUT_FLAGS, PLANNED_FLAGS } from "./modelFlags.ts";
 import { engineOpener, modelName, wantsJson } from "./openEngine.ts";
 import { jsonLine, print, printable } from "./output.ts";
+import { promptProgress } from "./progress.ts";
 import { SAMPLING_FLAGS, samplingLine, samplingRequest } from "./samplingFlags.ts";
 import { TOKEN_FLAGS, tokenLists } from "./tokenLists.ts";
 
@@ -118,7 +119,8 @@ function isBegun(args: Flags, prompt: string | number[]): boolean {
 /** One answer as it comes. */
 async function runOne(engine: Engine, request: GenerateRequest, { reporter }: Context): Promise<number> {
   reporter.waiting("reading the prompt");
-  const answered = await answer(engine, request, ({ index, text }) => {
+  const watched = { ...request, onPrompt: promptProgress(reporter) };
+  const answered = await answer(engine, watched, ({ index, text }) => {
     if (index === 0) reporter.clear();
     print(shown(text));
   });

@@ -12,6 +12,7 @@ import { LogitsFile } from "./logitsFile.ts";
 import { MODEL_FLAGS, OUTPUT_FLAGS } from "./modelFlags.ts";
 import { engineOpener, modelName, wantsJson } from "./openEngine.ts";
 import { jsonLine, print, table } from "./output.ts";
+import { bar } from "./progress.ts";
 import { readText, TOKEN_FLAGS, tokenLists } from "./tokenLists.ts";
 import { mostBytes } from "./weightLabel.ts";
 
@@ -94,13 +95,16 @@ async function scoreAll(
   { model, top, json, logits, context: { reporter, signal } }: ScoreOptions,
 ): Promise<void> {
   const about = { adapter: engine.gpu.adapter.name, weights: mostBytes(engine.model.weights.matrices) };
-  reporter.waiting(`scoring ${prompts.reduce((sum, { length }) => sum + length, 0)} tokens`);
+  reporter.waiting("scoring");
   const start = performance.now();
+  const total = prompts.reduce((sum, { length }) => sum + length, 0);
+  let scored = 0;
   const one = (tokens: readonly number[], index: number) =>
     engine.score({
       tokens,
       top,
       signal,
+      onProgress: () => reporter.status(`scoring ${bar(++scored / total)} of ${total} tokens`),
       ...(logits === undefined ? {} : { onLogits: (position, row) => logits.write(index, position, row) }),
     });
   let tokens = 0;

@@ -42,7 +42,13 @@ async function findAdapters(): Promise<AdapterSearch> {
   const found = [];
   for (const { name, backend } of await enumerate(dawn, files)) {
     const open = () => requestAdapter(dawn, files, name, backend);
-    let unused: GPUAdapter | undefined = await open();
+    let unused: GPUAdapter | undefined;
+    try {
+      unused = await open();
+    } catch (error) {
+      notes.push(error instanceof Error ? error.message : String(error)); // another adapter may work
+      continue;
+    }
     const origin: AdapterDescription["origin"] = npm !== undefined && /swiftshader/i.test(name) ? "npm" : "system";
     const request = () => {
       const adapter = unused;

@@ -37,6 +37,7 @@ export class PipelineCache {
     if (pipeline === undefined) {
       pipeline = this.#compile(kernel);
       this.#pipelines.set(kernel.name, pipeline);
+      pipeline.catch(() => this.#pipelines.delete(kernel.name)); // the next one may try again
     }
     return pipeline;
   }

@@ -9,11 +9,12 @@ import { type Gpu, openGpu } from "../device/gpu.ts";
 import { PipelineCache } from "../device/pipelines.ts";
 import type { KvType } from "../kernels/attention/kv_page.ts";
 import { pageWords } from "../kernels/attention/kv_page.ts";
+import { PAGE_TOKENS } from "../kernels/fragments/batch.ts";
 import type { CacheDeclaration } from "../models/model.ts";
 import type { StepBuffers } from "../models/step.ts";
 import { AnswerStream } from "./answerStream.ts";
 import { type Batch, batchWords, buildBatch, MAX_ROWS } from "./batch.ts";
-import { AbortError, NonFiniteError } from "./errors.ts";
+import { AbortError, InvalidRequestError, NonFiniteError } from "./errors.ts";
 import { type LoadedModel, type LoadProgress, loadModel, type ReadModel, readModel } from "./loadModel.ts";
 import { type MemoryPlan, planMemory } from "./memoryPlan.ts";
 import { openModel } from "./openModel.ts";
@@ -87,6 +88,15 @@ export class Engine {
    */
   static async load(model: string | Folder, options: EngineOptions = {}): Promise<Engine> {
     checkOptions(options);
+    try {
+      return await Engine.#load(model, options);
+    } catch (cause) {
+      if (options.signal?.aborted !== true || cause instanceof AbortError) throw cause;
+      throw new AbortError("load: aborted by its signal", { cause });
+    }
+  }
+
+  static async #load(model: string | Folder, options: EngineOptions): Promise<Engine> {
     const read = await readModel(await openModel(model), options.signal);
     try {
       const device = options.device ?? (await openDevice(options));
@@ -114,10 +124,12 @@ export class Engine {
     options.onPlan?.(plan, gpu.adapter);
     const loaded = await loadModel(gpu, pipelines, read, options);
     let engine: Engine;
+    let kv: readonly GPUBuffer[] = [];
     try {
-      const kv = await allocatePages(gpu, read.model.caches, plan.pages, kvType);
+      kv = await allocatePages(gpu, read.model.caches, plan.pages, kvType);
       engine = new Engine(read, loaded, kv, gpu, plan, options);
     } catch (error) {
+      for (const buffer of kv) destroyBuffer(gpu, buffer);
       loaded.free();
       throw error;
     }
@@ -148,7 +160,7 @@ export class Engine {
     this.#pool = new PagePool(plan.pages);
     this.#scheduler = new Scheduler(this.#pool, limits);
     this.#rope = new RopeTable(gpu, config.rope, plan.context, MAX_ROWS);
-    const words = batchWords(limits.sequences, Math.ceil(plan.context / 16));
+    const words = batchWords(limits.sequences, Math.ceil(plan.context / PAGE_TOKENS));
     this.#words = new Uint32Array(words);
     const usage = GPUBufferUsage.STORAGE | GPUBufferUsage.COPY_DST;
     const batch = createBuffer(gpu, { label: "batch", size: words * 4, usage });
@@ -206,6 +218,10 @@ export class Engine {
       logits: false,
       ropeVariant: this.model.ropeVariant,
       onOutput: (output) => answer.take(output, sequence),
+      onComputed: (computed) => {
+        const total = resolved.tokens.length;
+        if (computed < total) request.onPrompt?.(computed, total);
+      },
       onError: (error) => answer.fail(error),
     });
     const aborted = () => new AbortError("generate: aborted by its signal", { cause: request.signal?.reason });
@@ -395,16 +411,16 @@ function checkOptions({ precision, kvType, rowsPerStep, context, kvMemory }: Eng
   checkInteger("context", context, 2, 2 ** 31); // a token of the prompt, and one of the answer
   checkInteger("kvMemory", kvMemory, 1, Number.MAX_SAFE_INTEGER);
   if (precision !== undefined && precision !== "auto" && precision !== "f32") {
-    throw new RangeError(
+    throw new InvalidRequestError(
       `precision: is ${JSON.stringify(precision)}, expected auto or f32; f16 products do not exist yet`,
     );
   }
   if (kvType !== undefined && kvType !== "f16" && kvType !== "f32") {
-    throw new RangeError(`kvType: is ${JSON.stringify(kvType)}, expected f16 or f32`);
+    throw new InvalidRequestError(`kvType: is ${JSON.stringify(kvType)}, expected f16 or f32`);
   }
 }
 
 function checkInteger(field: string, value: number | undefined, min: number, max: number): void {
   if (value !== undefined && !(Number.isInteger(value) && value >= min && value <= max))
-    throw new RangeError(`${field}: is ${value}, expected an integer from ${min} to ${max}`);
+    throw new InvalidRequestError(`${field}: is ${value}, expected an integer from ${min} to ${max}`);
 }

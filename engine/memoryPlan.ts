@@ -11,6 +11,8 @@ import { MAX_ROWS } from "./batch.ts";
 export interface MemoryPlan {
   readonly weights: number;
   readonly kv: number;
+  /** The table of rotations: one row a position. */
+  readonly rope: number;
   readonly pages: number;
   /** Tokens a sequence may have. */
   readonly context: number;
@@ -45,11 +47,12 @@ export function planMemory(
   const page = layerPage.reduce((a, b) => a + b, 0);
   const limit = Math.min(gpu.limits.maxStorageBufferBindingSize, gpu.limits.maxBufferSize);
   const most = Math.floor(limit / Math.max(...layerPage));
-  const budget = wishes.kvMemory ?? Math.max(DEFAULT_KV, page);
-  const fits = Math.min(most, Math.floor(budget / page));
   const ropeRows = Math.floor(limit / (4 * wishes.rotaryDim)) - MAX_ROWS;
   const wanted = wishes.context ?? modelContext;
   const pagesEach = Math.ceil(wanted / PAGE_TOKENS);
+  // A context that was asked for is not cut by what is only our own idea of enough.
+  const budget = wishes.kvMemory ?? Math.max(DEFAULT_KV, page * (wishes.context === undefined ? 1 : pagesEach));
+  const fits = Math.min(most, Math.floor(budget / page));
   if (fits < 1 || (wishes.context !== undefined && fits < pagesEach)) {
     const need = bytes(pagesEach * page);
     const reason =
@@ -58,7 +61,9 @@ export function planMemory(
         : `${bytes(most * page)} on "${gpu.adapter.name}"`;
     const advice =
       fits < 1
-        ? "choose another adapter"
+        ? wishes.kvMemory === undefined || most < 1
+          ? "choose another adapter"
+          : `raise --kv-memory to ${page} or more`
         : `try --context ${fits * PAGE_TOKENS}${wishes.kvType === "f32" ? " or --kv-type f16" : ""}`;
     throw new OutOfMemoryError(`kv cache: ${need} for ${wanted} tokens, at most ${reason}; ${advice}`);
   }
@@ -72,6 +77,7 @@ export function planMemory(
   return {
     weights,
     kv: pages * page,
+    rope: (context + MAX_ROWS) * wishes.rotaryDim * 4,
     pages,
     context,
     kvBytesPerToken: page / PAGE_TOKENS,

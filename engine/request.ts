@@ -47,6 +47,7 @@ const GENERATE_FIELDS: Readonly<Record<keyof GenerateRequest, true>> = {
   parseSpecial: true,
   chatTemplateKwargs: true,
   speculation: true,
+  onPrompt: true,
   signal: true,
 };
 const SCORE_FIELDS: Readonly<Record<keyof ScoreRequest, true>> = {

@@ -8,6 +8,9 @@ import { createBuffer, destroyBuffer } from "../device/buffers.ts";
 import type { Gpu } from "../device/gpu.ts";
 import { type RopeConfig, ropeFrequencies, ropeRow, ropeRowAt, ropeVariant } from "../models/rope.ts";
 
+/** Rows made and uploaded at once: a long table is never whole in memory. */
+const SLICE = 4096;
+
 export class RopeTable {
   readonly buffer: GPUBuffer;
   readonly #gpu: Gpu;
@@ -20,18 +23,21 @@ export class RopeTable {
     this.#gpu = gpu;
     this.#rope = rope;
     this.#context = positions;
-    const dim = rope.rotary_dim;
-    const table = new Float32Array((positions + scratchRows) * dim);
-    let frequencies = ropeFrequencies(rope, 1);
-    for (let position = 0; position < positions; position++) {
-      // Each position of a dynamic scaling has frequencies of its own; else they change once, if at all.
-      if (position > 0 && ropeVariant(rope, position) !== ropeVariant(rope, position + 1))
-        frequencies = ropeFrequencies(rope, position + 1);
-      table.set(ropeRowAt(frequencies, position), position * dim);
-    }
     const usage = GPUBufferUsage.STORAGE | GPUBufferUsage.COPY_DST;
-    this.buffer = createBuffer(gpu, { label: "rope table", size: table.byteLength, usage });
-    gpu.device.queue.writeBuffer(this.buffer, 0, table);
+    const size = (positions + scratchRows) * rope.rotary_dim * 4;
+    this.buffer = createBuffer(gpu, { label: "rope table", size, usage });
+    let frequencies = ropeFrequencies(rope, 1);
+    for (let first = 0; first < positions; first += SLICE) {
+      const rows = Math.min(SLICE, positions - first);
+      const slice = new Float32Array(rows * rope.rotary_dim);
+      for (let position = first; position < first + rows; position++) {
+        // Each position of a dynamic scaling has frequencies of its own; else they change once, if at all.
+        if (position > 0 && ropeVariant(rope, position) !== ropeVariant(rope, position + 1))
+          frequencies = ropeFrequencies(rope, position + 1);
+        slice.set(ropeRowAt(frequencies, position), (position - first) * rope.rotary_dim);
+      }
+      gpu.device.queue.writeBuffer(this.buffer, first * rope.rotary_dim * 4, slice);
+    }
   }
 
   /** Forgets the rows of the last step. */

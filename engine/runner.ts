@@ -64,16 +64,6 @@ export class Runner {
     return this.#arena.bytes;
   }
 
-  /** Records the program of a bucket and compiles its kernels, if that has not been done. */
-  async prepare(bucket: Bucket): Promise<void> {
-    await this.#recorded(bucket);
-  }
-
-  /** The program of a bucket, for profiles. */
-  async programOf(bucket: Bucket): Promise<Program> {
-    return (await this.#recorded(bucket)).program;
-  }
-
   /** Computes a batch. Waits for what was drawn. Throws DeviceLostError, OutOfMemoryError, GpuValidationError. */
   async run({ bucket, words, samples }: Batch): Promise<StepResult> {
     const recorded = await this.#recorded(bucket);
@@ -98,7 +88,10 @@ export class Runner {
     this.counts.bytesRead += bytes;
     const failure = await error;
     if (failure !== undefined) throw failure;
-    if (bytes === 0) return { outputs: [], logits: [] };
+    if (bytes === 0) {
+      await device.queue.onSubmittedWorkDone(); // or a long prompt would be queued whole, and nothing could stop it
+      return { outputs: [], logits: [] };
+    }
     await this.#map(staging, bytes);
     const back = staging.getMappedRange(0, bytes).slice(0);
     staging.unmap();
@@ -151,7 +144,7 @@ export class Runner {
                 token: word(at + 2 + 2 * n),
                 logprob: f32FromBits(word(at + 3 + 2 * n)),
               }),
-            ).filter(({ token }) => token < NONE - 1);
+            ).filter(({ token }) => token !== NONE);
       if (drawn === undefined)
         return { token: target, logprob: f32FromBits(word(at)), top, finite: word(at + 1) === 0 };
       return { token: word(2 * i), logprob: f32FromBits(word(2 * i + 1)), top, finite: word(2 * i) !== NONE };

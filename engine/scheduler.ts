@@ -123,7 +123,7 @@ export class Scheduler {
       const holders = this.#running.filter((other) => !taken.has(other) && other.pages.length > 0);
       const victim = holders.at(-1);
       // Never an older one, or two that fill the pool would drive each other out for ever: this way the oldest goes on.
-      if (victim === undefined || victim === sequence) {
+      if (victim === undefined || victim.arrival <= sequence.arrival) {
         this.#preempt(sequence);
         return false;
       }

@@ -35,6 +35,8 @@ export interface SequenceOptions {
   readonly ropeVariant: (length: number) => number;
   /** Called once a token in order; returns whether the sequence ends there. */
   readonly onOutput: (output: RowOutput, position: number, logits?: Float32Array) => boolean;
+  /** Called when more tokens are computed. */
+  readonly onComputed?: (computed: number) => void;
   readonly onError: (error: unknown) => void;
 }
 
@@ -93,6 +95,7 @@ export class Sequence {
   /** Counts tokens as computed and publishes the pages that became full. */
   advance(pool: PagePool, count: number): void {
     this.computed += count;
+    this.options.onComputed?.(this.computed);
     for (let i = this.#keys.length; (i + 1) * PAGE_TOKENS <= this.computed; i++) {
       const key = pageKey(this.#keys[i - 1] ?? "", this.#pageRows(i));
       this.#keys.push(key);
@@ -103,7 +106,8 @@ export class Sequence {
 
   /** Gives all pages back; what was computed is computed again should the sequence go on. */
   release(pool: PagePool): void {
-    for (const page of this.pages.splice(0)) pool.release(page);
+    // The last page first: it is evicted first, and the pages before it stay a prefix that can be found.
+    for (const page of this.pages.splice(0).reverse()) pool.release(page);
     this.#keys = [];
     this.computed = 0;
   }

@@ -26,6 +26,8 @@ export interface GenerateRequest {
   readonly chatTemplateKwargs?: Readonly<Record<string, unknown>>;
   /** No draft exists yet: only false, which changes nothing. */
   readonly speculation?: false;
+  /** Tokens of the prompt that are computed so far, cached ones included. */
+  readonly onPrompt?: (computed: number, total: number) => void;
   readonly signal?: AbortSignal;
 }
 

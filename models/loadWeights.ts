@@ -38,7 +38,9 @@ export async function loadWeights(
   const upload = new Uploader(gpu, pipelines, options);
   try {
     for (const matrix of plan.matrices) await upload.matrix(matrix);
-    return await upload.vectors(plan);
+    const aux = await upload.vectors(plan);
+    await upload.settle();
+    return aux;
   } catch (error) {
     freeWeights(gpu, plan, undefined);
     throw error;
@@ -85,12 +87,14 @@ class Uploader {
   /** Bytes of a staging buffer. */
   readonly #piece: number;
   #loaded = 0;
+  readonly #errorsBefore: number;
 
   constructor(gpu: Gpu, pipelines: PipelineCache, options: LoadOptions) {
     this.#gpu = gpu;
     this.#pipelines = pipelines;
     this.#options = options;
     this.#arena = new Arena(gpu);
+    this.#errorsBefore = gpu.uncaptured.length;
     const usage = GPUBufferUsage.STORAGE | GPUBufferUsage.COPY_DST;
     this.#piece = Math.min(PIECE, 4 * Math.floor(gpu.limits.maxStorageBufferBindingSize / 4));
     this.#staging = ["weights", "biases"].map((label) =>
@@ -105,8 +109,11 @@ class Uploader {
       allocateBuffer(this.#gpu, { label: `${matrix.name} ${label}`, size, usage });
     for (const { firstBlock, blocks } of shardBlocks(this.#gpu, matrix)) {
       const words = await make("words", blocks * bytes.words);
-      const scales = bytes.scales > 0 ? await make("scales", blocks * bytes.scales) : undefined;
-      matrix.shards = [...matrix.shards, { firstBlock, blocks, words, scales }];
+      const shard = { firstBlock, blocks, words, scales: undefined };
+      matrix.shards = [...matrix.shards, shard]; // from here on `freeWeights` finds it
+      if (bytes.scales === 0) continue;
+      const scales = await make("scales", blocks * bytes.scales);
+      matrix.shards = matrix.shards.map((other) => (other === shard ? { ...shard, scales } : other));
     }
     for (const part of matrix.parts) await this.#part(matrix, part);
   }
@@ -224,6 +231,13 @@ class Uploader {
     for (let i = 0; i < count; i++) values[at(i)] = readElement(view, tensor.dtype, i);
     this.#loaded += data.byteLength;
     this.#options.onBytes?.(this.#loaded);
+  }
+
+  /** Waits for the last piece. Throws what the GPU met on the way: weights that were never written are zeros, not an error. */
+  async settle(): Promise<void> {
+    await this.#gpu.device.queue.onSubmittedWorkDone();
+    const error = this.#gpu.uncaptured[this.#errorsBefore];
+    if (error !== undefined) throw error;
   }
 
   close(): void {

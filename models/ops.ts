@@ -20,7 +20,7 @@ import type { Matrix } from "./matrix.ts";
 import { type Activation, matmulRows, newActivation, type Residual, type Step } from "./step.ts";
 import type { Vector } from "./weightPlan.ts";
 
-/** How many rows of x and whether its sums are stored, as params of the inner product. */
+/** A matrix, and where the sums of x are stored, as params of the inner product. */
 function dotParams({ layout, cols, group, scaleType }: Matrix, { shape, sums }: Activation) {
   return {
     row_words: paddedCols(cols) / layouts[layout].weightsPerWord,
@@ -193,13 +193,17 @@ export interface AttentionSpec {
 
 /** qk-norm, rope, KV write and attention over the pages: (rows, heads · head_dim). */
 export function attend(step: Step, qkv: { slot: Slot; stride: number }, spec: AttentionSpec): Activation {
-  const { recorder, kvType, rows, batch, rope, aux, splits } = step;
+  const { recorder, kvType, rows, batch, rope, aux } = step;
   const { heads, kvHeads, headDim } = spec;
   const kv = step.kv[spec.layer];
   if (kv === undefined) throw new RangeError(`layer ${spec.layer}: no pages`);
   const whole = headDim % BLOCK_COLS === 0; // then each head's sums are its own
   const out = newActivation(step, rows, heads * headDim, "attention", whole);
   const units = unitsOf(heads, kvHeads);
+  const { maxStorageBufferBindingSize, maxBufferSize } = recorder.gpu.limits;
+  const partialBytes = rows * units * step.splits * (headDim + 2) * 16;
+  // One workgroup for all keys gives the same bits where the splits' results would not fit a buffer.
+  const splits = partialBytes <= Math.min(maxStorageBufferBindingSize, maxBufferSize) ? step.splits : 0;
   const heading = {
     heads,
     kv_heads: kvHeads,
@@ -227,7 +231,7 @@ export function attend(step: Step, qkv: { slot: Slot; stride: number }, spec: At
   };
   const scores = { scale: spec.scale, softcap: spec.softcap ?? 0, window: spec.window ?? NONE };
   const params = { ...heading, ...finish, ...scores };
-  const partials = recorder.slot(Math.max(rows * units * splits * (headDim + 2) * 16, 16), "splits");
+  const partials = recorder.slot(splits > 0 ? partialBytes : 16, "splits");
   const grid = [units, rows, Math.max(splits, 1)] as const;
   if (step.oneRowEach) {
     const buffers = { qkv: qkv.slot, rope, aux, batch, kv, out: out.slot, partials };

@@ -19,7 +19,7 @@ const { status } = spawnSync(process.execPath, [tsc, "-p", "tsconfig.build.json"
 if (status !== 0) process.exit(status ?? 1);
 cpSync(join(root, "models/default"), join(dist, "models/default"), { recursive: true });
 try {
-  await buildPages(root);
+  await buildPages(join(dist, "pages"));
 } catch (error) {
   console.error(`build: dist/pages was not built: ${error instanceof Error ? error.message : String(error)}`);
   // The command works without pages, so installing and starting it do not fail for them: `npm run build` does.

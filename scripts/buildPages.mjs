@@ -1,15 +1,17 @@
-// Builds dist/pages/: static files that any web server can serve, the default model beside them.
+// Builds the pages: static files that any web server can serve, the default model beside them. `node scripts/buildPages.mjs FOLDER`
 import { cpSync, existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
-import { join } from "node:path";
+import { dirname, join, resolve } from "node:path";
+import { fileURLToPath } from "node:url";
+
+const root = join(dirname(fileURLToPath(import.meta.url)), "..");
 
 /** Scripts of pages and of their workers: one bundle each, so that a page takes one request a script. */
 const SCRIPTS = ["chat", "engineWorker", "kernels", "kernelsWorker"];
 const STATIC = ["chat.html", "kernels.html", "pages.css"];
 
-/** Bundles web/ of the project at `root`. Throws where the bundler is missing or a source is wrong. */
-export async function buildPages(root) {
+/** Bundles web/ into the folder `pages`, which is made anew. Throws where the bundler is missing or a source is wrong. */
+export async function buildPages(pages) {
   const { build } = await import("rolldown"); // here, so that the library builds where the bundler does not load
-  const pages = join(root, "dist/pages");
   rmSync(pages, { recursive: true, force: true });
   mkdirSync(pages, { recursive: true });
   const modules = [];
@@ -23,13 +25,13 @@ export async function buildPages(root) {
     });
     modules.push(...output.flatMap(({ moduleIds = [] }) => moduleIds));
   }
-  writeFileSync(join(pages, "licenses.txt"), licenses(root, modules));
+  writeFileSync(join(pages, "licenses.txt"), licenses(modules));
   for (const name of STATIC) cpSync(join(root, "web", name), join(pages, name));
   cpSync(join(root, "models/default"), join(pages, "models/default"), { recursive: true });
 }
 
 /** The licences of the packages that are in the bundles, as they ask for. Throws where one has none to hand on. */
-function licenses(root, modules) {
+function licenses(modules) {
   const names = modules.flatMap((id) => /node_modules[\\/]((?:@[^\\/]+[\\/])?[^\\/]+)/.exec(id)?.[1] ?? []);
   const texts = [...new Set(names)].sort().map((name) => {
     const folder = join(root, "node_modules", name);
@@ -42,4 +44,8 @@ function licenses(root, modules) {
     return `${name} ${version} (${license})\n\n${readFileSync(path, "utf8").trim()}\n`;
   });
   return texts.join(`\n${"-".repeat(80)}\n\n`);
+}
+
+if (process.argv[1] !== undefined && resolve(process.argv[1]) === fileURLToPath(import.meta.url)) {
+  await buildPages(resolve(process.argv[2] ?? join(root, "dist/pages")));
 }

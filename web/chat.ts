@@ -5,7 +5,7 @@ import type { Message } from "../models/text/messages.ts";
 import { type ChatRequest, chatRequest } from "./chatRequest.ts";
 import { EngineClient } from "./engineClient.ts";
 import { failureOf } from "./messages.ts";
-import { element, hook, say, setState } from "./page.ts";
+import { element, hook, type PageState, say, setState } from "./page.ts";
 import { modelAddress, type PageOptions, pageOptions } from "./pageOptions.ts";
 import { speedLine } from "./speedLine.ts";
 import { webgpuMissing } from "./webgpuMissing.ts";
@@ -128,12 +128,13 @@ async function converse(engine: EngineClient, text: string, { kind, request }: C
   say(status, "Reading the prompt…");
   speed.textContent = "";
   const answer = showTurn(text);
-  let count = 0;
+  const tokens: number[] = [];
+  let outcome: PageState = "error";
   let last: Part | undefined;
   try {
     const { aborted } = await engine.generate({ ...request, signal: controller.signal }, (part) => {
-      if (count === 0) say(status, "Answering…");
-      count++;
+      if (tokens.length === 0) say(status, "Answering…");
+      tokens.push(part.token);
       last = part;
       followed(() => answer.append(part.text));
     });
@@ -141,15 +142,16 @@ async function converse(engine: EngineClient, text: string, { kind, request }: C
     if (kind === "turn" && whole !== "") {
       said = [...said, { role: "user", content: text }, { role: "assistant", content: whole }];
     }
-    speed.textContent = aborted || last === undefined ? `stopped after ${count} tok` : speedLine(last);
+    speed.textContent = aborted || last === undefined ? `stopped after ${tokens.length} tok` : speedLine(last);
     say(status, ending(aborted, last));
-    setState("done");
+    outcome = "done";
   } catch (error) {
     say(status, sentence(error), "error");
-    setState("error");
   } finally {
+    answer.dataset.tokens = tokens.join(" "); // what is compared where the same text may have other tokens
     answering = undefined;
     showBusy(false);
+    setState(outcome);
   }
 }
 

@@ -1,0 +1,54 @@
+import { describe, expect, test } from "vitest";
+import { everyKernel } from "../kernels/kernelList.ts";
+import { PERF_HEAD, type PerfRow, perfCells, stepMatmuls } from "./kernelPerf.ts";
+import { perfTitle } from "./perfOp.ts";
+import { realOps } from "./realShapes.ts";
+
+const row = (op: string, rows: number, milliseconds: number): PerfRow => ({
+  op,
+  shape: "960 × 576",
+  rows,
+  kernels: ["norm_matmul affine4 M=1"],
+  copies: 3,
+  milliseconds,
+  samples_ms: [milliseconds],
+  bytes: 1_000_000,
+  gb_per_second: 1 / milliseconds,
+  gflop_per_second: null,
+  g_weight_columns_per_second: null,
+  bandwidth_share: 0.5,
+  naive: { milliseconds: 4 * milliseconds, ratio: 4, nmse: 1e-14 },
+});
+
+describe("the table of kernels", () => {
+  test("has the time over that of one row, and over the naive kernel's", () => {
+    const cells = perfCells([row("qkv_proj", 1, 2), row("qkv_proj", 4, 3)]);
+    expect(cells[1]).toHaveLength(PERF_HEAD.length);
+    expect(cells[1]?.[PERF_HEAD.indexOf(">t(M)/t(1)")]).toBe("1.50");
+    expect(cells[1]?.[PERF_HEAD.indexOf(">× naive")]).toBe("4.0");
+  });
+
+  test("adds up a step only where all of its matmuls were measured", () => {
+    const names = ["qkv_proj", "o_proj", "gate_up_proj", "down_proj", "lm_head"];
+    expect(stepMatmuls(names.map((name) => row(name, 1, 2)))).toEqual([{ rows: 1, milliseconds: 4 * 30 * 2 + 2 }]);
+    expect(stepMatmuls(names.slice(1).map((name) => row(name, 1, 2)))).toEqual([]);
+  });
+});
+
+describe("real shapes", () => {
+  test("have titles of their own", () => {
+    const titles = realOps().map(perfTitle);
+    expect(new Set(titles).size).toBe(titles.length);
+    expect(titles).toContain("gate_up_proj 3072 × 576 affine4/32 M=8");
+  });
+
+  test("count the bytes of weights and scales", () => {
+    const [qkv] = realOps();
+    expect(qkv?.bytes).toBe((960 * 576) / 2 + ((960 * 576) / 32) * 4);
+    expect(qkv?.flops).toBe(2 * 960 * 576);
+  });
+
+  test("no kernel of the benchmark is taken for one of a model", () => {
+    expect(everyKernel().filter(({ name }) => /naive|read_rate/.test(name))).toEqual([]);
+  });
+});

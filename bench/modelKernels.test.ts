@@ -1,0 +1,54 @@
+import { describe, expect, test } from "vitest";
+import type { AdapterDescription } from "../device/adapters.ts";
+import { modelKernels } from "./modelKernels.ts";
+
+const adapter = { kind: "software", name: "llvmpipe" } as AdapterDescription;
+const names = (
+  layouts: readonly ("affine4" | "affine8" | "f16")[],
+  headDim: number,
+  of: AdapterDescription = adapter,
+) =>
+  modelKernels({
+    matrices: layouts.map((layout) => ({ layout })),
+    caches: [{ headDim }],
+    kvType: "f32",
+    gpu: { adapter: of },
+  }).map(({ name }) => name);
+
+describe("the kernels of a model", () => {
+  test("are of its layouts, KV type, head size and rows, and none of another", () => {
+    const found = names(["affine4", "affine8"], 64);
+    expect(found).toEqual(
+      expect.arrayContaining([
+        "norm_matmul affine4 M=1",
+        "norm_matmul affine8 M=4",
+        "norm_gate_up affine4 M=4",
+        "matmul_residual affine4 M=1",
+        "attention_fused f32 head_dim<=64",
+        "attention_paged f32 head_dim<=64",
+        "rope_kv f32 head_dim<=64",
+        "attention_reduce head_dim<=64",
+        "embed affine8",
+        "pick_rows",
+        "sample",
+      ]),
+    );
+    const others = /f16|M=2|M=8|own sums|head_dim<=(128|256)|log_probs|repack/;
+    expect(found.filter((name) => others.test(name))).toEqual([]);
+  });
+
+  test("a layout and a KV type of one name are told apart", () => {
+    const found = names(["f16"], 64);
+    expect(found).toContain("norm_matmul f16 M=1");
+    expect(found.filter((name) => /^(attention|rope)_\w+ f16/.test(name))).toEqual([]);
+  });
+
+  test("sums of attention that are no whole runs need the matmul that adds its own", () => {
+    expect(names(["affine4"], 48)).toContain("matmul_residual affine4 M=1 own sums");
+  });
+
+  test("a hardware adapter takes 2 and 8 rows at once too", () => {
+    const found = names(["affine4"], 64, { ...adapter, kind: "hardware" });
+    expect(found).toEqual(expect.arrayContaining(["norm_matmul affine4 M=2", "norm_matmul affine4 M=8"]));
+  });
+});
