@@ -1,5 +1,4 @@
 /** Seeded inputs of kernel cases: activations with their sums, weights in a layout, records of samples, and the same numbers in f64. */
-import { scaleTypeCode } from "./formats/group_scales.ts";
 import { f32Bits } from "./formats/halves.ts";
 import {
   BLOCK_COLS,
@@ -11,7 +10,7 @@ import {
   type ScaleType,
 } from "./formats/layout.ts";
 import { codeOf, pack, unpack } from "./formats/packing.ts";
-import { type ActivationShape, activationShape } from "./fragments/activation.ts";
+import { activationShape } from "./fragments/activation.ts";
 import { SAMPLE, SAMPLE_WORDS } from "./fragments/batch.ts";
 import { NONE } from "./kernel.ts";
 import type { Comparison, Random } from "./testbed.ts";
@@ -44,21 +43,6 @@ export function randomMatrix(
     },
   });
   return { layout, shape, packed, values: unpack(layout, shape, packed) };
-}
-
-/** The params of the inner product that follow from the matrix and the activation it multiplies. */
-export function dotParams({ layout, shape }: TestMatrix, x: ActivationShape, storedSums: boolean) {
-  const group = layout.grouped ? shape.group : BLOCK_COLS;
-  return {
-    row_words: paddedCols(shape.cols) / layout.weightsPerWord,
-    groups: paddedCols(shape.cols) / group,
-    group_runs: group / BLOCK_COLS,
-    run_steps: BLOCK_COLS / 8,
-    scale_type: scaleTypeCode(shape.scaleType),
-    x_stride: x.stride / 4,
-    x_runs: x.runs,
-    x_sums: storedSums ? x.sums : 0,
-  };
 }
 
 /** An activation buffer with values, sums in the kernels' own order, and squares: those of `residual` where given. */

@@ -1,11 +1,11 @@
 /** Cases of the three fused matmuls: every layout, group, scale type and number of rows, against f64. */
-import { activation, columns, dotParams, padded, product, randomMatrix, runSums, untouched } from "./caseData.ts";
+import { activation, columns, padded, product, randomMatrix, runSums, type TestMatrix, untouched } from "./caseData.ts";
 import type { LayoutName, ScaleType } from "./formats/layout.ts";
 import { BLOCK_ROWS, paddedRows, SCALE_TYPES } from "./formats/layout.ts";
 import { layouts } from "./formats/layouts.ts";
 import { ACTIVATIONS, type Activation, activate, activationCode } from "./fragments/act.ts";
 import { activationShape } from "./fragments/activation.ts";
-import type { MatmulRows } from "./fragments/matmul.ts";
+import { dotParams, type MatmulRows } from "./fragments/matmul.ts";
 import { NONE } from "./kernel.ts";
 import { matmulResidual } from "./matmul_residual.ts";
 import { normGateUp } from "./norm_gate_up.ts";
@@ -33,6 +33,9 @@ export interface MatmulShape {
   readonly spread: number;
   readonly seed: number;
 }
+
+/** A test matrix as the kernels are told of it. */
+const storedAs = ({ layout, shape }: TestMatrix) => ({ ...shape, layout: layout.name });
 
 /** Whether matmul_residual adds Σ x up itself; the others always find it stored. */
 const ownSums = ({ layout, storedSums }: MatmulShape): boolean => layouts[layout].grouped && !storedSums;
@@ -109,7 +112,7 @@ export async function runNormMatmul(bed: Testbed, shape: MatmulShape, from: Matm
   const out = bed.output(capacity * width);
   const buffers = { ...upload(bed, from), out };
   const params = {
-    ...dotParams(from.matrix, from.act.shape, true),
+    ...dotParams(storedAs(from.matrix), from.act.shape, true),
     ...from.norm,
     bias: shape.bias ? lead : NONE,
     delta_stride: shape.delta ? width / 4 : NONE,
@@ -156,7 +159,7 @@ export async function runMatmulResidual(
   const out = { y: bed.buffer(y), z: bed.output(z.bytes / 4) };
   const buffers = { ...upload(bed, from), ...out };
   const params = {
-    ...dotParams(from.matrix, from.act.shape, !ownSums(shape)),
+    ...dotParams(storedAs(from.matrix), from.act.shape, !ownSums(shape)),
     bias: shape.bias ? 0 : NONE,
     norm_weight: from.width,
     delta_stride: shape.delta ? z.stride / 4 : NONE,
@@ -219,7 +222,7 @@ export async function runNormGateUp(bed: Testbed, shape: MatmulShape, from: Matm
   const result = bed.output(out.bytes / 4);
   const buffers = { ...upload(bed, from), out: result };
   const params = {
-    ...dotParams(from.matrix, from.act.shape, true),
+    ...dotParams(storedAs(from.matrix), from.act.shape, true),
     ...from.norm,
     activation: activationCode(shape.activation),
     bias: shape.bias ? 0 : NONE,

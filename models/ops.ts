@@ -11,6 +11,7 @@ import { BLOCK_COLS, BLOCK_ROWS, paddedCols } from "../kernels/formats/layout.ts
 import { layouts } from "../kernels/formats/layouts.ts";
 import { type Activation as ActivationName, activationCode } from "../kernels/fragments/act.ts";
 import { headDimFor, ROW } from "../kernels/fragments/batch.ts";
+import { dotParams } from "../kernels/fragments/matmul.ts";
 import { NONE } from "../kernels/kernel.ts";
 import { matmulResidual } from "../kernels/matmul_residual.ts";
 import { normGateUp } from "../kernels/norm_gate_up.ts";
@@ -19,20 +20,6 @@ import { pickRows } from "../kernels/pick_rows.ts";
 import type { Matrix } from "./matrix.ts";
 import { type Activation, matmulRows, newActivation, type Residual, type Step } from "./step.ts";
 import type { Vector } from "./weightPlan.ts";
-
-/** A matrix, and where the sums of x are stored, as params of the inner product. */
-function dotParams({ layout, cols, group, scaleType }: Matrix, { shape, sums }: Activation) {
-  return {
-    row_words: paddedCols(cols) / layouts[layout].weightsPerWord,
-    groups: paddedCols(cols) / group,
-    group_runs: group / BLOCK_COLS,
-    run_steps: BLOCK_COLS / 8,
-    scale_type: scaleTypeCode(scaleType),
-    x_stride: shape.stride / 4,
-    x_runs: shape.runs,
-    x_sums: sums ? shape.sums : 0,
-  };
-}
 
 /** A norm whose factor is applied behind the sum: x already carries its weight. */
 function normParams(eps: number | null, { shape }: Activation) {
@@ -80,7 +67,7 @@ export function project(
     for (const { words, scales, firstBlock, blocks } of matrix.shards) {
       const first = row + firstBlock * BLOCK_ROWS;
       const params = {
-        ...dotParams(matrix, x),
+        ...dotParams(matrix, x.shape, x.sums),
         ...normParams(options.eps, x),
         bias: options.bias === undefined ? NONE : options.bias.offset + first,
         delta_stride: NONE,
@@ -109,7 +96,7 @@ export function addToResidual(
   const z = newActivation(step, step.rows, residual.z.shape.cols, "z");
   for (const { words, scales, firstBlock, blocks } of matrix.shards) {
     const params = {
-      ...dotParams(matrix, x),
+      ...dotParams(matrix, x.shape, x.sums),
       bias: options.bias?.offset ?? NONE,
       norm_weight: options.norm.offset,
       delta_stride: NONE,
@@ -154,7 +141,7 @@ export function gateUp(
   const out = newActivation(step, step.rows, (matrix.blocks / 2) * BLOCK_ROWS, "mlp");
   for (const { words, scales, firstBlock, blocks } of matrix.shards) {
     const params = {
-      ...dotParams(matrix, x),
+      ...dotParams(matrix, x.shape, x.sums),
       ...normParams(options.eps, x),
       activation: activationCode(options.activation),
       bias: options.bias?.offset ?? NONE,

@@ -6,9 +6,10 @@
  * Nothing is summed across lanes, so the order of summation is the same for every number of rows of x and for every
  * way of walking the block: docs/numerics.md. Weights come by 128-bit loads; x at addresses that all lanes share.
  */
-import { GROUP_SCALE } from "../formats/group_scales.ts";
-import { EIGHT, type Layout } from "../formats/layout.ts";
-import { FIXED_SUMS } from "./activation.ts";
+import { GROUP_SCALE, scaleTypeCode } from "../formats/group_scales.ts";
+import { BLOCK_COLS, EIGHT, type Layout, type LayoutName, paddedCols, type ScaleType } from "../formats/layout.ts";
+import { layouts } from "../formats/layouts.ts";
+import { type ActivationShape, FIXED_SUMS } from "./activation.ts";
 
 /** Rows of x that one launch takes at once. */
 export const MATMUL_ROWS = [1, 2, 4, 8] as const;
@@ -27,6 +28,30 @@ export const DOT_PARAMS = {
   x_runs: "u32",
   x_sums: "u32",
 } as const;
+
+/** What the inner product must know of a stored matrix. */
+export interface StoredMatrix {
+  readonly layout: LayoutName;
+  readonly cols: number;
+  readonly group: number;
+  readonly scaleType: ScaleType;
+}
+
+/** DOT_PARAMS of a matrix and the activation it multiplies; `storedSums`: whether its producer left them. */
+export function dotParams({ layout, cols, group, scaleType }: StoredMatrix, x: ActivationShape, storedSums: boolean) {
+  const { weightsPerWord, grouped } = layouts[layout];
+  const span = grouped ? group : BLOCK_COLS;
+  return {
+    row_words: paddedCols(cols) / weightsPerWord,
+    groups: paddedCols(cols) / span,
+    group_runs: span / BLOCK_COLS,
+    run_steps: BLOCK_COLS / 8,
+    scale_type: scaleTypeCode(scaleType),
+    x_stride: x.stride / 4,
+    x_runs: x.runs,
+    x_sums: storedSums ? x.sums : 0,
+  };
+}
 
 /** WGSL text repeated for m = 0 … rows-1. */
 export const each = (rows: number, line: (m: number) => string): string =>
