@@ -12,14 +12,13 @@ import { everyKernel } from "../kernels/kernelList.ts";
 import type { Testbed, Verdict } from "../kernels/testbed.ts";
 import { BenchError } from "./errors.ts";
 import { type Proof, prove } from "./gate.ts";
-import { type BuiltOp, type PerfBed, type PerfOp, perfTitle } from "./perfOp.ts";
+import { type PerfBed, type PerfOp, perfTitle } from "./perfOp.ts";
 import { coldBytes, measureReadRate, type ReadRate } from "./read_rate.ts";
 import { ROWS, timesInStep } from "./realShapes.ts";
-import { median } from "./statistics.ts";
-import { timeProgram } from "./timing.ts";
+import { deviation, mean, median } from "./statistics.ts";
+import { timeProgram, timeTogether } from "./timing.ts";
 
-const REPETITIONS = 7;
-const NAIVE_REPETITIONS = 3; // it is slow, and so its noise matters less
+const REPETITIONS = 5;
 const MAX_COPIES = 512;
 
 /** What was measured of one op. */
@@ -124,7 +123,9 @@ async function measureOp(
         `${perfTitle(op)}: NMSE ${agreement.error.toExponential(1)} against the naive kernel, expected at most ${agreement.limit}; its time is not taken`,
       );
     }
-    const samples = (await timeProgram(bed.gpu, built.program, REPETITIONS, signal)).map((ms) => ms / copies);
+    const programs = [built.program, ...(built.naive === undefined ? [] : [built.naive])];
+    const timed = await timeTogether(bed.gpu, programs, REPETITIONS, signal);
+    const [samples = [], naive = []] = timed.map((all) => all.map((ms) => ms / copies));
     const milliseconds = median(samples);
     const rate = (amount: number) => (amount === 0 ? null : amount / milliseconds / 1e6);
     return {
@@ -140,22 +141,14 @@ async function measureOp(
       gflop_per_second: rate(op.flops),
       g_weight_columns_per_second: rate(op.weightColumns),
       bandwidth_share: (1000 * op.bytes) / milliseconds / bandwidth,
-      naive: await naiveOf(bed, built, { copies, milliseconds, error: agreement?.error ?? Number.NaN }, signal),
+      naive:
+        agreement === undefined
+          ? null
+          : { milliseconds: median(naive), ratio: median(naive) / milliseconds, nmse: agreement.error },
     };
   } finally {
     built.free();
   }
-}
-
-async function naiveOf(
-  { gpu }: PerfBed,
-  { naive }: BuiltOp,
-  { copies, milliseconds, error }: { readonly copies: number; readonly milliseconds: number; readonly error: number },
-  signal: AbortSignal | undefined,
-): Promise<PerfRow["naive"]> {
-  if (naive === undefined) return null;
-  const time = median(await timeProgram(gpu, naive, NAIVE_REPETITIONS, signal)) / copies;
-  return { milliseconds: time, ratio: time / milliseconds, nmse: error };
 }
 
 /** Enough that all of them together are colder than a cache, and no more than bind groups and memory allow. */
@@ -179,6 +172,7 @@ export const PERF_HEAD = [
   "shape",
   ">M",
   ">µs",
+  ">± %",
   ">GB/s",
   ">GFLOP/s",
   ">Gw·col/s",
@@ -197,6 +191,7 @@ export function perfCells(rows: readonly PerfRow[]): string[][] {
       row.shape,
       String(row.rows),
       (1000 * row.milliseconds).toFixed(1),
+      ((100 * deviation(row.samples_ms)) / mean(row.samples_ms)).toFixed(0),
       row.gb_per_second.toFixed(2),
       row.gflop_per_second?.toFixed(2) ?? "",
       row.g_weight_columns_per_second?.toFixed(2) ?? "",

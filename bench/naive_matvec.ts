@@ -27,6 +27,7 @@ const PER_WORD: Readonly<Record<NaiveLayout, number>> = { affine4: 8, affine8: 4
 /** Workgroups for `outputs` rows. */
 export const naiveGrid = (outputs: number) => [outputs / LANES, 1, 1] as const;
 
+/** The kernel for a layout and a number of rows of x. */
 export const naiveMatvec = variants((layout: NaiveLayout, rows: number) => {
   const per = PER_WORD[layout];
   return kernel({

@@ -27,6 +27,7 @@ const REPETITIONS = 9;
 export const coldBytes = ({ adapter }: Pick<Gpu, "adapter">): number =>
   (adapter.kind === "software" ? 64 : 512) * 2 ** 20;
 
+/** Reads `data` once. */
 export const readRate = kernel({
   name: "read_rate",
   reads: { data: "vec4u" },

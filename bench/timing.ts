@@ -9,23 +9,37 @@ export type Clock = "timestamps" | "submit";
 /** The clock that `timeProgram` takes on a device. */
 export const clockOf = (gpu: Gpu): Clock => (Timestamps.supported(gpu) ? "timestamps" : "submit");
 
-/**
- * Milliseconds of each repetition, after one that is not counted, since drivers compile at the first dispatch. All dispatches
- * are in one pass, in order. Throws the signal's reason between two repetitions.
- */
+/** Milliseconds of each repetition of one program: as `timeTogether`. */
 export async function timeProgram(
   gpu: Gpu,
   program: Program,
   repetitions: number,
   signal?: AbortSignal,
 ): Promise<number[]> {
+  const [samples = []] = await timeTogether(gpu, [program], repetitions, signal);
+  return samples;
+}
+
+/**
+ * Milliseconds of each repetition of each program, by turns, so that what else the machine does meets all of them. The first turn
+ * is not counted, since drivers compile at the first dispatch. All dispatches of a program are in one pass, in order. Throws the
+ * signal's reason between two turns.
+ */
+export async function timeTogether(
+  gpu: Gpu,
+  programs: readonly Program[],
+  repetitions: number,
+  signal?: AbortSignal,
+): Promise<number[][]> {
   const timestamps = clockOf(gpu) === "timestamps" ? new Timestamps(gpu, 1) : undefined;
+  const samples = programs.map((): number[] => []);
   try {
-    const samples: number[] = [];
     for (let i = -1; i < repetitions; i++) {
       signal?.throwIfAborted();
-      const milliseconds = await timeOnce(gpu, program, timestamps);
-      if (i >= 0) samples.push(milliseconds);
+      for (const [p, program] of programs.entries()) {
+        const milliseconds = await timeOnce(gpu, program, timestamps);
+        if (i >= 0) samples[p]?.push(milliseconds);
+      }
     }
     return samples;
   } finally {

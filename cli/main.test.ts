@@ -24,7 +24,7 @@ afterAll(() => rmSync(scratch, { recursive: true }));
 function isStale(): boolean {
   if (!existsSync(entry)) return true;
   const built = statSync(entry).mtimeMs;
-  return ["device", "kernels", "models", "engine", "cli"].some((folder) =>
+  return ["device", "kernels", "models", "engine", "bench", "cli"].some((folder) =>
     readdirSync(join(root, folder), { recursive: true, encoding: "utf8" }).some(
       (file) => /(?<!\.test)\.ts$/.test(file) && statSync(join(root, folder, file)).mtimeMs > built,
     ),

@@ -4,6 +4,7 @@ import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "no
 import { tmpdir } from "node:os";
 import { dirname, join, posix } from "node:path";
 import { afterAll, describe, expect, test } from "vitest";
+import { bench } from "../cli/bench.ts";
 import type { Command } from "../cli/command.ts";
 import { doctor } from "../cli/doctor.ts";
 import type { FlagTable } from "../cli/flags.ts";
@@ -125,7 +126,7 @@ function leads(from: string, target: string): boolean {
 }
 
 describe("commands", () => {
-  const commands: Readonly<Record<string, Command>> = { run, score, inspect, doctor, kernels };
+  const commands: Readonly<Record<string, Command>> = { run, score, bench, inspect, doctor, kernels };
   /** Lines of shell blocks without comments, and whatever stands in backticks. */
   const lines = pages.flatMap((page) => [
     ...blocksOf(page)
@@ -197,7 +198,7 @@ describe("what is named", () => {
     expect(lost).toEqual([]);
   });
 
-  test.each(["device", "kernels", "models", "engine"])(
+  test.each(["device", "kernels", "models", "engine", "bench"])(
     "every module of %s/ has its line in architecture.md",
     (folder) => {
       const text = pages.find(({ path }) => path === "docs/architecture.md")?.text ?? "";

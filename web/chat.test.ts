@@ -98,7 +98,7 @@ describe.skipIf(noChromium !== "")(`the chat page in Chromium${noChromium && `: 
       expect(state).toBe("error");
       expect(status).toMatch(/^WebGPU is missing: this browser .*(Use Chrome|Switch graphics acceleration on)/);
       expect(site.asked.slice(asked).filter((path) => path.includes("models/"))).toEqual([]);
-      expect(complaints).toEqual([]);
+      expect(complaints.filter((it) => it !== "No available adapters.")).toEqual([]); // Chromium's own words
     } finally {
       await without.close();
     }

@@ -86,10 +86,9 @@ const FEATURES = "--disable-dawn-features=use_vulkan_zero_initialize_workgroup_m
 /** Starts Chromium, with WebGPU on SwiftShader or without WebGPU. Whoever opened it closes it. */
 export async function openBrowser(webgpu: "swiftshader" | "none"): Promise<Browser> {
   const own = chromium.args.filter((flag) => !DROPPED.test(flag));
+  // Without these, Chromium finds no adapter on a machine without a GPU.
   const flags =
-    webgpu === "none"
-      ? ["--disable-features=WebGPU"]
-      : ["--enable-unsafe-webgpu", "--use-webgpu-adapter=swiftshader", FEATURES];
+    webgpu === "none" ? ["--disable-gpu"] : ["--enable-unsafe-webgpu", "--use-webgpu-adapter=swiftshader", FEATURES];
   return await puppeteer.launch({
     executablePath: await chromium.executablePath(),
     headless: "shell",
