@@ -5,8 +5,8 @@ export default defineConfig({
     include: ["{device,kernels,models,engine,cli,bench,web,test}/**/*.test.ts"],
     pool: "forks", // Dawn's objects must not cross workers
     fileParallelism: false, // two software adapters at once are ten times slower
-    testTimeout: 120_000,
-    hookTimeout: 300_000,
+    testTimeout: 300_000, // lavapipe compiles a kernel at its first dispatch, for up to 15 s on a cold cache
+    hookTimeout: 600_000,
     passWithNoTests: false,
   },
 });

@@ -4,8 +4,9 @@ import type { AdapterDescription } from "../device/adapters.ts";
 import type { Gpu } from "../device/gpu.ts";
 import type { Proof } from "./gate.ts";
 import type { ReadRate } from "./read_rate.ts";
+import type { Clock } from "./timing.ts";
 
-/** Of every measurement; plain data. */
+/** Of every measurement; plain data, named as JSON has it. */
 export interface Conditions {
   readonly date: string;
   readonly ingle: string;
@@ -19,7 +20,12 @@ export interface Conditions {
   /** Switches of the WebGPU implementation: ingle sets none. */
   readonly toggles: readonly string[];
   readonly checks: Proof;
-  readonly bandwidth: ReadRate;
+  readonly bandwidth: {
+    readonly bytes_per_second: number;
+    readonly bytes: number;
+    readonly samples_ms: readonly number[];
+    readonly clock: Clock;
+  };
 }
 
 /** Limits that decide what kernels and batches do. */
@@ -32,7 +38,7 @@ const LIMITS = [
 ] as const;
 
 /** What holds on this machine now. */
-export function conditions(gpu: Gpu, ingle: string, checks: Proof, bandwidth: ReadRate): Conditions {
+export function conditions(gpu: Gpu, ingle: string, checks: Proof, rate: ReadRate): Conditions {
   const { name, vendor, architecture, driver, kind, origin } = gpu.adapter;
   const processors = cpus();
   return {
@@ -46,7 +52,12 @@ export function conditions(gpu: Gpu, ingle: string, checks: Proof, bandwidth: Re
     limits: Object.fromEntries(LIMITS.map((limit) => [limit, gpu.limits[limit]])),
     toggles: [],
     checks,
-    bandwidth,
+    bandwidth: {
+      bytes_per_second: rate.bytesPerSecond,
+      bytes: rate.bytes,
+      samples_ms: rate.samplesMs,
+      clock: rate.clock,
+    },
   };
 }
 
@@ -63,10 +74,10 @@ export function conditionLines({
   bandwidth,
 }: Conditions): string[] {
   const driver = adapter.driver === "" || adapter.driver === adapter.name ? "" : ` · ${adapter.driver}`;
-  const rate = (bandwidth.bytesPerSecond / 1e9).toFixed(1);
+  const rate = (bandwidth.bytes_per_second / 1e9).toFixed(1);
   return [
     `${adapter.name} (${adapter.kind})${driver} · ${features.length === 0 ? "no features" : features.join(", ")}`,
     `ingle ${ingle} · node ${node} · ${platform} · ${cpu} · ${date}`,
-    `${checks.cases} kernel cases passed, ${checks.hash.slice(0, 16)} · reads ${rate} GB/s, the median of ${bandwidth.samplesMs.length} by ${bandwidth.clock === "timestamps" ? "the GPU's clock" : "the clock of the CPU"}`,
+    `${checks.cases} kernel cases passed, ${checks.hash.slice(0, 16)} · reads ${rate} GB/s, the median of ${bandwidth.samples_ms.length} by ${bandwidth.clock === "timestamps" ? "the GPU's clock" : "the clock of the CPU"}`,
   ];
 }

@@ -73,7 +73,7 @@ export async function measureSpeed(engine: MeasuredEngine, test: SpeedTest, opti
     return { ...row, error: null };
   } catch (error) {
     options.signal?.throwIfAborted();
-    return { ...row, error: null };
+    return { ...row, error: error instanceof Error ? error.message : String(error) };
   }
 }
 

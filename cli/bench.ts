@@ -95,15 +95,42 @@ interface Plan {
   readonly seed: number;
 }
 
+/** Proves the model's kernels, then measures test after test. Returns the exit code. */
 async function measureAll(engine: Engine, bed: Testbed, plan: Plan): Promise<number> {
-  const { args, output, tests, repetitions, seed } = plan;
+  const { output, tests, repetitions, seed } = plan;
   const { reporter, signal } = plan.context;
+  const { measured, subject } = await conditionsOf(engine, bed, plan);
+  for (const line of conditionLines(measured)) reporter.say(line);
+  const { config, tokenizer } = engine.model;
+  const vocabulary = Math.min(config.vocab_size, tokenizer?.size ?? Number.POSITIVE_INFINITY);
+  const random = new Random(seed);
+  const records: SpeedRecord[] = [];
+  for (const test of tests) {
+    const onRepetition = (_: SpeedTest, i: number) =>
+      reporter.status(`${testName(test)} of batch ${test.batch} ${bar((i + 1) / (repetitions + 1))}`);
+    const options = { repetitions, vocabulary, rowsPerStep: MAX_ROWS, random, signal, onRepetition };
+    const record = speedRecord(await measureSpeed(engine, test, options), subject);
+    records.push(record);
+    reporter.clear();
+    if (output === "jsonl") print(jsonLine({ ...record, conditions: measured }));
+    if (record.error !== null) reporter.say(`${record.test} of batch ${record.batch} failed: ${record.error}`);
+    const noise = noiseOf(record);
+    if (noise !== undefined) reporter.say(noise);
+  }
+  if (output !== "jsonl") print(report(output, measured, records));
+  return records.every(({ error }) => error === null) ? EXIT.done : EXIT.failed;
+}
+
+/** What every row depends on: kernels that passed, bandwidth, and how the model was loaded. */
+async function conditionsOf(engine: Engine, bed: Testbed, { args, context, repetitions, seed }: Plan) {
+  const { reporter, signal } = context;
   const { gpu, model, kvType } = engine;
   const kernels = modelKernels({ matrices: model.weights.matrices, caches: model.model.caches, kvType, gpu });
   const onVerdict = ({ title }: { readonly title: string }) => reporter.status(`checking kernels: ${title}`);
   const proof = await prove(bed, { kernels, signal, onVerdict });
   reporter.status("measuring the adapter's bandwidth");
   const bandwidth = await measureReadRate(gpu, bed.pipelines, signal);
+  reporter.clear();
   const measured = {
     ...conditions(gpu, version(), proof, bandwidth),
     model: modelName(args),
@@ -117,10 +144,8 @@ async function measureAll(engine: Engine, bed: Testbed, plan: Plan): Promise<num
     seed,
     repetitions,
   };
-  reporter.clear();
-  for (const line of conditionLines(measured)) reporter.say(line);
   const subject: SpeedSubject = {
-    model: measured.model.replace(/^.*[\\/](?=[^\\/]+[\\/]*$)/, ""),
+    model: measured.model.replace(/[\\/]+$/, "").replace(/^.*[\\/]/, ""),
     size: model.weightBytes,
     params: parameters(model),
     weights: measured.weights,
@@ -130,29 +155,27 @@ async function measureAll(engine: Engine, bed: Testbed, plan: Plan): Promise<num
     rowsPerStep: MAX_ROWS,
     bandwidth: bandwidth.bytesPerSecond,
   };
-  const vocabulary = Math.min(model.config.vocab_size, model.tokenizer?.size ?? Number.POSITIVE_INFINITY);
-  const random = new Random(seed);
-  const records: SpeedRecord[] = [];
-  for (const test of tests) {
-    const onRepetition = (_: SpeedTest, i: number) =>
-      reporter.status(`${testName(test)} of batch ${test.batch} ${bar((i + 1) / (repetitions + 1))}`);
-    const options = { repetitions, vocabulary, rowsPerStep: MAX_ROWS, random, signal, onRepetition };
-    const record = speedRecord(await measureSpeed(engine, test, options), subject);
-    records.push(record);
-    reporter.clear();
-    if (output === "jsonl") print(jsonLine({ ...record, conditions: measured }));
-    else if (record.speed !== null)
-      reporter.detail(`${record.test}: ${record.speed.tokens_per_second.samples.join(" ")}`);
-    if (record.error !== null) reporter.say(`${record.test} of batch ${record.batch} failed: ${record.error}`);
-    const noise = noiseOf(record);
-    if (noise !== undefined) reporter.say(noise);
-  }
+  return { measured, subject };
+}
+
+function report(
+  output: Exclude<Plan["output"], "jsonl">,
+  measured: Awaited<ReturnType<typeof conditionsOf>>["measured"],
+  records: readonly SpeedRecord[],
+): string {
   const cells = records.map(speedCells);
-  if (output === "table") print(table(SPEED_HEAD, cells));
-  if (output === "md") print(`${markdown(SPEED_HEAD, cells)}\n${conditionLines(measured).join("  \n")}\n`);
-  if (output === "csv") print(csv(SPEED_HEAD, cells));
-  if (output === "json") print(jsonLine({ conditions: measured, rows: records }));
-  return records.every(({ error }) => error === null) ? EXIT.done : EXIT.failed;
+  switch (output) {
+    case "table":
+      return table(SPEED_HEAD, cells);
+    case "md":
+      return `${markdown(SPEED_HEAD, cells)}\n${conditionLines(measured).join("  \n")}\n`;
+    case "csv":
+      return csv(SPEED_HEAD, cells);
+    case "json":
+      return jsonLine({ conditions: measured, rows: records });
+    default:
+      return output satisfies never;
+  }
 }
 
 function outputOf(args: Flags): Plan["output"] {

@@ -28,6 +28,7 @@ describe.skipIf(noChromium !== "")(`the chat page in Chromium${noChromium && `: 
   const lastAnswer = async (page: Page) => ({
     text: await text(page, "answer"),
     tokens: await page.$eval("[data-testid=answer]", (it) => it.getAttribute("data-tokens")),
+    promptTokens: Number(/^prompt (\d+) tok/.exec(await text(page, "speed"))?.[1]), // what was said before is in it
   });
 
   test("says what Node says, token for token, turn after turn", async () => {
@@ -108,5 +109,9 @@ describe.skipIf(noChromium !== "")(`the chat page in Chromium${noChromium && `: 
 async function greedy(engine: Engine, request: GenerateRequest) {
   const parts: Part[] = [];
   for await (const part of engine.generate({ ...request, temperature: 0, maxTokens: 24 })) parts.push(part);
-  return { text: parts.map((part) => part.text).join(""), tokens: parts.map(({ token }) => token).join(" ") };
+  return {
+    text: parts.map((part) => part.text).join(""),
+    tokens: parts.map(({ token }) => token).join(" "),
+    promptTokens: parts.at(-1)?.usage?.promptTokens,
+  };
 }

@@ -127,7 +127,7 @@ async function converse(engine: EngineClient, text: string, { kind, request }: C
   showBusy(true);
   say(status, "Reading the prompt…");
   speed.textContent = "";
-  const answer = showTurn(text);
+  const answer = kind === "turn" ? showTurn(text) : showContinuation(text);
   const tokens: number[] = [];
   let outcome: PageState = "error";
   let last: Part | undefined;
@@ -168,19 +168,36 @@ function showBusy(busy: boolean): void {
   if (held === send || held === stop) (busy ? stop : prompt).focus(); // the focus must not fall off with its button
 }
 
-/** The question and an empty answer; the answer is the page's last one now. */
+/** The question and an empty answer. */
 function showTurn(text: string): HTMLElement {
+  const question = element("p", text);
+  question.className = "said mine";
+  const answer = element("p", "");
+  answer.className = "said";
+  return show(answer, question, answer);
+}
+
+/** The beginning with an empty continuation in the same paragraph. */
+function showContinuation(text: string): HTMLElement {
+  const beginning = element("span", text);
+  beginning.className = "begun";
+  const answer = element("span", "");
+  const whole = element("p", "");
+  whole.className = "said";
+  whole.append(beginning, answer);
+  return show(answer, whole);
+}
+
+/** Adds paragraphs to the conversation; `answer`, in the last of them, is the page's last one now. */
+function show(answer: HTMLElement, ...paragraphs: HTMLElement[]): HTMLElement {
   start.hidden = true;
   for (const before of conversation.querySelectorAll(".last")) {
     before.classList.remove("last");
     before.removeAttribute("data-testid");
   }
-  const question = element("p", text);
-  question.className = "said mine";
-  const answer = element("p", "");
-  answer.className = "said last";
+  answer.classList.add("last");
   answer.dataset.testid = "answer";
-  conversation.append(question, answer);
+  conversation.append(...paragraphs);
   conversation.scrollTop = conversation.scrollHeight;
   return answer;
 }
