@@ -134,7 +134,7 @@ describe("one model", () => {
 
   test("with the border of the first chunk at any token", async () => {
     // One that comes before takes some of the 64 rows of the step.
-    const before = FULL ? Array.from({ length: 63 }, (_, i) => i + 1) : [1, 15, 31, 32, 33, 50, 62, 63];
+    const before = FULL ? Array.from({ length: 63 }, (_, i) => i + 1) : [1, 15, 32, 33, 63];
     for (const rows of before) {
       const [, logits] = await Promise.all([
         engine.score({ tokens: randomTokens(1, rows, VOCAB) }),
@@ -234,7 +234,7 @@ describe("any model", () => {
         });
         expect(device.gpu.memory.buffers).toBe(0);
       }),
-      { numRuns: FULL ? 60 : 6, seed: 20251125 },
+      { numRuns: FULL ? 60 : 3, seed: 20251125 },
     );
   });
 });
