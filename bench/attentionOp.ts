@@ -6,7 +6,7 @@ import { f16Bits } from "../kernels/formats/halves.ts";
 import { KEY_SPLIT, PAGE_TOKENS, ROW_WORDS } from "../kernels/fragments/batch.ts";
 import { sample } from "../kernels/sample.ts";
 import { Random } from "../kernels/testbed.ts";
-import { attend } from "../models/ops.ts";
+import { attend } from "../models/ops/attend.ts";
 import type { Step } from "../models/step.ts";
 import { BufferSet, type BuiltOp, type PerfBed, type PerfOp } from "./perfOp.ts";
 

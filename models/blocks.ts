@@ -4,7 +4,10 @@ import { HEAD_DIMS } from "../kernels/fragments/batch.ts";
 import type { ModelConfig } from "./config.ts";
 import { UnsupportedModelError } from "./errors.ts";
 import type { Matrix } from "./matrix.ts";
-import { addToResidual, attend, gateUp, project } from "./ops.ts";
+import { addToResidual } from "./ops/addToResidual.ts";
+import { attend } from "./ops/attend.ts";
+import { gateUp } from "./ops/gateUp.ts";
+import { project } from "./ops/project.ts";
 import type { Residual, Step } from "./step.ts";
 import type { Vector, WeightPlan } from "./weightPlan.ts";
 

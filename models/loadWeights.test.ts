@@ -9,7 +9,7 @@ import { layouts } from "../kernels/formats/layouts.ts";
 import { unpack } from "../kernels/formats/packing.ts";
 import { type TinyModel, type TinyShape, type TinyTensor, tinyFolder, tinyModel } from "../test/tinyModel.ts";
 import { normalizeConfig } from "./config.ts";
-import { llama } from "./llama.ts";
+import { llama } from "./families/llama.ts";
 import { freeWeights, loadWeights, shardBlocks } from "./loadWeights.ts";
 import type { Matrix, Part } from "./matrix.ts";
 import { WeightPlan } from "./weightPlan.ts";

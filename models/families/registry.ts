@@ -1,7 +1,7 @@
 /** Families by the `model_type` of config.json. */
-import { UnsupportedModelError } from "./errors.ts";
+import { UnsupportedModelError } from "../errors.ts";
+import type { Family } from "../model.ts";
 import { llama } from "./llama.ts";
-import type { Family } from "./model.ts";
 
 const families: Readonly<Record<string, Family>> = { llama };
 

@@ -4,9 +4,11 @@
  * 5 dispatches a layer and 2 around them; the sampler makes 5 L + 3.
  * Source: transformers, models/llama/modeling_llama.py.
  */
-import { attention, gatedMlp } from "./blocks.ts";
-import type { Family } from "./model.ts";
-import { embedTokens, pick, project } from "./ops.ts";
+import { attention, gatedMlp } from "../blocks.ts";
+import type { Family } from "../model.ts";
+import { embedTokens } from "../ops/embedTokens.ts";
+import { pick } from "../ops/pick.ts";
+import { project } from "../ops/project.ts";
 
 export const llama: Family = (weights, config) => {
   const { hidden_size, vocab_size, num_hidden_layers, rms_norm_eps, tie_word_embeddings } = config;

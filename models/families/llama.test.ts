@@ -1,11 +1,11 @@
 /** The Llama family: what it takes from a checkpoint, in every form that one has. */
 import { describe, expect, test } from "vitest";
-import { type TinyShape, tinyFolder, tinyModel } from "../test/tinyModel.ts";
-import { normalizeConfig } from "./config.ts";
-import { llama } from "./llama.ts";
+import { type TinyShape, tinyFolder, tinyModel } from "../../test/tinyModel.ts";
+import { normalizeConfig } from "../config.ts";
 import { familyOf } from "./registry.ts";
-import { WeightPlan } from "./weightPlan.ts";
-import { openCheckpoint } from "./weights/checkpoint.ts";
+import { WeightPlan } from "../weightPlan.ts";
+import { openCheckpoint } from "../weights/checkpoint.ts";
+import { llama } from "./llama.ts";
 
 async function build(shape: TinyShape) {
   const { config: raw, tensors } = tinyModel(shape);

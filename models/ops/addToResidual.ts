@@ -1,0 +1,49 @@
+/** Matmul added to the residual stream: o_proj and down_proj. */
+import { layouts } from "../../kernels/formats/layouts.ts";
+import { dotParams } from "../../kernels/fragments/matmul.ts";
+import { NONE } from "../../kernels/kernel.ts";
+import { matmulResidual } from "../../kernels/matmul_residual.ts";
+import type { Matrix } from "../matrix.ts";
+import { type Activation, matmulRows, newActivation, type Residual, type Step } from "../step.ts";
+import type { Vector } from "../weightPlan.ts";
+
+/** y += x · Wᵀ + bias in place, and z for the next norm. */
+export function addToResidual(
+  step: Step,
+  matrix: Matrix,
+  x: Activation,
+  residual: Residual,
+  options: { readonly norm: Vector; readonly bias?: Vector | undefined; readonly label: string },
+): Residual {
+  const m = matmulRows(step.recorder.gpu, step.rows);
+  const z = newActivation(step, step.rows, residual.z.shape.cols, "z");
+  for (const { words, scales, firstBlock, blocks } of matrix.shards) {
+    const params = {
+      ...dotParams(matrix, x.shape, x.sums),
+      bias: options.bias?.offset ?? NONE,
+      norm_weight: options.norm.offset,
+      delta_stride: NONE,
+      first_block: firstBlock,
+      y_stride: z.shape.stride / 4,
+      y_runs: z.shape.runs,
+      z_sums: z.shape.sums,
+      z_squares: z.shape.squares,
+    };
+    const buffers = {
+      words,
+      scales: scales ?? words,
+      x: x.slot,
+      aux: step.aux,
+      delta: words,
+      y: residual.y,
+      z: z.slot,
+    };
+    const grid = [blocks, z.shape.rows / m, 1] as const;
+    matmulResidual(matrix.layout, m, layouts[matrix.layout].grouped && !x.sums).launch(
+      step.recorder,
+      { buffers, params, grid },
+      options.label,
+    );
+  }
+  return { y: residual.y, z };
+}

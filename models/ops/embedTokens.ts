@@ -1,0 +1,34 @@
+/** Embedding rows into the residual stream. */
+import { embed } from "../../kernels/embed.ts";
+import { scaleTypeCode } from "../../kernels/formats/group_scales.ts";
+import { BLOCK_ROWS, paddedCols } from "../../kernels/formats/layout.ts";
+import { layouts } from "../../kernels/formats/layouts.ts";
+import type { Matrix } from "../matrix.ts";
+import { newActivation, type Residual, type Step } from "../step.ts";
+import type { Vector } from "../weightPlan.ts";
+
+/** Rows of the embedding matrix, and what the first norm needs: (rows, hidden_size). */
+export function embedTokens(step: Step, matrix: Matrix, norm: Vector, multiplier = 1): Residual {
+  const z = newActivation(step, step.rows, matrix.cols, "z");
+  const y = step.recorder.slot(z.shape.sums * 4, "residual");
+  const { cols, group, layout, scaleType } = matrix;
+  for (const { words, scales, firstBlock, blocks } of matrix.shards) {
+    const params = {
+      row_words: paddedCols(cols) / layouts[layout].weightsPerWord,
+      groups: Math.ceil(cols / group),
+      group_cols: group,
+      scale_type: scaleTypeCode(scaleType),
+      first_row: firstBlock * BLOCK_ROWS,
+      end_row: (firstBlock + blocks) * BLOCK_ROWS,
+      multiplier,
+      norm_weight: norm.offset,
+      stride: z.shape.stride,
+      runs: z.shape.runs,
+      z_sums: z.shape.sums,
+      z_squares: z.shape.squares,
+    };
+    const buffers = { words, scales: scales ?? words, aux: step.aux, batch: step.batch, y, z: z.slot };
+    embed(layout).launch(step.recorder, { buffers, params, grid: [step.rows, 1, 1] }, "embed_tokens");
+  }
+  return { y, z };
+}

@@ -1,0 +1,42 @@
+/** Norm, matmul, bias: the QKV projections and the head. */
+import type { Slot } from "../../device/arena.ts";
+import { BLOCK_ROWS } from "../../kernels/formats/layout.ts";
+import { dotParams } from "../../kernels/fragments/matmul.ts";
+import { NONE } from "../../kernels/kernel.ts";
+import { normMatmul } from "../../kernels/norm_matmul.ts";
+import type { Matrix } from "../matrix.ts";
+import { type Activation, matmulRows, type Step } from "../step.ts";
+import type { Vector } from "../weightPlan.ts";
+import { normParams } from "./normParams.ts";
+
+/** norm(x) · Wᵀ + bias for matrices of one input, behind each other: f32 (rows, Σ padded rows), and that stride. */
+export function project(
+  step: Step,
+  matrices: readonly Matrix[],
+  x: Activation,
+  options: { readonly eps: number | null; readonly bias?: Vector | undefined; readonly label: string },
+): { slot: Slot; stride: number } {
+  const m = matmulRows(step.recorder.gpu, x.shape.rows);
+  const stride = matrices.reduce((sum, { blocks }) => sum + blocks * BLOCK_ROWS, 0);
+  const slot = step.recorder.slot(x.shape.rows * stride * 4, options.label);
+  let row = 0;
+  for (const matrix of matrices) {
+    for (const { words, scales, firstBlock, blocks } of matrix.shards) {
+      const first = row + firstBlock * BLOCK_ROWS;
+      const params = {
+        ...dotParams(matrix, x.shape, x.sums),
+        ...normParams(options.eps, x),
+        bias: options.bias === undefined ? NONE : options.bias.offset + first,
+        delta_stride: NONE,
+        out_offset: first / 4,
+        out_stride: stride / 4,
+      };
+      // What is not used is bound to something harmless.
+      const buffers = { words, scales: scales ?? words, x: x.slot, aux: step.aux, delta: words, out: slot };
+      const grid = [blocks, x.shape.rows / m, 1] as const;
+      normMatmul(matrix.layout, m).launch(step.recorder, { buffers, params, grid }, options.label);
+    }
+    row += matrix.blocks * BLOCK_ROWS;
+  }
+  return { slot, stride };
+}
