@@ -2,10 +2,10 @@
 import { describe, expect, test } from "vitest";
 import { type TinyShape, tinyFolder, tinyModel } from "../../test/tinyModel.ts";
 import { normalizeConfig } from "../config.ts";
-import { familyOf } from "./registry.ts";
 import { WeightPlan } from "../weightPlan.ts";
 import { openCheckpoint } from "../weights/checkpoint.ts";
 import { llama } from "./llama.ts";
+import { familyOf } from "./registry.ts";
 
 async function build(shape: TinyShape) {
   const { config: raw, tensors } = tinyModel(shape);
