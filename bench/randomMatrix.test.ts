@@ -1,8 +1,8 @@
 import { describe, expect, test } from "vitest";
 import { readScale } from "../kernels/formats/group_scales.ts";
-import { wordIndex } from "../kernels/formats/layout.ts";
+import { BLOCK_ROWS, runIndex } from "../kernels/formats/layout.ts";
 import { layouts } from "../kernels/formats/layouts.ts";
-import { unpack } from "../kernels/formats/packing.ts";
+import { loadCode, unpack } from "../kernels/formats/packing.ts";
 import { Random } from "../kernels/testbed.ts";
 import { expected } from "./matmulOp.ts";
 import { randomMatrix } from "./randomMatrix.ts";
@@ -18,16 +18,20 @@ describe.each(["affine4", "affine8"] as const)("a random matrix in %s", (name) =
     const rowMajor = Float64Array.from({ length: rows * cols }, (_, i) => {
       const [row, column] = [Math.floor(i / cols), i % cols];
       const group = row * 3 + Math.floor(column / 32);
-      const word = words[Math.floor(i / layout.weightsPerWord)] ?? Number.NaN;
-      return (scales[group] ?? Number.NaN) * layout.decode(word, column) + (biases[group] ?? Number.NaN);
+      const run = Math.floor(i / 32) * layout.runWords;
+      const words32 = new Uint32Array(layout.runWords * BLOCK_ROWS);
+      for (let w = 0; w < layout.runWords; w++) words32[w * BLOCK_ROWS] = words[run + w] ?? 0;
+      const code = loadCode(layout, words32, 0, column);
+      return (scales[group] ?? Number.NaN) * layout.value(code) + (biases[group] ?? Number.NaN);
     });
     expect(rowMajor).toEqual(stored);
   });
 
   test("lies in blocks as kernels/formats/layout.ts has it", () => {
-    const at = wordIndex(layout, cols, 37, 40);
-    const row = matrix.rowMajor.words.subarray(37 * (cols / layout.weightsPerWord));
-    expect(matrix.stored.words[at]).toBe(row[Math.floor(40 / layout.weightsPerWord)]);
+    const [field] = layout.fields(40 % 32);
+    const at = runIndex(layout, cols, 37, 40) + (field?.word ?? Number.NaN) * BLOCK_ROWS;
+    const row = matrix.rowMajor.words.subarray(37 * ((cols * layout.runWords) / 32));
+    expect(matrix.stored.words[at]).toBe(row[Math.floor((40 * layout.runWords) / 32)]);
     expect(readScale(matrix.stored.scales, shape, 37, 2).scale).toBe(matrix.rowMajor.scales[37 * 3 + 2]);
   });
 });

@@ -23,9 +23,9 @@ export interface RandomMatrix {
 
 /** Much faster than packing weight by weight: a real head has 28 million. */
 export function randomMatrix(random: Random, layout: NaiveLayout, rows: number, cols: number): RandomMatrix {
-  const { weightsPerWord } = layouts[layout];
-  const levels = 2 ** (32 / weightsPerWord);
-  const [rowWords, groups] = [cols / weightsPerWord, cols / NAIVE_GROUP];
+  const { runWords } = layouts[layout];
+  const levels = 2 ** runWords;
+  const [rowWords, groups] = [(cols * runWords) / 32, cols / NAIVE_GROUP];
   const words = Uint32Array.from({ length: rows * rowWords }, () => random.next() * 2 ** 32);
   const pairs = new Uint32Array(rows * groups);
   const [scales, biases] = [new Float32Array(pairs.length), new Float32Array(pairs.length)];

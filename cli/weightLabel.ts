@@ -5,7 +5,7 @@ import { blockBytes } from "../models/weightPlan.ts";
 
 /** "affine4/32" (4 bits, 32 columns a scale), "f16" … */
 export function weightLabel({ layout, group }: Pick<Matrix, "layout" | "group">): string {
-  return layouts[layout].grouped ? `${layout}/${group}` : layout;
+  return layouts[layout].scaling !== "none" ? `${layout}/${group}` : layout;
 }
 
 /** Bytes of a matrix on the GPU. */

@@ -32,11 +32,11 @@ export function randomMatrix(
   group = BLOCK_COLS,
   scaleType: ScaleType = "f16",
 ): TestMatrix {
-  const shape = { rows, cols, group: layout.grouped ? group : BLOCK_COLS, scaleType };
+  const shape = { rows, cols, group: layout.scaling !== "none" ? group : BLOCK_COLS, scaleType };
   const spread = 1 / Math.sqrt(cols);
   const levels = layout.name === "affine4" ? 16 : 256;
   const packed = pack(layout, shape, {
-    code: () => (layout.grouped ? random.below(levels) : codeOf(layout, (random.next() * 2 - 1) * spread)),
+    code: () => (layout.scaling !== "none" ? random.below(levels) : codeOf(layout, (random.next() * 2 - 1) * spread)),
     scale: () => {
       const scale = ((0.5 + random.next()) * 2 * spread) / levels;
       return { scale, bias: (-levels / 2) * scale * (0.8 + 0.4 * random.next()) };

@@ -45,15 +45,15 @@ export async function runEmbed(bed: Testbed, shape: EmbedShape) {
   const out = { y: bed.output(rows * z.stride), z: bed.output(z.bytes / 4) };
   const buffers = {
     words,
-    scales: layout.grouped ? bed.buffer(matrix.packed.scales) : words,
+    scales: layout.scaling !== "none" ? bed.buffer(matrix.packed.scales) : words,
     aux: bed.buffer(padded(weight, paddedCols(cols))),
     batch: bed.buffer(batch),
     ...out,
   };
   const params = {
-    row_words: z.stride / layout.weightsPerWord,
-    groups: layout.grouped ? cols / shape.group : 0,
-    group_cols: layout.grouped ? shape.group : 1,
+    row_runs: z.runs,
+    groups: layout.scaling !== "none" ? cols / shape.group : 0,
+    group_cols: layout.scaling !== "none" ? shape.group : 1,
     scale_type: scaleTypeCode(shape.scaleType),
     first_row: firstRow,
     end_row: endRow,
@@ -107,7 +107,7 @@ export function embedCase(shape: EmbedShape): Case {
 }
 
 function title(s: EmbedShape): string {
-  const weights = layouts[s.layout].grouped ? `${s.layout}/${s.group}/${s.scaleType}` : s.layout;
+  const weights = layouts[s.layout].scaling !== "none" ? `${s.layout}/${s.group}/${s.scaleType}` : s.layout;
   const scaled = s.multiplier === 1 ? "" : ` multiplier=${s.multiplier}`;
   return `embed ${weights} rows=${s.rows} cols=${s.cols} vocab=${s.vocab} shard=${s.firstRow}-${s.endRow}${scaled} seed=${s.seed}`;
 }
@@ -126,7 +126,10 @@ export function embedCases(count: number, firstSeed: number): Case[] {
       group,
       scaleType: random.pick(SCALE_TYPES),
       vocab,
-      cols: layouts[layout].grouped ? group * (1 + random.below(5)) : random.pick([1, 31, 33, 48, 172, 256, 300]),
+      cols:
+        layouts[layout].scaling !== "none"
+          ? group * (1 + random.below(5))
+          : random.pick([1, 31, 33, 48, 172, 256, 300]),
       rows: random.pick([1, 2, 3, 9]),
       firstRow,
       endRow: firstRow + 1 + random.below(vocab - firstRow),

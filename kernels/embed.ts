@@ -22,7 +22,8 @@ export const embed = variants((name: LayoutName) => {
     reads: { words: "u32", scales: "u32", aux: "f32", batch: "u32" },
     writes: { y: "f32", z: "f32" },
     params: {
-      row_words: "u32",
+      /** Runs of 32 columns a row of w. */
+      row_runs: "u32",
       groups: "u32",
       group_cols: "u32",
       scale_type: "u32",
@@ -43,9 +44,9 @@ var<workgroup> y_quads: array<vec4f, 64>;
 fn weight(row: u32, column: u32) -> f32 {
   let block = row / ${BLOCK_ROWS}u;
   let r = row % ${BLOCK_ROWS}u;
-  let code = code_at(words[(block * params.row_words + column / ${layout.weightsPerWord}u) * ${BLOCK_ROWS}u + r], column);
+  let code = code_at((block * params.row_runs + column / 32u) * ${layout.runWords * BLOCK_ROWS}u + r, column % 32u);
 ${
-  layout.grouped
+  layout.scaling !== "none"
     ? `  let i = (block * params.groups + column / params.group_cols) * ${BLOCK_ROWS}u;
   if (params.scale_type == 2u) { return bitcast<f32>(scales[2u * i + r]) * code + bitcast<f32>(scales[2u * i + ${BLOCK_ROWS}u + r]); }
   let s = scales[i + r];

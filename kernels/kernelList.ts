@@ -22,7 +22,9 @@ export function everyKernel(): CompiledKernel[] {
     MATMUL_ROWS.flatMap((rows) => [
       normMatmul(layout, rows),
       normGateUp(layout, rows),
-      ...[false, ...(layouts[layout].grouped ? [true] : [])].map((ownSums) => matmulResidual(layout, rows, ownSums)),
+      ...[false, ...(layouts[layout].scaling !== "none" ? [true] : [])].map((ownSums) =>
+        matmulResidual(layout, rows, ownSums),
+      ),
     ]),
   );
   const attention = HEAD_DIMS.flatMap((headDim) => [

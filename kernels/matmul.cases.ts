@@ -38,7 +38,7 @@ export interface MatmulShape {
 const storedAs = ({ layout, shape }: TestMatrix) => ({ ...shape, layout: layout.name });
 
 /** Whether matmul_residual adds Σ x up itself; the others always find it stored. */
-const ownSums = ({ layout, storedSums }: MatmulShape): boolean => layouts[layout].grouped && !storedSums;
+const ownSums = ({ layout, storedSums }: MatmulShape): boolean => layouts[layout].scaling !== "none" && !storedSums;
 
 /** Largest NMSE: quantized and half weights against the same dequantized weights, and f32 sums. */
 const LIMIT = { f32: 1e-10, f16: 1e-10, bf16: 1e-10, affine4: 1e-10, affine8: 1e-10 } as const;
@@ -99,7 +99,7 @@ function upload(bed: Testbed, { matrix, act, aux, delta }: MatmulInputs) {
   const words = bed.buffer(matrix.packed.words);
   return {
     words,
-    scales: matrix.layout.grouped ? bed.buffer(matrix.packed.scales) : words,
+    scales: matrix.layout.scaling !== "none" ? bed.buffer(matrix.packed.scales) : words,
     x: bed.buffer(act.data),
     aux: bed.buffer(aux),
     delta: bed.buffer(delta),
@@ -267,7 +267,7 @@ export function normGateUpCase(shape: MatmulShape): Case {
 }
 
 function title(kernel: string, s: MatmulShape): string {
-  const weights = layouts[s.layout].grouped ? `${s.layout}/${s.group}/${s.scaleType}` : s.layout;
+  const weights = layouts[s.layout].scaling !== "none" ? `${s.layout}/${s.group}/${s.scaleType}` : s.layout;
   const flags = [
     s.norm && "norm",
     s.bias && "bias",
@@ -300,7 +300,7 @@ function randomShape(layout: LayoutName, m: MatmulRows, seed: number): MatmulSha
     group,
     scaleType: random.pick(SCALE_TYPES),
     outputs: 1 + random.below(100),
-    cols: layouts[layout].grouped ? group * (1 + random.below(4)) : 1 + random.below(300),
+    cols: layouts[layout].scaling !== "none" ? group * (1 + random.below(4)) : 1 + random.below(300),
     rows: random.pick([1, m, m, m + 1, 3 * m]),
     m,
     norm: random.next() < 0.7,
@@ -353,7 +353,7 @@ export function realMatmulCases(from: readonly MatmulVariant[], firstSeed: numbe
 export function edgeMatmulCases(from: readonly MatmulVariant[], firstSeed: number): Case[] {
   let seed = firstSeed;
   return from.flatMap(([layout, m]) => {
-    const { grouped } = layouts[layout];
+    const grouped = layouts[layout].scaling !== "none";
     const sizes: readonly (readonly [outputs: number, cols: number])[] = [
       [1, grouped ? 32 : 1],
       [33, grouped ? 32 : 33],

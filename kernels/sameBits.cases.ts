@@ -78,7 +78,7 @@ function matmulCase(kernel: MatmulKernel, layout: LayoutName, ms: readonly Matmu
         group: 64,
         scaleType: "f16",
         outputs: 70,
-        cols: layouts[layout].grouped ? 320 : 301,
+        cols: layouts[layout].scaling !== "none" ? 320 : 301,
         rows: 8,
         m: 1,
         norm: kernel !== "matmul_residual",

@@ -11,7 +11,7 @@ import type { Gpu } from "../device/gpu.ts";
 import type { PipelineCache } from "../device/pipelines.ts";
 import { encode, Recorder } from "../device/program.ts";
 import { bf16FromBits, f16FromBits } from "../kernels/formats/halves.ts";
-import { BLOCK_COLS, BLOCK_ROWS } from "../kernels/formats/layout.ts";
+import { BLOCK_ROWS, runCount } from "../kernels/formats/layout.ts";
 import { layouts } from "../kernels/formats/layouts.ts";
 import { REPACK_LANES, REPACK_MODES, type RepackMode, repack } from "../kernels/repack.ts";
 import type { Matrix, Part, Shard } from "./matrix.ts";
@@ -120,7 +120,7 @@ class Uploader {
 
   async #part(matrix: Matrix, part: Part): Promise<void> {
     const { weight, scales, biases } = part;
-    const wordsARow = (Math.ceil(matrix.cols / BLOCK_COLS) * BLOCK_COLS) / layouts[matrix.layout].weightsPerWord;
+    const wordsARow = runCount(matrix.cols) * layouts[matrix.layout].runWords;
     if (scales === undefined || biases === undefined) {
       const mode = matrix.layout === "f32" ? "f32" : "halves";
       return await this.#rows(matrix, part, [weight], mode, matrix.cols, wordsARow);

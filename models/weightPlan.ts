@@ -10,6 +10,7 @@ import {
   type LayoutName,
   paddedRows,
   planes,
+  runCount,
   type ScaleType,
 } from "../kernels/formats/layout.ts";
 import { layouts } from "../kernels/formats/layouts.ts";
@@ -230,11 +231,10 @@ export function blockBytes({
   group,
   scaleType,
 }: Pick<Matrix, "layout" | "cols" | "group" | "scaleType">) {
-  const { weightsPerWord, grouped } = layouts[layout];
-  const stride = Math.ceil(cols / BLOCK_COLS) * BLOCK_COLS;
+  const { runWords, scaling } = layouts[layout];
   return {
-    words: (BLOCK_ROWS * stride * 4) / weightsPerWord,
-    scales: grouped ? BLOCK_ROWS * (cols / group) * planes(scaleType) * 4 : 0,
+    words: BLOCK_ROWS * runCount(cols) * runWords * 4,
+    scales: scaling !== "none" ? BLOCK_ROWS * (cols / group) * planes(scaleType) * 4 : 0,
   };
 }
 
@@ -249,7 +249,7 @@ export function planBytes({ matrices, auxLength }: Pick<WeightPlan, "matrices" |
 const sameStorage = (a: Storage, b: Storage) =>
   a.layout === b.layout && a.group === b.group && a.scaleType === b.scaleType;
 const describe = ({ layout, group, scaleType }: Storage) =>
-  layouts[layout].grouped ? `${layout}/${group} with ${scaleType} scales` : layout;
+  layouts[layout].scaling !== "none" ? `${layout}/${group} with ${scaleType} scales` : layout;
 
 function checkShape(tensor: CheckpointTensor, want: readonly number[], because = "config.json"): void {
   const is = tensor.shape;

@@ -10,11 +10,11 @@ import type { Layout } from "./layout.ts";
 
 export const affine4: Layout = {
   name: "affine4",
-  weightsPerWord: 8,
-  grouped: true,
+  runWords: 4,
+  scaling: "affine",
   eight: /* wgsl */ `
-fn eight(i: u32) -> Eight {
-  let w = words[i];
+fn eight(run: u32, step: u32) -> Eight {
+  let w = words[run + step * 8u];
   let low = w & vec4u(0x0f0f0f0fu);
   let high = (w >> vec4u(4u)) & vec4u(0x0f0f0f0fu);
   return Eight(
@@ -22,8 +22,11 @@ fn eight(i: u32) -> Eight {
     vec4f(high & vec4u(255u)), vec4f((high >> vec4u(8u)) & vec4u(255u)), vec4f((high >> vec4u(16u)) & vec4u(255u)), vec4f(high >> vec4u(24u)));
 }`,
   codeAt: /* wgsl */ `
-fn code_at(word: u32, column: u32) -> f32 {
-  return f32((word >> (8u * (column & 3u) + 4u * ((column >> 2u) & 1u))) & 15u);
+fn code_at(run: u32, column: u32) -> f32 {
+  return f32((words[run + (column >> 3u) * 32u] >> (8u * (column & 3u) + 4u * ((column >> 2u) & 1u))) & 15u);
 }`,
-  decode: (word, column) => (word >>> (8 * (column % 4) + 4 * (Math.floor(column / 4) % 2))) & 15,
+  fields: (column) => [
+    { word: Math.floor(column / 8), bit: 8 * (column % 4) + 4 * (Math.floor(column / 4) % 2), bits: 4, from: 0 },
+  ],
+  value: (code) => code,
 };

@@ -4,15 +4,17 @@ import type { Layout } from "./layout.ts";
 
 export const f32: Layout = {
   name: "f32",
-  weightsPerWord: 1,
-  grouped: false,
+  runWords: 32,
+  scaling: "none",
   eight: /* wgsl */ `
-fn eight(i: u32) -> Eight {
+fn eight(run: u32, step: u32) -> Eight {
+  let i = run + step * 64u;
   return Eight(
     bitcast<vec4f>(words[i]), bitcast<vec4f>(words[i + 8u]), bitcast<vec4f>(words[i + 16u]), bitcast<vec4f>(words[i + 24u]),
     bitcast<vec4f>(words[i + 32u]), bitcast<vec4f>(words[i + 40u]), bitcast<vec4f>(words[i + 48u]), bitcast<vec4f>(words[i + 56u]));
 }`,
   codeAt: /* wgsl */ `
-fn code_at(word: u32, column: u32) -> f32 { return bitcast<f32>(word); }`,
-  decode: (word) => f32FromBits(word),
+fn code_at(run: u32, column: u32) -> f32 { return bitcast<f32>(words[run + column * 32u]); }`,
+  fields: (column) => [{ word: column, bit: 0, bits: 32, from: 0 }],
+  value: f32FromBits,
 };

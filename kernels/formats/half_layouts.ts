@@ -6,8 +6,8 @@ import type { Layout, LayoutName } from "./layout.ts";
 function halves(name: LayoutName, pair: string, fromBits: (bits: number) => number): Layout {
   return {
     name,
-    weightsPerWord: 2,
-    grouped: false,
+    runWords: 16,
+    scaling: "none",
     eight: /* wgsl */ `
 fn pair_of(w: u32) -> vec2f { return ${pair}; }
 struct Two { even: vec4f, odd: vec4f }
@@ -15,16 +15,19 @@ fn two(w: vec4u) -> Two {
   let a = pair_of(w.x); let b = pair_of(w.y); let c = pair_of(w.z); let d = pair_of(w.w);
   return Two(vec4f(a.x, b.x, c.x, d.x), vec4f(a.y, b.y, c.y, d.y));
 }
-fn eight(i: u32) -> Eight {
+fn eight(run: u32, step: u32) -> Eight {
+  let i = run + step * 32u;
   let a = two(words[i]); let b = two(words[i + 8u]); let c = two(words[i + 16u]); let d = two(words[i + 24u]);
   return Eight(a.even, a.odd, b.even, b.odd, c.even, c.odd, d.even, d.odd);
 }`,
     codeAt: /* wgsl */ `
-fn code_at(w: u32, column: u32) -> f32 {
+fn code_at(run: u32, column: u32) -> f32 {
+  let w = words[run + (column >> 1u) * 32u];
   let pair = ${pair};
   return select(pair.x, pair.y, (column & 1u) == 1u);
 }`,
-    decode: (word, column) => fromBits((word >>> (16 * (column % 2))) & 0xffff),
+    fields: (column) => [{ word: Math.floor(column / 2), bit: 16 * (column % 2), bits: 16, from: 0 }],
+    value: fromBits,
   };
 }
 

@@ -6,12 +6,12 @@ import {
   type MatrixShape,
   paddedCols,
   paddedRows,
+  runIndex,
   SCALE_TYPES,
   type ScaleType,
   scaleCount,
   scaleIndex,
   wordCount,
-  wordIndex,
 } from "./layout.ts";
 import { LAYOUT_NAMES, layouts } from "./layouts.ts";
 import { codeOf, pack, unpack } from "./packing.ts";
@@ -38,7 +38,7 @@ const mixed = (seed: number, ...place: number[]) =>
 describe.each(LAYOUT_NAMES)("%s", (name) => {
   const layout = layouts[name];
   const sized = ({ rows, cols, groups, group, scaleType }: MatrixShape & { groups: number }): MatrixShape =>
-    layout.grouped ? { rows, cols: groups * group, group, scaleType } : { rows, cols, group: 32, scaleType };
+    layout.scaling !== "none" ? { rows, cols: groups * group, group, scaleType } : { rows, cols, group: 32, scaleType };
 
   test("unpacks what was packed, for every shape", () => {
     fc.assert(
@@ -47,7 +47,9 @@ describe.each(LAYOUT_NAMES)("%s", (name) => {
         const bits = { affine4: 4, affine8: 8, f16: 16, bf16: 16, f32: 32 }[name];
         const value = (row: number, column: number) => (mixed(drawn.seed, row, column) / 2 ** 32 - 0.5) * 4;
         const code = (row: number, column: number) =>
-          layout.grouped ? mixed(drawn.seed, row, column) >>> (32 - bits) : codeOf(layout, value(row, column));
+          layout.scaling !== "none"
+            ? mixed(drawn.seed, row, column) >>> (32 - bits)
+            : codeOf(layout, value(row, column));
         const scale = (row: number, g: number) => ({
           scale: 0.01 + mixed(drawn.seed, row, g, 1) / 2 ** 34,
           bias: mixed(drawn.seed, row, g, 2) / 2 ** 31 - 1,
@@ -59,11 +61,12 @@ describe.each(LAYOUT_NAMES)("%s", (name) => {
         for (let i = 0; i < values.length; i++) {
           const [row, column] = [Math.floor(i / shape.cols), i % shape.cols];
           const group = scale(row, Math.floor(column / shape.group));
-          const want = layout.grouped
-            ? stored(group.scale, shape.scaleType) * code(row, column) + stored(group.bias, shape.scaleType)
-            : name === "f32"
-              ? Math.fround(value(row, column))
-              : stored(value(row, column), name === "f16" ? "f16" : "bf16");
+          const want =
+            layout.scaling !== "none"
+              ? stored(group.scale, shape.scaleType) * code(row, column) + stored(group.bias, shape.scaleType)
+              : name === "f32"
+                ? Math.fround(value(row, column))
+                : stored(value(row, column), name === "f16" ? "f16" : "bf16");
           expect(values[i]).toBe(want);
         }
       }),
@@ -78,11 +81,13 @@ describe.each(LAYOUT_NAMES)("%s", (name) => {
         const taken = new Map<number, number>();
         for (let row = 0; row < shape.rows; row++) {
           for (let column = 0; column < shape.cols; column++) {
-            const at = wordIndex(layout, shape.cols, row, column);
-            taken.set(at, (taken.get(at) ?? 0) + 1);
+            for (const { word, bits } of layout.fields(column % 32)) {
+              const at = runIndex(layout, shape.cols, row, column) + word * BLOCK_ROWS;
+              taken.set(at, (taken.get(at) ?? 0) + bits);
+            }
           }
         }
-        expect(Math.max(...taken.values())).toBeLessThanOrEqual(layout.weightsPerWord);
+        expect(Math.max(...taken.values())).toBeLessThanOrEqual(32);
         expect(Math.max(...taken.keys())).toBeLessThan(wordCount(layout, shape.rows, shape.cols));
         const ones = pack(layout, shape, { code: () => codeOfOne(name), scale: () => ({ scale: 1, bias: 0 }) });
         expect(ones.words.filter((word, i) => word !== 0 && !taken.has(i))).toEqual(new Uint32Array());
@@ -93,29 +98,32 @@ describe.each(LAYOUT_NAMES)("%s", (name) => {
     );
   });
 
-  test.runIf(layout.grouped)("has a place of its own for the scale and the bias of each row and group", () => {
-    fc.assert(
-      fc.property(shapes, (drawn) => {
-        const shape = sized(drawn);
-        const places = new Set<number>();
-        for (let row = 0; row < paddedRows(shape.rows); row++) {
-          for (let g = 0; g < shape.cols / shape.group; g++) {
-            const at = scaleIndex(shape, row, g);
-            places.add(at);
-            if (shape.scaleType === "f32") places.add(at + BLOCK_ROWS);
+  test.runIf(layout.scaling !== "none")(
+    "has a place of its own for the scale and the bias of each row and group",
+    () => {
+      fc.assert(
+        fc.property(shapes, (drawn) => {
+          const shape = sized(drawn);
+          const places = new Set<number>();
+          for (let row = 0; row < paddedRows(shape.rows); row++) {
+            for (let g = 0; g < shape.cols / shape.group; g++) {
+              const at = scaleIndex(shape, row, g);
+              places.add(at);
+              if (shape.scaleType === "f32") places.add(at + BLOCK_ROWS);
+            }
           }
-        }
-        expect(places.size).toBe(scaleCount(layout, shape));
-        expect(Math.max(...places)).toBe(places.size - 1);
-      }),
-      { numRuns: 40 },
-    );
-  });
+          expect(places.size).toBe(scaleCount(layout, shape));
+          expect(Math.max(...places)).toBe(places.size - 1);
+        }),
+        { numRuns: 40 },
+      );
+    },
+  );
 });
 
 /** The code of weight 1, scale 1. */
 function codeOfOne(name: (typeof LAYOUT_NAMES)[number]): number {
-  return layouts[name].grouped ? 1 : codeOf(layouts[name], 1);
+  return layouts[name].scaling !== "none" ? 1 : codeOf(layouts[name], 1);
 }
 
 test("affine4 keeps column b in the low and column 4 + b in the high nibble of byte b", () => {
@@ -129,6 +137,6 @@ test("affine4 keeps column b in the low and column 4 + b in the high nibble of b
 });
 
 test("four neighbouring rows of a block are neighbouring words, and the next block follows whole", () => {
-  expect([0, 1, 2, 3].map((row) => wordIndex(layouts.affine8, 64, row, 8))).toEqual([64, 65, 66, 67]);
-  expect(wordIndex(layouts.affine8, 64, BLOCK_ROWS, 0)).toBe(wordCount(layouts.affine8, BLOCK_ROWS, 64));
+  expect([0, 1, 2, 3].map((row) => runIndex(layouts.affine8, 64, row, 32))).toEqual([256, 257, 258, 259]);
+  expect(runIndex(layouts.affine8, 64, BLOCK_ROWS, 0)).toBe(wordCount(layouts.affine8, BLOCK_ROWS, 64));
 });

@@ -2,14 +2,15 @@
 import { readScale } from "./group_scales.ts";
 import { bf16Bits, f16Bits, f32Bits } from "./halves.ts";
 import {
+  BLOCK_COLS,
   BLOCK_ROWS,
   type Layout,
   type MatrixShape,
   type PackedMatrix,
+  runIndex,
   scaleCount,
   scaleIndex,
   wordCount,
-  wordIndex,
 } from "./layout.ts";
 
 /** What one row and column holds: a code, and its group's scale and bias (unused where the layout has none). */
@@ -25,10 +26,9 @@ export function pack(layout: Layout, shape: MatrixShape, codes: Codes): PackedMa
   const scales = new Uint32Array(scaleCount(layout, shape));
   for (let row = 0; row < shape.rows; row++) {
     for (let column = 0; column < shape.cols; column++) {
-      const at = wordIndex(layout, shape.cols, row, column);
-      words[at] = (words[at] ?? 0) | (codes.code(row, column) << bitOf(layout, column));
+      storeCode(layout, words, runIndex(layout, shape.cols, row, column), column, codes.code(row, column));
     }
-    if (layout.grouped) packScales(shape, row, codes, scales);
+    if (layout.scaling !== "none") packScales(shape, row, codes, scales);
   }
   return { words, scales };
 }
@@ -47,20 +47,24 @@ function packScales(shape: MatrixShape, row: number, codes: Codes, scales: Uint3
   }
 }
 
-/** Lowest bit of a column's field in its word. */
-function bitOf(layout: Layout, column: number): number {
-  switch (layout.name) {
-    case "f32":
-      return 0;
-    case "f16":
-    case "bf16":
-      return 16 * (column % 2);
-    case "affine8":
-      return 8 * (column % 4);
-    case "affine4":
-      return 8 * (column % 4) + 4 * (Math.floor(column / 4) % 2);
+/** Writes a code into zeroed words; `run` is where its run begins, `column` any column of the matrix. */
+export function storeCode(layout: Layout, words: Uint32Array, run: number, column: number, code: number): void {
+  for (const { word, bit, bits, from } of layout.fields(column % BLOCK_COLS)) {
+    const at = run + word * BLOCK_ROWS;
+    words[at] = (words[at] ?? 0) | (((code >>> from) & mask(bits)) << bit);
   }
 }
+
+/** The code that `storeCode` wrote. */
+export function loadCode(layout: Layout, words: Uint32Array, run: number, column: number): number {
+  let code = 0;
+  for (const { word, bit, bits, from } of layout.fields(column % BLOCK_COLS)) {
+    code |= (((words[run + word * BLOCK_ROWS] ?? 0) >>> bit) & mask(bits)) << from;
+  }
+  return code >>> 0;
+}
+
+const mask = (bits: number): number => 0xffffffff >>> (32 - bits);
 
 /** The code of a value in a layout without groups. */
 export function codeOf(layout: Layout, value: number): number {
@@ -74,10 +78,11 @@ export function unpack(layout: Layout, shape: MatrixShape, { words, scales }: Pa
   const values = new Float64Array(shape.rows * shape.cols);
   for (let row = 0; row < shape.rows; row++) {
     for (let column = 0; column < shape.cols; column++) {
-      const q = layout.decode(words[wordIndex(layout, shape.cols, row, column)] ?? Number.NaN, column);
-      const { scale, bias } = layout.grouped
-        ? readScale(scales, shape, row, Math.floor(column / shape.group))
-        : { scale: 1, bias: 0 };
+      const q = layout.value(loadCode(layout, words, runIndex(layout, shape.cols, row, column), column));
+      const { scale, bias } =
+        layout.scaling !== "none"
+          ? readScale(scales, shape, row, Math.floor(column / shape.group))
+          : { scale: 1, bias: 0 };
       values[row * shape.cols + column] = scale * q + bias;
     }
   }

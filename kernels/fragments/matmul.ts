@@ -7,7 +7,7 @@
  * way of walking the block: docs/numerics.md. Weights come by 128-bit loads; x at addresses that all lanes share.
  */
 import { GROUP_SCALE, scaleTypeCode } from "../formats/group_scales.ts";
-import { BLOCK_COLS, EIGHT, type Layout, type LayoutName, paddedCols, type ScaleType } from "../formats/layout.ts";
+import { BLOCK_COLS, EIGHT, type Layout, type LayoutName, runCount, type ScaleType } from "../formats/layout.ts";
 import { layouts } from "../formats/layouts.ts";
 import { type ActivationShape, FIXED_SUMS } from "./activation.ts";
 
@@ -17,10 +17,11 @@ export type MatmulRows = (typeof MATMUL_ROWS)[number];
 
 /** Params of the inner product, declared by every kernel that uses it. */
 export const DOT_PARAMS = {
-  /** u32 words of a row; groups of a row; runs of 32 columns a group; steps of 8 columns a run: 4, which no compiler may know and unroll. */
-  row_words: "u32",
+  /** Runs of 32 columns a row; groups of a row; runs a group. */
+  row_runs: "u32",
   groups: "u32",
   group_runs: "u32",
+  /** Steps of 8 columns that a group takes of a run: 4, which no compiler may know and unroll, or 2 for groups of 16. */
   run_steps: "u32",
   scale_type: "u32",
   /** Of x, in vec4f and in runs of 32; where its sums begin, if they are stored. */
@@ -39,13 +40,12 @@ export interface StoredMatrix {
 
 /** DOT_PARAMS of a matrix and the activation it multiplies; `storedSums`: whether its producer left them. */
 export function dotParams({ layout, cols, group, scaleType }: StoredMatrix, x: ActivationShape, storedSums: boolean) {
-  const { weightsPerWord, grouped } = layouts[layout];
-  const span = grouped ? group : BLOCK_COLS;
+  const span = layouts[layout].scaling === "none" ? BLOCK_COLS : group;
   return {
-    row_words: paddedCols(cols) / weightsPerWord,
-    groups: paddedCols(cols) / span,
-    group_runs: span / BLOCK_COLS,
-    run_steps: BLOCK_COLS / 8,
+    row_runs: runCount(cols),
+    groups: Math.ceil(cols / span),
+    group_runs: Math.ceil(span / BLOCK_COLS),
+    run_steps: Math.min(span, BLOCK_COLS) / 8,
     scale_type: scaleTypeCode(scaleType),
     x_stride: x.stride / 4,
     x_runs: x.runs,
@@ -64,16 +64,16 @@ export const each = (rows: number, line: (m: number) => string): string =>
  * order: eight quads one after the other, then (a + b) + (c + d). Runs of a group are added in order.
  */
 export function dotFragment(layout: Layout, rows: MatmulRows, ownSums = false): string {
-  const wordStep = (8 / layout.weightsPerWord) * 8;
   const columns = ["a.x", "a.y", "a.z", "a.w", "b.x", "b.y", "b.z", "b.w"];
-  const sums = layout.grouped;
+  const sums = layout.scaling !== "none";
   return /* wgsl */ `${EIGHT}${layout.eight}${sums ? GROUP_SCALE : ""}${FIXED_SUMS}
 /** (rows, WG): kept here and not in registers, so that what follows is a loop over the rows and compiles once. */
 var<workgroup> dots: array<vec4f, ${rows} * WG>;
 fn x_at(i: u32) -> f32 { return x[i >> 2u][i & 3u]; }
 fn dot_rows(block: u32, quad: u32, first: u32, lane: u32) {
 ${each(rows, (m) => `  var acc${m} = vec4f();`)}
-  var w = block * params.row_words * 8u + quad;
+  var w = block * params.row_runs * ${layout.runWords * 8}u + quad;
+  var step = 0u;
   var k = first * params.x_stride;
 ${sums ? "  let s_step = scale_step(params.scale_type);\n  var s = block * params.groups * s_step + quad;\n  var run = 0u;" : ""}
   for (var g = 0u; g < params.groups; g++) {
@@ -81,7 +81,7 @@ ${each(rows, (m) => `    var d${m} = vec4f();${sums ? ` var run_sum${m} = 0.0;` 
     for (var r = 0u; r < params.group_runs; r++) {
 ${sums && ownSums ? each(rows, (m) => `      var quads${m} = vec4f();`) : ""}
       for (var i = 0u; i < params.run_steps; i++) {
-        let e = eight(w);
+        let e = eight(w, step + i);
 ${each(
   rows,
   (m) => `        {
@@ -91,9 +91,10 @@ ${columns.map((column, i) => `          d${m} = fma(e.q${i}, vec4f(${column}), d
 ${sums && ownSums ? `          quads${m} += a;\n          quads${m} += b;` : ""}
         }`,
 )}
-        w += ${wordStep}u;
         k += 2u;
       }
+      step += params.run_steps;
+      if (step == 4u) { step = 0u; w += ${layout.runWords * 8}u; }
 ${sums ? each(rows, (m) => `      run_sum${m} += ${ownSums ? `sum4(quads${m})` : `x_at(params.x_sums + (first + ${m}u) * params.x_runs + run)`};`) : ""}
 ${sums ? "      run++;" : ""}
     }

@@ -39,7 +39,7 @@ export function addToResidual(
       z: z.slot,
     };
     const grid = [blocks, z.shape.rows / m, 1] as const;
-    matmulResidual(matrix.layout, m, layouts[matrix.layout].grouped && !x.sums).launch(
+    matmulResidual(matrix.layout, m, layouts[matrix.layout].scaling !== "none" && !x.sums).launch(
       step.recorder,
       { buffers, params, grid },
       options.label,

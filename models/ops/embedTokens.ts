@@ -1,8 +1,7 @@
 /** Embedding rows into the residual stream. */
 import { embed } from "../../kernels/embed.ts";
 import { scaleTypeCode } from "../../kernels/formats/group_scales.ts";
-import { BLOCK_ROWS, paddedCols } from "../../kernels/formats/layout.ts";
-import { layouts } from "../../kernels/formats/layouts.ts";
+import { BLOCK_ROWS, runCount } from "../../kernels/formats/layout.ts";
 import type { Matrix } from "../matrix.ts";
 import { newActivation, type Residual, type Step } from "../step.ts";
 import type { Vector } from "../weightPlan.ts";
@@ -14,7 +13,7 @@ export function embedTokens(step: Step, matrix: Matrix, norm: Vector, multiplier
   const { cols, group, layout, scaleType } = matrix;
   for (const { words, scales, firstBlock, blocks } of matrix.shards) {
     const params = {
-      row_words: paddedCols(cols) / layouts[layout].weightsPerWord,
+      row_runs: runCount(cols),
       groups: Math.ceil(cols / group),
       group_cols: group,
       scale_type: scaleTypeCode(scaleType),
