@@ -1,6 +1,7 @@
-/** One answer on its way from the engine to stdout, and the speed line behind it. */
+/** One answer on its way from the engine to stdout, and the speed line of several. */
 import type { Engine } from "../engine/engine.ts";
 import { AbortError } from "../engine/errors.ts";
+import { milliseconds, rate } from "../engine/speedLine.ts";
 import type { GenerateRequest, Part, Timings, Usage } from "../engine/types.ts";
 import { encodeChat } from "../models/text/chatTemplate.ts";
 
@@ -57,20 +58,7 @@ function promptTokens({ model: { tokenizer, template } }: Engine, request: Gener
   return encodeChat(tokenizer, template, [...messages], options).ids.length;
 }
 
-/** "prompt 12 tok 143 tok/s · generated 64 tok 38.2 tok/s · first token 84 ms" */
-export function speedLine({ usage, timings }: Answered): string {
-  const { promptTokens: prompt, completionTokens, cachedTokens } = usage;
-  if (timings === undefined) return `stopped after ${completionTokens} tok`;
-  const cached = cachedTokens > 0 ? ` (${cachedTokens} cached)` : "";
-  const decoded = completionTokens > 1 ? ` ${rate(timings.tokensPerSecond)}` : "";
-  return [
-    `prompt ${prompt} tok${cached} ${rate(timings.promptTokensPerSecond)}`,
-    `generated ${completionTokens} tok${decoded}`,
-    `first token ${milliseconds(timings.firstTokenMs)}`,
-  ].join(" · ");
-}
-
-/** The same for several answers that ran at once in `wall` milliseconds. */
+/** The speed of several answers that ran at once in `wall` milliseconds. */
 export function batchSpeedLine(answers: readonly Answered[], wall: number): string {
   const sum = (of: (answer: Answered) => number) => answers.reduce((total, one) => total + of(one), 0);
   const generated = sum(({ usage }) => usage.completionTokens);
@@ -82,12 +70,4 @@ export function batchSpeedLine(answers: readonly Answered[], wall: number): stri
       ? []
       : [`first token ${milliseconds(Math.min(...first))} to ${milliseconds(Math.max(...first))}`]),
   ].join(" · ");
-}
-
-function rate(perSecond: number): string {
-  return `${perSecond >= 100 ? Math.round(perSecond) : perSecond.toFixed(1)} tok/s`;
-}
-
-function milliseconds(value: number): string {
-  return value < 10_000 ? `${Math.round(value)} ms` : `${(value / 1000).toFixed(1)} s`;
 }

@@ -2,9 +2,10 @@
 import { createInterface, type Interface } from "node:readline";
 import { IngleError } from "../device/errors.ts";
 import type { Engine } from "../engine/engine.ts";
+import { speedLine } from "../engine/speedLine.ts";
 import type { GenerateRequest } from "../engine/types.ts";
 import type { Message } from "../models/text/messages.ts";
-import { answer, speedLine } from "./answer.ts";
+import { answer } from "./answer.ts";
 import type { Context } from "./command.ts";
 import { EXIT } from "./errors.ts";
 import { print, printable } from "./output.ts";

@@ -2,8 +2,9 @@
 
 import type { AdapterDescription } from "../device/adapters.ts";
 import { bytes } from "../device/buffers.ts";
-import { Engine, type SharedDevice } from "../engine/engine.ts";
+import { Engine } from "../engine/engine.ts";
 import type { MemoryPlan } from "../engine/memoryPlan.ts";
+import type { SharedDevice } from "../engine/options.ts";
 import { KV_TYPES } from "../kernels/attention/kv_page.ts";
 import type { Context } from "./command.ts";
 import { UsageError } from "./errors.ts";

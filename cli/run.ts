@@ -1,9 +1,11 @@
 /** `ingle run`: streams an answer, runs several prompts as one batch, or holds a chat. */
 import { addAbortSignal } from "node:stream";
 import { text as readAll } from "node:stream/consumers";
+import { isBegun } from "../engine/begunText.ts";
 import type { Engine } from "../engine/engine.ts";
+import { speedLine } from "../engine/speedLine.ts";
 import type { GenerateRequest, Part } from "../engine/types.ts";
-import { type Answered, answer, batchSpeedLine, speedLine } from "./answer.ts";
+import { type Answered, answer, batchSpeedLine } from "./answer.ts";
 import { chat } from "./chat.ts";
 import type { Command, Context } from "./command.ts";
 import { EXIT, UsageError } from "./errors.ts";
@@ -68,7 +70,7 @@ async function runCommand(args: Flags, context: Context): Promise<number> {
         context,
       });
     const requests = prompts.map((prompt) => {
-      const raw = args.has("raw") || !templated || isBegun(args, prompt);
+      const raw = args.has("raw") || !templated || continues(args, prompt);
       return { ...request, ...promptFields(prompt, raw, system) };
     });
     const [only] = requests;
@@ -106,14 +108,10 @@ function promptFields(prompt: string | number[], raw: boolean, system: string | 
   return { messages: system === undefined ? messages : [{ role: "system", content: system }, ...messages] };
 }
 
-/**
- * Whether the model that ships with ingle is to continue the prompt. It is small enough to take "Once upon a time" for a question
- * and to answer in five words, and it ends a text at once that is a question.
- */
-function isBegun(args: Flags, prompt: string | number[]): boolean {
+/** Whether the prompt is one that the model that ships with ingle is to continue. */
+function continues(args: Flags, prompt: string | number[]): boolean {
   if (typeof prompt !== "string" || modelName(args) !== "default") return false;
-  if (args.has("chat") || args.has("system")) return false;
-  return /\S\s+\S+\s+\S/.test(prompt) && !/[.?!…:;"'”’)\]}]\s*$/.test(prompt);
+  return !args.has("chat") && !args.has("system") && isBegun(prompt);
 }
 
 /** One answer as it comes. */

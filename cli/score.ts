@@ -138,7 +138,7 @@ function report({ tokens, texts, logprobs, top, perplexity }: ScoreResult, { mod
     ">logprob",
     ...(best === 0 ? [] : ["likeliest"]),
   ];
-  const summary = Number.isNaN(perplexity) ? "one token has no perplexity" : `perplexity ${perplexity.toPrecision(6)}`;
+  const summary = perplexity === null ? "one token has no perplexity" : `perplexity ${perplexity.toPrecision(6)}`;
   return `${table(head, rows)}${summary}\n`;
 }
 

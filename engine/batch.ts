@@ -23,7 +23,7 @@ export interface Bucket {
   /** Whether the samples are the rows in order, so that none need be picked out. */
   readonly everyRow: boolean;
   readonly kind: "generate" | "score";
-  /** Best tokens reported a sample. */
+  /** Best tokens found a sample: the most that one asks for, rounded up. */
   readonly top: number;
 }
 
@@ -80,7 +80,7 @@ export function buildBatch({ kind, entries }: Schedule, rope: RopeTable, words: 
     samples: powerOfTwo(samples.length),
     everyRow,
     kind,
-    top: Math.max(0, ...samples.map(({ sequence }) => sequence.options.top)),
+    top: powerOfTwo(Math.max(0, ...samples.map(({ sequence }) => sequence.options.top))),
   };
   // Rows and samples that only fill the bucket up: no token of a sequence, nothing to see, nothing to write.
   for (let i = row; i < bucket.rows; i++) words.set([0, 0, NONE, 0, 0, 0, 0, 0], i * ROW_WORDS);

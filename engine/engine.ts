@@ -1,61 +1,28 @@
 /**
- * The engine: loads a model, runs any number of requests at once, streams what they say.
+ * The engine: runs any number of requests at once on a loaded model, and streams what they say.
  *
  * One step, and nothing hidden behind it: schedule, lay the batch out, run the program, hand out what came, commit.
  */
-import { allocateBuffer, createBuffer, destroyBuffer } from "../device/buffers.ts";
+import { createBuffer, destroyBuffer } from "../device/buffers.ts";
 import type { Folder } from "../device/files.ts";
-import { type Gpu, openGpu } from "../device/gpu.ts";
-import { PipelineCache } from "../device/pipelines.ts";
+import type { Gpu } from "../device/gpu.ts";
 import type { KvType } from "../kernels/attention/kv_page.ts";
-import { pageWords } from "../kernels/attention/kv_page.ts";
 import { PAGE_TOKENS } from "../kernels/fragments/batch.ts";
-import type { CacheDeclaration } from "../models/model.ts";
 import type { StepBuffers } from "../models/step.ts";
 import { AnswerStream } from "./answerStream.ts";
 import { type Batch, batchWords, buildBatch, MAX_ROWS } from "./batch.ts";
-import { AbortError, InvalidRequestError, NonFiniteError } from "./errors.ts";
-import { type LoadedModel, type LoadProgress, loadModel, type ReadModel, readModel } from "./loadModel.ts";
-import { type MemoryPlan, planMemory } from "./memoryPlan.ts";
-import { openModel } from "./openModel.ts";
+import { AbortError, NonFiniteError } from "./errors.ts";
+import type { ReadModel } from "./loadModel.ts";
+import type { MemoryPlan } from "./memoryPlan.ts";
+import type { EngineOptions } from "./options.ts";
 import { PagePool } from "./pages.ts";
 import { type RequestContext, resolveGenerate, resolveScore } from "./request.ts";
 import { RopeTable } from "./ropeTable.ts";
 import { Runner, type StepResult } from "./runner.ts";
 import { type Schedule, Scheduler } from "./scheduler.ts";
 import { Sequence } from "./sequence.ts";
+import { type Started, start } from "./start.ts";
 import type { EngineStats, GenerateRequest, Part, ScoreRequest, ScoreResult, TokenLogprob } from "./types.ts";
-
-/** How a model is loaded, and where. */
-export interface EngineOptions {
-  /** Bytes read so far, by stage. */
-  readonly onProgress?: (progress: LoadProgress) => void;
-  /** The memory plan, before anything is allocated. */
-  readonly onPlan?: (plan: MemoryPlan, gpu: Gpu["adapter"]) => void;
-  /** How keys and values are kept; f16 as unset. */
-  readonly kvType?: KvType;
-  /** Of activations and inner loops; both are f32 today. */
-  readonly precision?: "auto" | "f32";
-  /** Tokens a sequence; unset: the model's own, or what fits. */
-  readonly context?: number;
-  /** Bytes for keys and values of all sequences. */
-  readonly kvMemory?: number;
-  /** Part of an adapter's name, or its index in `ingle doctor`. */
-  readonly adapter?: string;
-  /** Limits of the device; "default" is WebGPU's minimum. */
-  readonly limits?: "adapter" | "default" | Readonly<Record<string, number>>;
-  /** Most tokens that a step computes, 1 to 64 as unset. Fewer let other requests in sooner; results are the same bits. */
-  readonly rowsPerStep?: number;
-  /** A device that several engines share, with what was compiled on it. Its owner closes it, after them. Unset: one of its own. */
-  readonly device?: SharedDevice;
-  readonly signal?: AbortSignal;
-}
-
-/** A device with what was compiled on it. */
-export interface SharedDevice {
-  readonly gpu: Gpu;
-  readonly pipelines: PipelineCache;
-}
 
 /** Logits of a step are at most this, whatever the vocabulary. */
 const MAX_LOGITS_BYTES = 32 * 2 ** 20;
@@ -67,8 +34,7 @@ export class Engine {
   readonly plan: MemoryPlan;
   readonly gpu: Gpu;
   readonly kvType: KvType;
-  readonly #loaded: LoadedModel;
-  readonly #ownsGpu: boolean;
+  readonly #started: Started;
   readonly #buffers: StepBuffers;
   readonly #rope: RopeTable;
   readonly #pool: PagePool;
@@ -87,50 +53,12 @@ export class Engine {
    * AdapterUnavailableError, OutOfMemoryError, AbortError.
    */
   static async load(model: string | Folder, options: EngineOptions = {}): Promise<Engine> {
-    checkOptions(options);
-    try {
-      return await Engine.#load(model, options);
-    } catch (cause) {
-      if (options.signal?.aborted !== true || cause instanceof AbortError) throw cause;
-      throw new AbortError("load: aborted by its signal", { cause });
-    }
-  }
-
-  static async #load(model: string | Folder, options: EngineOptions): Promise<Engine> {
-    const read = await readModel(await openModel(model), options.signal);
-    try {
-      const device = options.device ?? (await openDevice(options));
-      try {
-        return await Engine.#start(read, device, options);
-      } catch (error) {
-        if (options.device === undefined) device.gpu.close();
-        throw error;
-      }
-    } finally {
-      await read.checkpoint.close();
-    }
-  }
-
-  static async #start(read: ReadModel, device: SharedDevice, options: EngineOptions): Promise<Engine> {
-    const { gpu, pipelines } = device;
-    const kvType = options.kvType ?? "f16";
-    const wishes = {
-      context: options.context,
-      kvMemory: options.kvMemory,
-      kvType,
-      rotaryDim: read.config.rope.rotary_dim,
-    };
-    const plan = planMemory(gpu, read.model.caches, read.weightBytes, read.context, wishes);
-    options.onPlan?.(plan, gpu.adapter);
-    const loaded = await loadModel(gpu, pipelines, read, options);
+    const started = await start(model, options);
     let engine: Engine;
-    let kv: readonly GPUBuffer[] = [];
     try {
-      kv = await allocatePages(gpu, read.model.caches, plan.pages, kvType);
-      engine = new Engine(read, loaded, kv, gpu, plan, options);
+      engine = new Engine(started, options.rowsPerStep ?? MAX_ROWS);
     } catch (error) {
-      for (const buffer of kv) destroyBuffer(gpu, buffer);
-      loaded.free();
+      started.free();
       throw error;
     }
     try {
@@ -142,19 +70,10 @@ export class Engine {
     return engine;
   }
 
-  private constructor(
-    model: ReadModel,
-    loaded: LoadedModel,
-    kv: readonly GPUBuffer[],
-    gpu: Gpu,
-    plan: MemoryPlan,
-    options: EngineOptions,
-  ) {
-    const kvType = options.kvType ?? "f16";
-    [this.model, this.plan, this.gpu, this.kvType, this.#loaded] = [model, plan, gpu, kvType, loaded];
-    this.#ownsGpu = options.device === undefined;
-    const { config, tokenizer } = model;
-    const rows = options.rowsPerStep ?? MAX_ROWS;
+  private constructor(started: Started, rows: number) {
+    const { read, gpu, plan, kvType, loaded, kv } = started;
+    [this.model, this.plan, this.gpu, this.kvType, this.#started] = [read, plan, gpu, kvType, started];
+    const { config, tokenizer } = read;
     const maxSamples = logitRows(gpu, config.vocab_size);
     const limits = { rows, scoreRows: Math.min(rows, maxSamples), sequences: Math.min(rows, maxSamples) };
     this.#pool = new PagePool(plan.pages);
@@ -169,16 +88,16 @@ export class Engine {
     this.#runner = new Runner({
       gpu,
       pipelines,
-      model: model.model,
+      model: read.model,
       buffers: this.#buffers,
       vocabulary: config.vocab_size,
       kvType,
     });
     this.#request = {
       tokenizer,
-      template: model.template,
-      defaults: model.generation,
-      stopIds: model.stopIds,
+      template: read.template,
+      defaults: read.generation,
+      stopIds: read.stopIds,
       vocabulary: config.vocab_size,
       context: plan.context,
       randomSeed: () => Math.floor(Math.random() * 2 ** 53),
@@ -288,7 +207,7 @@ export class Engine {
     const known = logprobs.filter((value) => value !== null);
     const mean = known.reduce((sum, value) => sum + value, 0) / known.length;
     const texts = tokenizer === undefined ? null : tokens.map((id) => tokenizer.tokenText(id));
-    return { tokens, texts, logprobs, top: best, perplexity: Math.exp(-mean) };
+    return { tokens, texts, logprobs, top: best, perplexity: known.length === 0 ? null : Math.exp(-mean) };
   }
 
   #submit(sequence: Sequence): void {
@@ -344,9 +263,8 @@ export class Engine {
     await this.#loop;
     await this.#runner.destroy();
     this.#rope.destroy();
-    for (const buffer of [this.#buffers.batch, ...this.#buffers.kv]) destroyBuffer(this.gpu, buffer);
-    this.#loaded.free();
-    if (this.#ownsGpu) this.gpu.close();
+    destroyBuffer(this.gpu, this.#buffers.batch);
+    this.#started.free();
   }
 }
 
@@ -375,52 +293,4 @@ function logitRows({ limits }: Gpu, vocabulary: number): number {
   const row = Math.ceil(vocabulary / 32) * 32 * 4;
   const bytes = Math.min(MAX_LOGITS_BYTES, limits.maxStorageBufferBindingSize, limits.maxBufferSize);
   return Math.max(Math.min(2 ** Math.floor(Math.log2(bytes / row)), MAX_ROWS), 1);
-}
-
-/** Pages of every layer. The caller owns them. */
-async function allocatePages(
-  gpu: Gpu,
-  caches: readonly CacheDeclaration[],
-  pages: number,
-  kvType: KvType,
-): Promise<readonly GPUBuffer[]> {
-  const usage = GPUBufferUsage.STORAGE | GPUBufferUsage.COPY_DST | GPUBufferUsage.COPY_SRC;
-  const kv: GPUBuffer[] = [];
-  try {
-    for (const [layer, { kvHeads, headDim }] of caches.entries()) {
-      const size = pages * pageWords(kvType, kvHeads, headDim) * 4;
-      kv.push(await allocateBuffer(gpu, { label: `layers.${layer} kv`, size, usage }));
-    }
-    return kv;
-  } catch (error) {
-    for (const buffer of kv) destroyBuffer(gpu, buffer);
-    throw error;
-  }
-}
-
-async function openDevice({ adapter, limits }: EngineOptions): Promise<SharedDevice> {
-  const gpu = await openGpu({
-    ...(adapter === undefined ? {} : { adapter }),
-    ...(limits === undefined ? {} : { limits }),
-  });
-  return { gpu, pipelines: new PipelineCache(gpu) };
-}
-
-function checkOptions({ precision, kvType, rowsPerStep, context, kvMemory }: EngineOptions): void {
-  checkInteger("rowsPerStep", rowsPerStep, 1, MAX_ROWS);
-  checkInteger("context", context, 2, 2 ** 31); // a token of the prompt, and one of the answer
-  checkInteger("kvMemory", kvMemory, 1, Number.MAX_SAFE_INTEGER);
-  if (precision !== undefined && precision !== "auto" && precision !== "f32") {
-    throw new InvalidRequestError(
-      `precision: is ${JSON.stringify(precision)}, expected auto or f32; f16 products do not exist yet`,
-    );
-  }
-  if (kvType !== undefined && kvType !== "f16" && kvType !== "f32") {
-    throw new InvalidRequestError(`kvType: is ${JSON.stringify(kvType)}, expected f16 or f32`);
-  }
-}
-
-function checkInteger(field: string, value: number | undefined, min: number, max: number): void {
-  if (value !== undefined && !(Number.isInteger(value) && value >= min && value <= max))
-    throw new InvalidRequestError(`${field}: is ${value}, expected an integer from ${min} to ${max}`);
 }

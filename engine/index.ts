@@ -13,6 +13,7 @@ export type { ByteSource, Folder } from "../device/files.ts";
 export { listAdapters } from "../device/gpu.ts";
 export { ModelFormatError, UnsupportedModelError } from "../models/errors.ts";
 export type { Message } from "../models/text/messages.ts";
-export { Engine, type EngineOptions } from "./engine.ts";
+export { Engine } from "./engine.ts";
 export { AbortError, ContextLengthError, InvalidRequestError, NonFiniteError } from "./errors.ts";
+export type { EngineOptions } from "./options.ts";
 export type * from "./types.ts";

@@ -95,7 +95,8 @@ export interface ScoreResult {
   readonly logprobs: readonly (number | null)[];
   /** The best tokens at that place, best first; null for the first. */
   readonly top: readonly (readonly TokenLogprob[] | null)[];
-  readonly perplexity: number;
+  /** exp of minus the mean of the log-probabilities; null for a text of one token, which has none. */
+  readonly perplexity: number | null;
 }
 
 /** Counters since loading, and what is held now; bytes for memory. */

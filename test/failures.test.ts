@@ -357,8 +357,9 @@ describe("an engine", () => {
   });
 
   test("a score of one token has nothing to say", async () => {
-    const { logprobs, top, tokens } = await engine.score({ tokens: [5], top: 2 });
+    const { logprobs, top, tokens, perplexity } = await engine.score({ tokens: [5], top: 2 });
     expect({ logprobs, top, tokens }).toEqual({ logprobs: [null], top: [null], tokens: [5] });
+    expect(perplexity).toBeNull();
   });
 
   test("closed while it answers: every request ends, and another engine on the device goes on", async () => {

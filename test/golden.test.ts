@@ -1,7 +1,7 @@
 /** Models against transformers in f32: every logit, and what greedy says. */
 import { readdirSync } from "node:fs";
 import { describe, expect, test } from "vitest";
-import type { EngineOptions } from "../engine/engine.ts";
+import type { EngineOptions } from "../engine/options.ts";
 import { distance, type Expected, logitsOf, readExpected } from "./expected.ts";
 import { answer, sharedDevice, withEngine } from "./sharedDevice.ts";
 

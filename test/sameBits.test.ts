@@ -2,7 +2,8 @@
 import fc from "fast-check";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import type { Folder } from "../device/files.ts";
-import { Engine, type EngineOptions } from "../engine/engine.ts";
+import { Engine } from "../engine/engine.ts";
+import type { EngineOptions } from "../engine/options.ts";
 import { logitsOf } from "./expected.ts";
 import { answer, sharedDevice, withEngine } from "./sharedDevice.ts";
 import { randomTokens, type TinyShape, tinyFolder, tinyModel } from "./tinyModel.ts";

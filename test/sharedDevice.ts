@@ -3,7 +3,8 @@ import { afterAll } from "vitest";
 import type { Folder } from "../device/files.ts";
 import { openGpu } from "../device/gpu.ts";
 import { PipelineCache } from "../device/pipelines.ts";
-import { Engine, type EngineOptions, type SharedDevice } from "../engine/engine.ts";
+import { Engine } from "../engine/engine.ts";
+import type { EngineOptions, SharedDevice } from "../engine/options.ts";
 
 /** Opens the chosen adapter and closes it after the file's last test. */
 export async function sharedDevice(limits: EngineOptions["limits"] = "adapter"): Promise<SharedDevice> {

@@ -1,5 +1,6 @@
 /** The chat page: loads a model into a worker of this page, streams what it says, and keeps what was said. */
 import type { LoadProgress } from "../engine/loadModel.ts";
+import { speedLine } from "../engine/speedLine.ts";
 import type { Part } from "../engine/types.ts";
 import type { Message } from "../models/text/messages.ts";
 import { type ChatRequest, chatRequest } from "./chatRequest.ts";
@@ -7,7 +8,6 @@ import { EngineClient } from "./engineClient.ts";
 import { failureOf } from "./messages.ts";
 import { element, hook, type PageState, say, setState } from "./page.ts";
 import { modelAddress, type PageOptions, pageOptions } from "./pageOptions.ts";
-import { speedLine } from "./speedLine.ts";
 import { webgpuMissing } from "./webgpuMissing.ts";
 
 /** What the model that ships with ingle can do: go on with a beginning, answer something small. */

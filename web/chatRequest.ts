@@ -1,4 +1,5 @@
 /** What a line typed into the chat page asks of the engine: a turn of a chat, or a text to go on with. */
+import { isBegun } from "../engine/begunText.ts";
 import type { GenerateRequest } from "../engine/types.ts";
 import type { Message } from "../models/text/messages.ts";
 import type { PageOptions } from "./pageOptions.ts";
@@ -20,12 +21,4 @@ export function chatRequest(
     return { kind: "continuation", request: { ...sampling, prompt: text } };
   }
   return { kind: "turn", request: { ...sampling, messages: [...said, { role: "user", content: text }] } };
-}
-
-/**
- * Whether the text is a beginning, as `ingle run` has it: the model that ships with ingle is small enough to take "Once upon a
- * time" for a question, and to answer it in five words.
- */
-function isBegun(text: string): boolean {
-  return /\S\s+\S+\s+\S/.test(text) && !/[.?!…:;"'”’)\]}]\s*$/.test(text);
 }

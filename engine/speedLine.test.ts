@@ -1,7 +1,8 @@
 import { expect, test } from "vitest";
 import { speedLine } from "./speedLine.ts";
+import type { Part } from "./types.ts";
 
-const part = { choice: 0, index: 63, text: "", token: 1, logprob: -1, finishReason: "length" } as const;
+const part: Part = { choice: 0, index: 63, text: "", token: 1, logprob: -1, finishReason: "length" };
 const timings = {
   promptMs: 84,
   generatedMs: 1649,
@@ -22,6 +23,11 @@ test("names cached tokens, and no rate of a single one", () => {
   expect(speedLine({ ...part, usage, timings: { ...timings, firstTokenMs: 12_345 } })).toBe(
     "prompt 40 tok (32 cached) 143 tok/s · generated 1 tok · first token 12.3 s",
   );
+});
+
+test("tells what was stopped", () => {
+  const usage = { promptTokens: 12, completionTokens: 3, cachedTokens: 0 };
+  expect(speedLine({ usage })).toBe("stopped after 3 tok");
 });
 
 test("is empty for a part that is not the last", () => expect(speedLine(part)).toBe(""));

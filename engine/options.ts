@@ -1,0 +1,59 @@
+/** How a model is loaded: the fields of `Engine.load`, and their checks. */
+import type { Gpu } from "../device/gpu.ts";
+import type { PipelineCache } from "../device/pipelines.ts";
+import type { KvType } from "../kernels/attention/kv_page.ts";
+import { MAX_ROWS } from "./batch.ts";
+import { InvalidRequestError } from "./errors.ts";
+import type { LoadProgress } from "./loadModel.ts";
+import type { MemoryPlan } from "./memoryPlan.ts";
+
+/** How a model is loaded, and where. */
+export interface EngineOptions {
+  /** Bytes read so far, by stage. */
+  readonly onProgress?: (progress: LoadProgress) => void;
+  /** The memory plan, before anything is allocated. */
+  readonly onPlan?: (plan: MemoryPlan, gpu: Gpu["adapter"]) => void;
+  /** How keys and values are kept; f16 as unset. */
+  readonly kvType?: KvType;
+  /** Of activations and inner loops; both are f32 today. */
+  readonly precision?: "auto" | "f32";
+  /** Tokens a sequence; unset: the model's own, or what fits. */
+  readonly context?: number;
+  /** Bytes for keys and values of all sequences. */
+  readonly kvMemory?: number;
+  /** Part of an adapter's name, or its index in `ingle doctor`. */
+  readonly adapter?: string;
+  /** Limits of the device; "default" is WebGPU's minimum. */
+  readonly limits?: "adapter" | "default" | Readonly<Record<string, number>>;
+  /** Most tokens that a step computes, 1 to 64 as unset. Fewer let other requests in sooner; results are the same bits. */
+  readonly rowsPerStep?: number;
+  /** A device that several engines share, with what was compiled on it. Its owner closes it, after them. Unset: one of its own. */
+  readonly device?: SharedDevice;
+  readonly signal?: AbortSignal;
+}
+
+/** A device with what was compiled on it. */
+export interface SharedDevice {
+  readonly gpu: Gpu;
+  readonly pipelines: PipelineCache;
+}
+
+/** Throws InvalidRequestError for a field that is out of range. */
+export function checkOptions({ precision, kvType, rowsPerStep, context, kvMemory }: EngineOptions): void {
+  checkInteger("rowsPerStep", rowsPerStep, 1, MAX_ROWS);
+  checkInteger("context", context, 2, 2 ** 31); // a token of the prompt, and one of the answer
+  checkInteger("kvMemory", kvMemory, 1, Number.MAX_SAFE_INTEGER);
+  if (precision !== undefined && precision !== "auto" && precision !== "f32") {
+    throw new InvalidRequestError(
+      `precision: is ${JSON.stringify(precision)}, expected auto or f32; f16 products do not exist yet`,
+    );
+  }
+  if (kvType !== undefined && kvType !== "f16" && kvType !== "f32") {
+    throw new InvalidRequestError(`kvType: is ${JSON.stringify(kvType)}, expected f16 or f32`);
+  }
+}
+
+function checkInteger(field: string, value: number | undefined, min: number, max: number): void {
+  if (value !== undefined && !(Number.isInteger(value) && value >= min && value <= max))
+    throw new InvalidRequestError(`${field}: is ${value}, expected an integer from ${min} to ${max}`);
+}
