@@ -1,10 +1,11 @@
 /** `ingle bench`: how fast a model reads prompts and generates, as llama-bench asks it, with all that a number depends on. */
 import { conditionLines, conditions } from "../bench/conditions.ts";
+import { BenchError } from "../bench/errors.ts";
 import { prove } from "../bench/gate.ts";
 import { modelBytes } from "../bench/modelBytes.ts";
 import { modelKernels } from "../bench/modelKernels.ts";
 import { measureReadRate } from "../bench/read_rate.ts";
-import { measureSpeed } from "../bench/speed.ts";
+import { measureSpeed, type SpeedOptions } from "../bench/speed.ts";
 import {
   noiseOf,
   SPEED_HEAD,
@@ -27,6 +28,7 @@ import { parameters } from "./inspectModel.ts";
 import { MODEL_FLAGS } from "./modelFlags.ts";
 import { engineOpener, modelName } from "./openEngine.ts";
 import { jsonLine, print, table } from "./output.ts";
+import { PROFILE_FLAGS, type ProfileTarget, profileTarget, writeProfile } from "./profile.ts";
 import { bar } from "./progress.ts";
 import { version } from "./version.ts";
 import { mostBytes } from "./weightLabel.ts";
@@ -36,6 +38,7 @@ const SEED = 1;
 
 const FLAGS = {
   ...MODEL_FLAGS,
+  ...PROFILE_FLAGS,
   "prompt-tokens": { short: "p", value: "TOKENS", help: "lengths of prompts, as 128,512 (default 128); 0 for none" },
   "max-tokens": { short: "n", value: "TOKENS", help: "tokens to generate, as 64 (default 32); 0 for none" },
   depth: { short: "d", value: "TOKENS", help: "tokens that are in the cache before, as 0,1024 (default 0)" },
@@ -70,13 +73,16 @@ async function benchCommand(args: Flags, context: Context): Promise<number> {
   const repetitions = args.integer("repetitions", 1, 1000) ?? 5;
   const seed = args.integer("seed", 0, 2 ** 32 - 1) ?? SEED;
   const open = engineOpener(args, context);
+  const target = profileTarget(args);
   const gpu = await openGpu(given({ adapter: args.text("adapter") }));
   const bed = new Testbed(gpu);
   try {
     // The pipelines that pass are those that are timed.
-    const engine = await open({ gpu, pipelines: bed.pipelines });
+    const engine = await open({ device: { gpu, pipelines: bed.pipelines }, profiler: target?.profiler });
     try {
-      return await measureAll(engine, bed, { args, context, output, tests, repetitions, seed });
+      const code = await measureAll(engine, bed, { args, context, output, tests, repetitions, seed, target });
+      if (target !== undefined) await writeProfile(target, engine, args, context.reporter);
+      return code;
     } finally {
       await engine.close();
     }
@@ -93,6 +99,7 @@ interface Plan {
   readonly tests: readonly SpeedTest[];
   readonly repetitions: number;
   readonly seed: number;
+  readonly target: ProfileTarget | undefined;
 }
 
 /** Proves the model's kernels, then measures test after test. Returns the exit code. */
@@ -116,9 +123,25 @@ async function measureAll(engine: Engine, bed: Testbed, plan: Plan): Promise<num
     if (record.error !== null) reporter.say(`${record.test} of batch ${record.batch} failed: ${record.error}`);
     const noise = noiseOf(record);
     if (noise !== undefined) reporter.say(noise);
+    if (plan.target !== undefined && record.error === null) await profileOne(engine, plan.target, test, options);
   }
   if (output !== "jsonl") print(report(output, measured, records));
   return records.every(({ error }) => error === null) ? EXIT.done : EXIT.failed;
+}
+
+/** One more run of a test with its dispatches timed: not among the repetitions, since that takes time of its own. */
+async function profileOne(
+  engine: Engine,
+  { profiler }: ProfileTarget,
+  test: SpeedTest,
+  options: Omit<SpeedOptions, "repetitions">,
+): Promise<void> {
+  const name = `${testName(test)} of batch ${test.batch}`;
+  // What comes before the first repetition is the warm-up, which needs no profile.
+  const onRepetition = (_: SpeedTest, i: number) => (i === 0 ? profiler.start(name) : undefined);
+  const { error } = await measureSpeed(engine, test, { ...options, repetitions: 1, onRepetition });
+  profiler.stop();
+  if (error !== null) throw new BenchError(`profile of ${name}: ${error}`);
 }
 
 /** What every row depends on: kernels that passed, bandwidth, and how the model was loaded. */

@@ -49,5 +49,4 @@ export const PLANNED_FLAGS: Readonly<Record<string, string>> = {
   "draft-tokens": SPECULATION,
   "prompt-lookup": SPECULATION,
   lora: "merge the adapter into the model first",
-  profile: "dispatches are not timed one by one",
 };

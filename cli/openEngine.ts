@@ -2,6 +2,7 @@
 
 import type { AdapterDescription } from "../device/adapters.ts";
 import { bytes } from "../device/buffers.ts";
+import type { Profiler } from "../device/profiler.ts";
 import { Engine } from "../engine/engine.ts";
 import type { MemoryPlan } from "../engine/memoryPlan.ts";
 import type { SharedDevice } from "../engine/options.ts";
@@ -31,11 +32,14 @@ export function wantsJson(args: Arguments<"json" | "output">): boolean {
   return args.has("json") || output === "json";
 }
 
-/** Checks the flags of loading at once, and returns what loads the model, on a device of the caller's if one is given. The caller closes the engine. */
+/**
+ * Checks the flags of loading at once, and returns what loads the model, on a device and with a profiler of the caller's if they are
+ * given. The caller closes the engine.
+ */
 export function engineOpener(
   args: Arguments<keyof typeof MODEL_FLAGS>,
   { reporter, signal }: Context,
-): (device?: SharedDevice) => Promise<Engine> {
+): (own?: { readonly device?: SharedDevice; readonly profiler?: Profiler | undefined }) => Promise<Engine> {
   const model = modelName(args);
   refuse(args, "precision", "f16", "products of f16 do not exist");
   refuse(args, "kv-type", "int8", "keys and values are kept as f16 or f32");
@@ -46,11 +50,11 @@ export function engineOpener(
     kvMemory: args.bytes("kv-memory"),
     adapter: args.text("adapter"),
   });
-  return async (device) => {
+  return async (own = {}) => {
     reporter.status(`opening ${model}`);
     const engine = await Engine.load(model, {
       ...options,
-      ...given({ device }),
+      ...given(own),
       signal,
       onPlan: (plan, adapter) => reporter.say(planLine(plan, adapter)),
       onProgress: ({ stage, loaded, total }) => reporter.status(`${stage} ${bar(loaded / total)} of ${bytes(total)}`),

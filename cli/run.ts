@@ -13,6 +13,7 @@ import type { Arguments, FlagTable } from "./flags.ts";
 import { MODEL_FLAGS, OUTPUT_FLAGS, PLANNED_FLAGS } from "./modelFlags.ts";
 import { engineOpener, modelName, wantsJson } from "./openEngine.ts";
 import { jsonLine, print, printable } from "./output.ts";
+import { PROFILE_FLAGS, profileTarget, writeProfile } from "./profile.ts";
 import { promptProgress } from "./progress.ts";
 import { SAMPLING_FLAGS, samplingLine, samplingRequest } from "./samplingFlags.ts";
 import { TOKEN_FLAGS, tokenLists } from "./tokenLists.ts";
@@ -24,6 +25,7 @@ const FLAGS = {
   system: { value: "TEXT", help: "what the chat's system message says" },
   ...TOKEN_FLAGS,
   ...SAMPLING_FLAGS,
+  ...PROFILE_FLAGS,
   ...OUTPUT_FLAGS,
 } as const satisfies FlagTable;
 
@@ -54,32 +56,47 @@ async function runCommand(args: Flags, context: Context): Promise<number> {
   const prompts = await promptsOf(args, context.signal);
   if (prompts === undefined && json) throw new UsageError("--json: a chat has no JSON; give a PROMPT or pipe one in");
   const open = engineOpener(args, context);
-  const engine = await open();
+  const target = profileTarget(args);
+  const engine = await open({ profiler: target?.profiler });
   try {
     context.reporter.detail(samplingLine(request, engine.model.generation));
-    const system = args.text("system");
-    const templated = engine.model.template !== undefined;
-    if (!templated && (system !== undefined || args.has("chat")))
-      throw new UsageError(`--${system === undefined ? "chat" : "system"}: the model has no chat template`);
-    if (prompts === undefined)
-      return await chat(engine, {
-        model: modelName(args),
-        request,
-        raw: args.has("raw") || !templated,
-        system,
-        context,
-      });
-    const requests = prompts.map((prompt) => {
-      const raw = args.has("raw") || !templated || continues(args, prompt);
-      return { ...request, ...promptFields(prompt, raw, system) };
-    });
-    const [only] = requests;
-    if (json) return await runJson(engine, requests);
-    if (requests.length > 1 || only === undefined) return await runBatch(engine, requests, context);
-    return await runOne(engine, only, context);
+    target?.profiler.start("run");
+    const code = await answerAll(engine, prompts, request, args, context);
+    if (target !== undefined) await writeProfile(target, engine, args, context.reporter);
+    return code;
   } finally {
     await engine.close();
   }
+}
+
+/** Answers what was asked, or holds a chat where nothing was. Returns the exit code. */
+async function answerAll(
+  engine: Engine,
+  prompts: readonly (string | number[])[] | undefined,
+  request: GenerateRequest,
+  args: Flags,
+  context: Context,
+): Promise<number> {
+  const system = args.text("system");
+  const templated = engine.model.template !== undefined;
+  if (!templated && (system !== undefined || args.has("chat")))
+    throw new UsageError(`--${system === undefined ? "chat" : "system"}: the model has no chat template`);
+  if (prompts === undefined)
+    return await chat(engine, {
+      model: modelName(args),
+      request,
+      raw: args.has("raw") || !templated,
+      system,
+      context,
+    });
+  const requests = prompts.map((prompt) => {
+    const raw = args.has("raw") || !templated || continues(args, prompt);
+    return { ...request, ...promptFields(prompt, raw, system) };
+  });
+  const [only] = requests;
+  if (wantsJson(args)) return await runJson(engine, requests);
+  if (requests.length > 1 || only === undefined) return await runBatch(engine, requests, context);
+  return await runOne(engine, only, context);
 }
 
 /** Texts or lists of ids; undefined where a chat is wanted. */

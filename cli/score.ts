@@ -12,6 +12,7 @@ import { LogitsFile } from "./logitsFile.ts";
 import { MODEL_FLAGS, OUTPUT_FLAGS } from "./modelFlags.ts";
 import { engineOpener, modelName, wantsJson } from "./openEngine.ts";
 import { jsonLine, print, table } from "./output.ts";
+import { PROFILE_FLAGS, profileTarget, writeProfile } from "./profile.ts";
 import { bar } from "./progress.ts";
 import { readText, TOKEN_FLAGS, tokenLists } from "./tokenLists.ts";
 import { mostBytes } from "./weightLabel.ts";
@@ -23,6 +24,7 @@ const FLAGS = {
   ...TOKEN_FLAGS,
   top: { value: "N", help: `the N likeliest tokens at each place, at most ${MAX_TOP}` },
   full: { value: "FILE", help: "writes all logits: a safetensors file with logits.0 F32 [tokens, vocabulary], …" },
+  ...PROFILE_FLAGS,
   ...OUTPUT_FLAGS,
 } as const satisfies FlagTable;
 
@@ -58,17 +60,21 @@ async function scoreCommand(args: Flags, context: Context): Promise<number> {
   if (lists === undefined && text === undefined)
     throw new UsageError("score: nothing to score, expected --text, --file, --tokens or --tokens-file");
   const full = args.text("full");
-  const engine = await engineOpener(args, context)();
+  const open = engineOpener(args, context);
+  const target = profileTarget(args);
+  const engine = await open({ profiler: target?.profiler });
   try {
     const prompts = lists ?? [encode(engine, text ?? "")];
     const logits = full === undefined ? undefined : LogitsFile.create(full, prompts, engine.model.config.vocab_size);
     try {
+      target?.profiler.start("score");
       await scoreAll(engine, prompts, { model: modelName(args), top, json, logits, context });
       logits?.close();
     } catch (error) {
       logits?.discard();
       throw error;
     }
+    if (target !== undefined) await writeProfile(target, engine, args, context.reporter);
     return EXIT.done;
   } finally {
     await engine.close();

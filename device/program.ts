@@ -41,6 +41,14 @@ export interface Dispatch {
   readonly pipeline: GPUComputePipeline;
   readonly bindGroup: GPUBindGroup;
   readonly grid: Grid;
+  /** Bound buffers that are no activations, for profiles: weights, pages, tables. */
+  readonly bound: readonly BoundBuffer[];
+}
+
+/** A buffer from outside of the program: its label, and how much of it is bound. */
+export interface BoundBuffer {
+  readonly label: string;
+  readonly bytes: number;
 }
 
 /** A flat list of dispatches. The program owns its uniform buffer; the arena and the bound buffers are others'. */
@@ -104,10 +112,21 @@ export class Recorder {
         pipeline,
         bindGroup: device.createBindGroup({ label, layout, entries }),
         grid,
+        bound: outsideBuffers(buffers),
       };
     });
     return { dispatches, bufferOf, destroy: () => uniform.destroy() };
   }
+}
+
+function outsideBuffers(buffers: readonly Bound[]): BoundBuffer[] {
+  const known = new Map<GPUBuffer, BoundBuffer>(); // a buffer may stand in for another that a kernel does not use
+  for (const it of buffers) {
+    if ("bytes" in it) continue;
+    const [buffer, bytes] = "buffer" in it ? [it.buffer, it.size] : [it, it.size];
+    known.set(buffer, { label: buffer.label, bytes });
+  }
+  return [...known.values()];
 }
 
 function fail(label: string): never {
@@ -147,7 +166,11 @@ export function encode(encoder: GPUCommandEncoder, { dispatches }: Program): voi
 }
 
 /** As `encode`, but a pass a dispatch, timed: for profiles only, since passes cost time of their own. */
-export function encodeTimed(encoder: GPUCommandEncoder, { dispatches }: Program, timestamps: Timestamps): void {
+export function encodeTimed(
+  encoder: GPUCommandEncoder,
+  { dispatches }: Pick<Program, "dispatches">,
+  timestamps: Timestamps,
+): void {
   dispatches.forEach(({ pipeline, bindGroup, grid }, index) => {
     const pass = encoder.beginComputePass({ timestampWrites: timestamps.writes(index) });
     pass.setPipeline(pipeline);

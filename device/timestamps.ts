@@ -4,7 +4,8 @@ import type { Gpu } from "./gpu.ts";
 import { readBuffer } from "./readback.ts";
 
 const STAMP_BYTES = 8; // a u64 of nanoseconds
-const MAX_SPANS = 2048; // a query set holds at most 4096 stamps
+/** A query set holds at most 4096 stamps. */
+export const MAX_SPANS = 2048;
 
 /**
  * A begin and an end for each of `spans` compute passes. One dispatch a pass gives the time of each dispatch.
@@ -53,12 +54,17 @@ export class Timestamps {
 
   /** Nanoseconds of each span, (spans). Waits for all submitted work. A clock that was set back gives 0, never less. */
   async read(): Promise<Float64Array> {
-    const raw = await readBuffer(this.#gpu, this.#stamps);
-    const stamps = new BigUint64Array(raw.buffer, 0, 2 * this.spans);
+    const stamps = await this.stamps();
     return Float64Array.from({ length: this.spans }, (_, i) => {
       const [begin = 0n, end = 0n] = stamps.subarray(2 * i, 2 * i + 2);
       return Math.max(0, Number(end - begin));
     });
+  }
+
+  /** Begin and end of each span by the GPU's clock, (spans, 2): nanoseconds since a moment of its own. */
+  async stamps(): Promise<BigUint64Array> {
+    const raw = await readBuffer(this.#gpu, this.#stamps);
+    return new BigUint64Array(raw.buffer, 0, 2 * this.spans);
   }
 
   destroy(): void {

@@ -27,6 +27,13 @@ export interface Bucket {
   readonly top: number;
 }
 
+/** What a step of the bucket computes, in words: "64 rows, 1 sample". */
+export function bucketTitle({ rows, samples, splits, kind }: Bucket): string {
+  const count = (number: number, noun: string) => `${number} ${noun}${number === 1 ? "" : "s"}`;
+  const split = splits === 0 ? [] : [`${splits} splits of the keys`];
+  return [count(rows, "row"), count(samples, kind === "score" ? "score" : "sample"), ...split].join(", ");
+}
+
 /** A row whose logits are wanted. */
 export interface Sample {
   readonly sequence: Sequence;

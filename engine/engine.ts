@@ -6,6 +6,7 @@
 import { createBuffer, destroyBuffer } from "../device/buffers.ts";
 import type { Folder } from "../device/files.ts";
 import type { Gpu } from "../device/gpu.ts";
+import type { Profiler } from "../device/profiler.ts";
 import type { KvType } from "../kernels/attention/kv_page.ts";
 import { PAGE_TOKENS } from "../kernels/fragments/batch.ts";
 import type { StepBuffers } from "../models/step.ts";
@@ -56,7 +57,7 @@ export class Engine {
     const started = await start(model, options);
     let engine: Engine;
     try {
-      engine = new Engine(started, options.rowsPerStep ?? MAX_ROWS);
+      engine = new Engine(started, options.rowsPerStep ?? MAX_ROWS, options.profiler);
     } catch (error) {
       started.free();
       throw error;
@@ -70,7 +71,7 @@ export class Engine {
     return engine;
   }
 
-  private constructor(started: Started, rows: number) {
+  private constructor(started: Started, rows: number, profiler: Profiler | undefined) {
     const { read, gpu, plan, kvType, loaded, kv } = started;
     [this.model, this.plan, this.gpu, this.kvType, this.#started] = [read, plan, gpu, kvType, started];
     const { config, tokenizer } = read;
@@ -92,6 +93,7 @@ export class Engine {
       buffers: this.#buffers,
       vocabulary: config.vocab_size,
       kvType,
+      profiler,
     });
     this.#request = {
       tokenizer,

@@ -6,6 +6,7 @@ import { createBuffer, destroyBuffer } from "../device/buffers.ts";
 import { DeviceLostError } from "../device/errors.ts";
 import type { Gpu } from "../device/gpu.ts";
 import type { PipelineCache } from "../device/pipelines.ts";
+import type { Profiler } from "../device/profiler.ts";
 import { encode, type Program, Recorder } from "../device/program.ts";
 import { insideErrorScopes } from "../device/scopes.ts";
 import type { KvType } from "../kernels/attention/kv_page.ts";
@@ -15,7 +16,7 @@ import { logProbs } from "../kernels/log_probs.ts";
 import { sample } from "../kernels/sample.ts";
 import type { Logits, Model } from "../models/model.ts";
 import type { StepBuffers } from "../models/step.ts";
-import { type Batch, type Bucket, SAMPLES_AT } from "./batch.ts";
+import { type Batch, type Bucket, bucketTitle, SAMPLES_AT } from "./batch.ts";
 import type { RowOutput } from "./sequence.ts";
 import type { TokenLogprob } from "./types.ts";
 
@@ -45,6 +46,7 @@ export interface RunnerOptions {
   readonly buffers: StepBuffers;
   readonly vocabulary: number;
   readonly kvType: KvType;
+  readonly profiler?: Profiler | undefined;
 }
 
 /** Records programs by bucket and runs batches on them. */
@@ -77,9 +79,11 @@ export class Runner {
       () => {
         device.queue.writeBuffer(this.#options.buffers.batch, 0, words);
         const encoder = device.createCommandEncoder();
-        encode(encoder, recorded.program);
+        const timed = this.#options.profiler?.encode(encoder, recorded.program, bucketTitle(bucket));
+        if (timed === undefined) encode(encoder, recorded.program);
         for (const { buffer, at, size } of reads) encoder.copyBufferToBuffer(buffer, 0, staging, at, size);
         device.queue.submit([encoder.finish()]);
+        timed?.();
       },
       "step",
     );

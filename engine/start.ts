@@ -59,6 +59,7 @@ async function onDevice(model: string | Folder, options: EngineOptions): Promise
 }
 
 async function load(read: ReadModel, { gpu, pipelines }: SharedDevice, options: EngineOptions): Promise<Started> {
+  options.profiler?.attach(gpu);
   const kvType = options.kvType ?? "f16";
   const wishes = {
     context: options.context,

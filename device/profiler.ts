@@ -1,0 +1,120 @@
+/**
+ * A profiler of replayed programs: when each dispatch began and ended by the GPU's own clock.
+ *
+ * It costs what it measures with: a pass a dispatch, and a read-back of stamps a step. So nothing is recorded before `start`, and
+ * what is timed for its speed is timed without it.
+ */
+import { AdapterUnavailableError } from "./errors.ts";
+import type { Gpu } from "./gpu.ts";
+import { type Dispatch, encodeTimed, type Program } from "./program.ts";
+import { MAX_SPANS, Timestamps } from "./timestamps.ts";
+
+/** A dispatch with nanoseconds since the first one of the profile. */
+export interface ProfiledDispatch extends Pick<Dispatch, "label" | "kernel" | "grid" | "bound"> {
+  readonly begin: number;
+  readonly end: number;
+}
+
+/** One replay. */
+export interface ProfiledStep {
+  /** What was being done, as `start` was told. */
+  readonly during: string;
+  /** What the step computes: "1 row, 1 sample". */
+  readonly title: string;
+  readonly dispatches: readonly ProfiledDispatch[];
+}
+
+/** A step whose stamps are on their way. */
+interface Pending {
+  readonly during: string;
+  readonly title: string;
+  readonly parts: readonly { readonly dispatches: readonly Dispatch[]; readonly timestamps: Timestamps }[];
+}
+
+/** Records steps between `start` and `stop`, on the device that it was attached to. */
+export class Profiler {
+  #gpu: Gpu | undefined;
+  #during: string | undefined;
+  #steps: Promise<ProfiledStep>[] = [];
+  #origin: bigint | undefined;
+
+  /** Chooses the device. Throws AdapterUnavailableError where it has no timestamps. */
+  attach(gpu: Gpu): void {
+    if (!Timestamps.supported(gpu)) {
+      throw new AdapterUnavailableError(
+        `profile: "${gpu.adapter.name}" has no timestamp-query, expected an adapter whose dispatches can be timed; choose another with --adapter`,
+      );
+    }
+    this.#gpu = gpu;
+  }
+
+  /** What is encoded from now on is recorded; `during` says what it is part of. */
+  start(during: string): void {
+    this.#during = during;
+  }
+
+  /** Records no more. */
+  stop(): void {
+    this.#during = undefined;
+  }
+
+  /**
+   * Encodes a program in timed passes and returns what is to be called right after its submission; encodes nothing and returns
+   * undefined while nothing is recorded.
+   */
+  encode(encoder: GPUCommandEncoder, { dispatches }: Pick<Program, "dispatches">, title: string) {
+    const [gpu, during] = [this.#gpu, this.#during];
+    if (gpu === undefined || during === undefined) return undefined;
+    const parts: Pending["parts"][number][] = [];
+    for (let first = 0; first < dispatches.length; first += MAX_SPANS) {
+      const part = dispatches.slice(first, first + MAX_SPANS);
+      const timestamps = new Timestamps(gpu, part.length);
+      encodeTimed(encoder, { dispatches: part }, timestamps);
+      timestamps.resolve(encoder);
+      parts.push({ dispatches: part, timestamps });
+    }
+    return (): void => {
+      const step = this.#read({ during, title, parts });
+      step.catch(() => undefined); // told by `steps`
+      this.#steps.push(step);
+    };
+  }
+
+  /** All steps recorded so far, in order. Waits for the GPU. Throws DeviceLostError. */
+  steps(): Promise<ProfiledStep[]> {
+    return Promise.all(this.#steps);
+  }
+
+  async #read({ during, title, parts }: Pending): Promise<ProfiledStep> {
+    try {
+      // One after the other in the order of the steps: the first stamp of the first step is the origin of all.
+      const before = this.#steps.at(-1);
+      const read = parts.map(({ timestamps }) => timestamps.stamps());
+      await before?.catch(() => undefined);
+      const stamps = await Promise.all(read);
+      const timed = parts.flatMap((part, p) => part.dispatches.map((it, i) => this.#timed(it, stamps[p], i)));
+      return { during, title, dispatches: inOrder(timed) };
+    } finally {
+      for (const { timestamps } of parts) timestamps.destroy();
+    }
+  }
+
+  #timed({ label, kernel, grid, bound }: Dispatch, stamps: BigUint64Array | undefined, i: number): ProfiledDispatch {
+    const [begin = 0n, end = 0n] = stamps?.subarray(2 * i, 2 * i + 2) ?? [];
+    this.#origin ??= begin;
+    return { label, kernel, grid, bound, begin: Number(begin - this.#origin), end: Number(end - this.#origin) };
+  }
+}
+
+/**
+ * Dispatches that need nothing of each other may overlap on a GPU, and clocks are read in steps: each begins at the earliest where
+ * the one before it ended, so that times add up.
+ */
+function inOrder(dispatches: readonly ProfiledDispatch[]): ProfiledDispatch[] {
+  let now = Number.NEGATIVE_INFINITY;
+  return dispatches.map((it) => {
+    const begin = Math.max(it.begin, now);
+    now = Math.max(it.end, begin);
+    return { ...it, begin, end: now };
+  });
+}
