@@ -2,11 +2,12 @@
 import type { Folder } from "../device/files.ts";
 import type { Gpu } from "../device/gpu.ts";
 import type { PipelineCache } from "../device/pipelines.ts";
+import { allocateWeights, freeWeights } from "../models/allocateWeights.ts";
 import { type ModelConfig, modelTypeOf, normalizeConfig } from "../models/config.ts";
 import { ModelFormatError } from "../models/errors.ts";
 import { familyOf } from "../models/families/registry.ts";
 import { type GenerationDefaults, readGenerationConfig, stopTokenIds } from "../models/generationConfig.ts";
-import { freeWeights, loadWeights } from "../models/loadWeights.ts";
+import { loadWeights } from "../models/loadWeights.ts";
 import type { Model } from "../models/model.ts";
 import { ropeVariant } from "../models/rope.ts";
 import { type ChatTemplate, loadChatTemplate } from "../models/text/chatTemplate.ts";
@@ -104,6 +105,12 @@ export async function loadModel(
 ): Promise<LoadedModel> {
   const { signal, onProgress } = options;
   const onBytes = (loaded: number) => onProgress?.({ stage: "weights", loaded, total: checkpoint.bytes });
-  const aux = await loadWeights(gpu, pipelines, weights, { onBytes, ...(signal === undefined ? {} : { signal }) });
+  const aux = await allocateWeights(gpu, weights);
+  try {
+    await loadWeights(gpu, pipelines, weights, aux, { onBytes, ...(signal === undefined ? {} : { signal }) });
+  } catch (error) {
+    freeWeights(gpu, weights, aux);
+    throw error;
+  }
   return { pipelines, aux, free: () => freeWeights(gpu, weights, aux) };
 }

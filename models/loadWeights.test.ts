@@ -8,9 +8,10 @@ import { BLOCK_ROWS } from "../kernels/formats/layout.ts";
 import { layouts } from "../kernels/formats/layouts.ts";
 import { unpack } from "../kernels/formats/packing.ts";
 import { type TinyModel, type TinyShape, type TinyTensor, tinyFolder, tinyModel } from "../test/tinyModel.ts";
+import { allocateWeights, freeWeights, shardBlocks } from "./allocateWeights.ts";
 import { normalizeConfig } from "./config.ts";
 import { llama } from "./families/llama.ts";
-import { freeWeights, loadWeights, shardBlocks } from "./loadWeights.ts";
+import { loadWeights } from "./loadWeights.ts";
 import type { Matrix, Part } from "./matrix.ts";
 import { WeightPlan } from "./weightPlan.ts";
 import { openCheckpoint } from "./weights/checkpoint.ts";
@@ -83,7 +84,8 @@ async function check(shape: TinyShape, on: typeof gpu): Promise<number> {
   const model = tinyModel({ layers: 1, ...shape });
   const plan = await planOf(model);
   const bits = shape.layout === "affine4" ? 4 : 8;
-  const aux = await loadWeights(on, pipelines, plan);
+  const aux = await allocateWeights(on, plan);
+  await loadWeights(on, pipelines, plan, aux);
   try {
     for (const matrix of plan.matrices) {
       const got = await rowsOf(matrix);
@@ -143,7 +145,7 @@ describe("loadWeights", () => {
     expect(() => shardBlocks(small, matrix)).toThrow(
       /model\.embed_tokens: 32 rows take 8192 bytes, expected at most 4096/,
     );
-    await expect(loadWeights(small, pipelines, plan)).rejects.toThrow("32 rows take 8192 bytes");
+    await expect(allocateWeights(small, plan)).rejects.toThrow("32 rows take 8192 bytes");
     expect(gpu.memory.buffers).toBe(0);
   });
 
@@ -151,7 +153,8 @@ describe("loadWeights", () => {
     const model = tinyModel({ layers: 1 });
     const plan = await planOf(model);
     const loaded: number[] = [];
-    const aux = await loadWeights(gpu, pipelines, plan, { onBytes: (bytes) => loaded.push(bytes) });
+    const aux = await allocateWeights(gpu, plan);
+    await loadWeights(gpu, pipelines, plan, aux, { onBytes: (bytes) => loaded.push(bytes) });
     freeWeights(gpu, plan, aux);
     const all = [...model.tensors.values()].reduce((sum, { bytes }) => sum + bytes.length, 0);
     expect(loaded.at(-1)).toBe(all);

@@ -6,7 +6,7 @@
  */
 
 import { Arena } from "../device/arena.ts";
-import { allocateBuffer, createBuffer, destroyBuffer } from "../device/buffers.ts";
+import { createBuffer, destroyBuffer } from "../device/buffers.ts";
 import type { Gpu } from "../device/gpu.ts";
 import type { PipelineCache } from "../device/pipelines.ts";
 import { encode, Recorder } from "../device/program.ts";
@@ -15,7 +15,7 @@ import { BLOCK_ROWS, runCount } from "../kernels/formats/layout.ts";
 import { layouts } from "../kernels/formats/layouts.ts";
 import { REPACK_LANES, REPACK_MODES, type RepackMode, repack } from "../kernels/repack.ts";
 import type { Matrix, Part, Shard } from "./matrix.ts";
-import { blockBytes, type VectorPart, type WeightPlan } from "./weightPlan.ts";
+import type { VectorPart, WeightPlan } from "./weightPlan.ts";
 import type { CheckpointTensor } from "./weights/checkpoint.ts";
 
 /** Bytes read and uploaded at once, where a binding may be as large. */
@@ -28,53 +28,22 @@ export interface LoadOptions {
   readonly onBytes?: (loaded: number) => void;
 }
 
-/** Fills the plan's matrices and returns the f32 buffer of norms and biases. All buffers belong to the caller: `freeWeights`. */
+/** Fills the buffers of `allocateWeights`, `aux` being what it returned. They stay their owner's. */
 export async function loadWeights(
   gpu: Gpu,
   pipelines: PipelineCache,
   plan: WeightPlan,
+  aux: GPUBuffer,
   options: LoadOptions = {},
-): Promise<GPUBuffer> {
+): Promise<void> {
   const upload = new Uploader(gpu, pipelines, options);
   try {
     for (const matrix of plan.matrices) await upload.matrix(matrix);
-    const aux = await upload.vectors(plan);
+    await upload.vectors(plan, aux);
     await upload.settle();
-    return aux;
-  } catch (error) {
-    freeWeights(gpu, plan, undefined);
-    throw error;
   } finally {
     upload.close();
   }
-}
-
-/** Destroys the buffers of a plan. */
-export function freeWeights(gpu: Gpu, plan: WeightPlan, aux: GPUBuffer | undefined): void {
-  for (const matrix of plan.matrices) {
-    for (const { words, scales } of matrix.shards) {
-      destroyBuffer(gpu, words);
-      if (scales !== undefined) destroyBuffer(gpu, scales);
-    }
-    matrix.shards = [];
-  }
-  if (aux !== undefined) destroyBuffer(gpu, aux);
-}
-
-/** Blocks of each shard so that no buffer passes the device's limits. */
-export function shardBlocks(gpu: Gpu, matrix: Matrix): { firstBlock: number; blocks: number }[] {
-  const limit = Math.min(gpu.limits.maxStorageBufferBindingSize, gpu.limits.maxBufferSize);
-  const { words, scales } = blockBytes(matrix);
-  const fit = Math.floor(limit / Math.max(words, scales) / matrix.unit) * matrix.unit;
-  if (fit === 0) {
-    const message = `${matrix.name}: ${matrix.unit * BLOCK_ROWS} rows take ${Math.max(words, scales) * matrix.unit} bytes, expected at most ${limit}`;
-    throw new RangeError(`${message} in one binding of "${gpu.adapter.name}"`);
-  }
-  const count = Math.ceil(matrix.blocks / fit);
-  return Array.from({ length: count }, (_, i) => ({
-    firstBlock: i * fit,
-    blocks: Math.min(fit, matrix.blocks - i * fit),
-  }));
 }
 
 /** Reads pieces into staging buffers and records their repacking. */
@@ -103,18 +72,6 @@ class Uploader {
   }
 
   async matrix(matrix: Matrix): Promise<void> {
-    const bytes = blockBytes(matrix);
-    const usage = GPUBufferUsage.STORAGE | GPUBufferUsage.COPY_SRC | GPUBufferUsage.COPY_DST;
-    const make = (label: string, size: number) =>
-      allocateBuffer(this.#gpu, { label: `${matrix.name} ${label}`, size, usage });
-    for (const { firstBlock, blocks } of shardBlocks(this.#gpu, matrix)) {
-      const words = await make("words", blocks * bytes.words);
-      const shard = { firstBlock, blocks, words, scales: undefined };
-      matrix.shards = [...matrix.shards, shard]; // from here on `freeWeights` finds it
-      if (bytes.scales === 0) continue;
-      const scales = await make("scales", blocks * bytes.scales);
-      matrix.shards = matrix.shards.map((other) => (other === shard ? { ...shard, scales } : other));
-    }
     for (const part of matrix.parts) await this.#part(matrix, part);
   }
 
@@ -215,13 +172,10 @@ class Uploader {
   }
 
   /** Reads norms and biases, widens them to f32 and uploads them as one buffer. */
-  async vectors({ vectors, auxLength }: WeightPlan): Promise<GPUBuffer> {
-    const values = new Float32Array(Math.max(auxLength, 4));
+  async vectors({ vectors }: WeightPlan, aux: GPUBuffer): Promise<void> {
+    const values = new Float32Array(aux.size / 4);
     for (const part of vectors) await this.#vector(part, values);
-    const usage = GPUBufferUsage.STORAGE | GPUBufferUsage.COPY_SRC | GPUBufferUsage.COPY_DST;
-    const buffer = await allocateBuffer(this.#gpu, { label: "norms and biases", size: values.byteLength, usage });
-    this.#gpu.device.queue.writeBuffer(buffer, 0, values);
-    return buffer;
+    this.#gpu.device.queue.writeBuffer(aux, 0, values);
   }
 
   async #vector({ tensor, at }: VectorPart, values: Float32Array): Promise<void> {
