@@ -130,32 +130,34 @@ async function read({ gpu }: PerfBed, program: Program, slot: Slot, count: numbe
 }
 
 function record(recorder: Recorder, spec: MatmulSpec, matrices: readonly Matrix[], rows: number, aux: GPUBuffer) {
-  const unused = { batch: aux, rope: aux, kv: [], kvType: "f16", splits: 0, samples: rows, samplesAt: 0 } as const;
+  const unused = { batch: aux, ropes: [], kv: [], kvType: "f16", splits: 0, samples: rows, samplesAt: 0 } as const;
   const step: Step = { ...unused, recorder, aux, rows, oneRowEach: true, everyRow: true };
-  const x = newActivation(step, rows, spec.cols, "x");
+  const x = { z: newActivation(step, rows, spec.cols, "x"), eps: EPS };
+  const next = { kind: "rms", weight: { offset: 0 }, eps: EPS } as const;
   const label = spec.name;
   let out: Slot | undefined;
   const residual = {
     y: recorder.slot(rows * spec.outputs * 4, "residual"),
     z: newActivation(step, rows, spec.outputs, "z"),
+    eps: EPS,
   };
   for (const matrix of matrices) {
     switch (spec.kind) {
       case "project":
-        out = project(step, [matrix], x, { eps: EPS, label }).slot;
+        out = project(step, [matrix], x, { label }).slot;
         break;
       case "gateUp":
-        out = gateUp(step, matrix, x, { eps: EPS, activation: "silu", label }).slot;
+        out = gateUp(step, matrix, x, { activation: "silu", label }).slot;
         break;
       case "addToResidual":
-        out = addToResidual(step, matrix, x, residual, { norm: { offset: 0 }, label }).y;
+        out = addToResidual(step, { matrix, bias: undefined, label }, x.z, residual, next).y;
         break;
       default:
         spec.kind satisfies never;
     }
   }
   if (out === undefined) throw new RangeError(`${spec.name}: recorded over no matrix`);
-  return { x: x.slot, out };
+  return { x: x.z.slot, out };
 }
 
 /** What the op makes of w · x, in f64. */

@@ -79,12 +79,12 @@ export class Engine {
     const limits = { rows, scoreRows: Math.min(rows, maxSamples), sequences: Math.min(rows, maxSamples) };
     this.#pool = new PagePool(plan.pages);
     this.#scheduler = new Scheduler(this.#pool, limits);
-    this.#rope = new RopeTable(gpu, config.rope, plan.context, MAX_ROWS);
+    this.#rope = new RopeTable(gpu, config.ropes, plan.context, MAX_ROWS);
     const words = batchWords(limits.sequences, Math.ceil(plan.context / PAGE_TOKENS));
     this.#words = new Uint32Array(words);
     const usage = GPUBufferUsage.STORAGE | GPUBufferUsage.COPY_DST;
     const batch = createBuffer(gpu, { label: "batch", size: words * 4, usage });
-    this.#buffers = { batch, rope: this.#rope.buffer, aux: loaded.aux, kv };
+    this.#buffers = { batch, ropes: this.#rope.buffers, aux: loaded.aux, kv };
     const { pipelines } = loaded;
     this.#runner = new Runner({
       gpu,

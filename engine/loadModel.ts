@@ -9,7 +9,7 @@ import { familyOf } from "../models/families/registry.ts";
 import { type GenerationDefaults, readGenerationConfig, stopTokenIds } from "../models/generationConfig.ts";
 import { loadWeights } from "../models/loadWeights.ts";
 import type { Model } from "../models/model.ts";
-import { ropeVariant } from "../models/rope.ts";
+import { ropesVariant } from "../models/rope.ts";
 import { type ChatTemplate, loadChatTemplate } from "../models/text/chatTemplate.ts";
 import { loadTokenizer, type Tokenizer } from "../models/text/tokenizer.ts";
 import { planBytes, WeightPlan } from "../models/weightPlan.ts";
@@ -48,7 +48,7 @@ export async function readModel(folder: Folder, signal?: AbortSignal): Promise<R
     throw new ModelFormatError("CONFIG", `${folder.location}: has no config.json, expected a folder as on the hub`);
   }
   const family = familyOf(modelTypeOf(raw));
-  const config = normalizeConfig(raw);
+  const config = normalizeConfig(raw, family.config);
   const generation = readGenerationConfig((await readJson(folder, "generation_config.json", signal)) ?? {});
   const tokenizer = await loadTokenizer(folder);
   const template = tokenizer === undefined ? undefined : await loadChatTemplate(folder);
@@ -59,8 +59,9 @@ export async function readModel(folder: Folder, signal?: AbortSignal): Promise<R
   const checkpoint = await openCheckpoint(folder, signal);
   try {
     const weights = new WeightPlan(checkpoint, config.quantization);
-    const model = family(weights, config);
-    weights.finish((name) => config.tie_word_embeddings && /^lm_head\.(weight|scales|biases)$/.test(name));
+    const model = family.build(weights, config);
+    const copies = ["weight", "scales", "biases"].map((tensor) => `${model.head}.${tensor}`);
+    weights.finish((name) => config.tie_word_embeddings && copies.includes(name));
     const stopIds = stopTokenIds(config, generation, tokenizer?.eosTokenIds ?? []);
     return {
       location: folder.location,
@@ -73,7 +74,7 @@ export async function readModel(folder: Folder, signal?: AbortSignal): Promise<R
       weights,
       model,
       weightBytes: planBytes(weights),
-      ropeVariant: (length) => ropeVariant(config.rope, length),
+      ropeVariant: (length) => ropesVariant(config.ropes, length),
       context: modelContext(config),
     };
   } catch (error) {
@@ -85,8 +86,8 @@ export async function readModel(folder: Folder, signal?: AbortSignal): Promise<R
 /** Dynamic scaling has no last position: its frequencies follow the length. Published results hold to about eight times the trained one. */
 const DYNAMIC_REACH = 8;
 
-function modelContext({ rope, max_position_embeddings }: ModelConfig): number {
-  return max_position_embeddings * (rope.type === "dynamic" ? DYNAMIC_REACH : 1);
+function modelContext({ ropes, max_position_embeddings }: ModelConfig): number {
+  return max_position_embeddings * (ropes.some(({ type }) => type === "dynamic") ? DYNAMIC_REACH : 1);
 }
 
 /** What of a model lives on the GPU. */

@@ -11,7 +11,7 @@ import { MAX_ROWS } from "./batch.ts";
 export interface MemoryPlan {
   readonly weights: number;
   readonly kv: number;
-  /** The table of rotations: one row a position. */
+  /** The tables of rotations: one row a position. */
   readonly rope: number;
   readonly pages: number;
   /** Tokens a sequence may have. */
@@ -27,8 +27,8 @@ export interface MemoryWishes {
   readonly context: number | undefined;
   readonly kvMemory: number | undefined;
   readonly kvType: KvType;
-  /** f32s of a row of the rope table, which has one a position. */
-  readonly rotaryDim: number;
+  /** f32s of a row of each rope table, which has one a position. */
+  readonly rotaryDims: readonly number[];
 }
 
 /** Where nothing is said: room for several sequences of the model's context, within this. */
@@ -47,7 +47,7 @@ export function planMemory(
   const page = layerPage.reduce((a, b) => a + b, 0);
   const limit = Math.min(gpu.limits.maxStorageBufferBindingSize, gpu.limits.maxBufferSize);
   const most = Math.floor(limit / Math.max(...layerPage));
-  const ropeRows = Math.floor(limit / (4 * wishes.rotaryDim)) - MAX_ROWS;
+  const ropeRows = Math.floor(limit / (4 * Math.max(1, ...wishes.rotaryDims))) - MAX_ROWS;
   const wanted = wishes.context ?? modelContext;
   const pagesEach = Math.ceil(wanted / PAGE_TOKENS);
   // A context that was asked for is not cut by what is only our own idea of enough.
@@ -77,7 +77,7 @@ export function planMemory(
   return {
     weights,
     kv: pages * page,
-    rope: (context + MAX_ROWS) * wishes.rotaryDim * 4,
+    rope: (context + MAX_ROWS) * wishes.rotaryDims.reduce((sum, dim) => sum + dim, 0) * 4,
     pages,
     context,
     kvBytesPerToken: page / PAGE_TOKENS,

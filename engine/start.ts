@@ -65,7 +65,7 @@ async function load(read: ReadModel, { gpu, pipelines }: SharedDevice, options: 
     context: options.context,
     kvMemory: options.kvMemory,
     kvType,
-    rotaryDim: read.config.rope.rotary_dim,
+    rotaryDims: read.config.ropes.map(({ rotary_dim }) => rotary_dim),
   };
   const plan = planMemory(gpu, read.model.caches, read.weightBytes, read.context, wishes);
   options.onPlan?.(plan, gpu.adapter);

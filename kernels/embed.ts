@@ -3,7 +3,7 @@
  *
  *   y[m, k] = multiplier · w[token(m), k],   z[m, k] = weight[k] · y[m, k],   with sums of z and of y² by runs of 32
  *
- * Shapes: w (vocab, cols) in any layout, possibly a row shard · aux holds the first norm's weight (cols) f32, zero behind ·
+ * Shapes: w (vocab, cols) in any layout, possibly a row shard · aux holds the first norm's weight (cols) f32, zero behind, or none, which is 1 ·
  * y (rows, stride) f32 · z activation (rows, cols). A row whose token lies in another shard is left alone.
  *
  * How: one workgroup a row; eight lanes a run of 32 columns. Grid: (rows, 1, 1).
@@ -65,8 +65,11 @@ fn main(@builtin(workgroup_id) wg: vec3u, @builtin(local_invocation_index) lane:
     let k = run * 32u + lane * 4u;
     if (k < params.stride) {
       let v = params.multiplier * vec4f(weight(row, k), weight(row, k + 1u), weight(row, k + 2u), weight(row, k + 3u));
-      let at = params.norm_weight + k;
-      let u = vec4f(aux[at], aux[at + 1u], aux[at + 2u], aux[at + 3u]) * v;
+      var u = v;
+      if (params.norm_weight != NONE) {
+        let at = params.norm_weight + k;
+        u = vec4f(aux[at], aux[at + 1u], aux[at + 2u], aux[at + 3u]) * v;
+      }
       for (var i = 0u; i < 4u; i++) {
         y[wg.x * params.stride + k + i] = v[i];
         z[wg.x * params.stride + k + i] = u[i];

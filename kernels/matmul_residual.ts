@@ -5,7 +5,7 @@
  *   z[m, n]  = weight[n] · y[m, n],   with sums of z and of y² by runs of 32
  *
  * Shapes: x activation (rows, cols), with stored sums unless `ownSums` · w (N, cols) in any layout · aux holds bias (N) and the next norm's weight (N) f32,
- * zero behind N · y (rows, stride) f32, in place · z activation (rows, N).
+ * zero behind N, or no weight, which is 1 · y (rows, stride) f32, in place · z activation (rows, N).
  *
  * How: as norm_matmul; the four rows of a lane are a quad of the run, whose sums have the fixed order of docs/numerics.md.
  */
@@ -48,8 +48,11 @@ fn main(@builtin(workgroup_id) wg: vec3u, @builtin(local_invocation_index) lane:
     let at = params.bias + 4u * n;
     bias = vec4f(aux[at], aux[at + 1u], aux[at + 2u], aux[at + 3u]);
   }
-  let at = params.norm_weight + 4u * n;
-  let weight = vec4f(aux[at], aux[at + 1u], aux[at + 2u], aux[at + 3u]);
+  var weight = vec4f(1.0);
+  if (params.norm_weight != NONE) {
+    let at = params.norm_weight + 4u * n;
+    weight = vec4f(aux[at], aux[at + 1u], aux[at + 2u], aux[at + 3u]);
+  }
   for (var m = 0u; m < ${rows}u; m++) {
     let i = (first + m) * params.y_stride + n;
     var v = dots[m * WG + lane] + bias;

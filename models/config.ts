@@ -1,4 +1,5 @@
 /** One normalised config for every model family: config.json in either spelling of transformers, checked in every number, with defaults filled in. */
+import type { Activation } from "../kernels/fragments/act.ts";
 import {
   booleanField,
   type Fields,
@@ -17,39 +18,37 @@ import {
   tokenIdsField,
   unsupported,
 } from "./configChecks.ts";
-import { CONFIG_RULES, type ConfigRules, FOREIGN_KEYS } from "./configRules.ts";
+import {
+  type BiasRule,
+  type ConfigRules,
+  type Extras,
+  FOREIGN_KEYS,
+  type HeadShape,
+  type LayerRopes,
+  type RopeContext,
+  type SizeKey,
+} from "./configRules.ts";
+import { readWindows } from "./configWindows.ts";
 import { ModelFormatError, UnsupportedModelError } from "./errors.ts";
 import { normalizeQuantization, type Quantization } from "./quantization.ts";
-import type { RopeConfig } from "./rope.ts";
 import { readRope } from "./ropeConfig.ts";
-
-/** The function between gate and up of a feed-forward block. */
-export type Activation = "silu";
 
 /** The type that a checkpoint says its plain weights have; each tensor states its own. */
 export type CheckpointDtype = "float32" | "float16" | "bfloat16";
 
 /** config.json, checked. Names of the hub are kept; what is ours to name is camelCase. */
-export interface ModelConfig {
+export interface ModelConfig extends HeadShape, LayerRopes, Extras {
   readonly model_type: string;
-  readonly hidden_size: number;
   readonly intermediate_size: number;
   readonly num_hidden_layers: number;
-  readonly num_attention_heads: number;
-  /** Divides num_attention_heads. */
-  readonly num_key_value_heads: number;
-  /** Even; heads × head_dim need not be hidden_size. */
-  readonly head_dim: number;
   readonly vocab_size: number;
   readonly max_position_embeddings: number;
-  readonly rms_norm_eps: number;
+  /** Of every norm: `rms_norm_eps`, `layer_norm_eps` and other names. */
+  readonly normEps: number;
   readonly hidden_act: Activation;
   readonly tie_word_embeddings: boolean;
-  /** Biases of q, k, v and o. */
-  readonly attention_bias: boolean;
-  /** Biases of gate, up and down. */
-  readonly mlp_bias: boolean;
-  readonly rope: RopeConfig;
+  /** Whether q, k and v have biases, o has one, and the projections of the MLP have. */
+  readonly biases: { readonly qkv: boolean; readonly o: boolean; readonly mlp: boolean };
   /** One a layer: how many positions a token sees, its own included; null: all before it. */
   readonly windows: readonly (number | null)[];
   readonly bosTokenIds: readonly number[];
@@ -63,15 +62,29 @@ export interface ModelConfig {
 const FILE = "config.json";
 
 // Above these a number is a mistake or an attack: each is 4 or more times the largest published model's. Products stay below 2^53.
-const SIZE = { min: 1, max: 2 ** 17 }; // hidden_size; 18,432 is published
-const WIDTH = { min: 1, max: 2 ** 20 }; // intermediate_size; 73,728
-const LAYERS = { min: 1, max: 2 ** 10 }; // 126
-const HEADS = { min: 1, max: 2 ** 10 }; // 128
+const SIZES: Readonly<Record<SizeKey, { readonly min: number; readonly max: number }>> = {
+  hidden_size: { min: 1, max: 2 ** 17 }, // 18,432 is published
+  intermediate_size: { min: 1, max: 2 ** 20 }, // 73,728
+  num_hidden_layers: { min: 1, max: 2 ** 10 }, // 126
+  num_attention_heads: { min: 1, max: 2 ** 10 }, // 128
+  vocab_size: { min: 1, max: 2 ** 22 }, // 262,208
+};
 const HEAD_DIM = { min: 2, max: 2 ** 10 }; // 256
-const VOCABULARY = { min: 1, max: 2 ** 22 }; // 262,208
 const POSITIONS = { min: 1, max: MAX_POSITIONS };
 
-const ACTIVATIONS: Readonly<Record<string, Activation>> = { silu: "silu", swish: "silu" }; // two names of one function in transformers
+/** Names of transformers' activations, by ours: some have several. */
+const ACTIVATIONS: Readonly<Record<string, Activation>> = {
+  silu: "silu",
+  swish: "silu",
+  gelu: "gelu",
+  gelu_python: "gelu",
+  gelu_new: "gelu_pytorch_tanh",
+  gelu_fast: "gelu_pytorch_tanh",
+  gelu_pytorch_tanh: "gelu_pytorch_tanh",
+  quick_gelu: "quick_gelu",
+  relu: "relu",
+  relu2: "relu2",
+};
 const DTYPES: readonly CheckpointDtype[] = ["float32", "float16", "bfloat16"];
 
 /** The `model_type` of a parsed config.json, before anything else is looked at. Throws ModelFormatError where there is none. */
@@ -83,47 +96,73 @@ export function modelTypeOf(raw: unknown): string {
 }
 
 /**
- * The config of a checkpoint, from parsed JSON.
+ * The config of a checkpoint, from parsed JSON, as its family's rules read it.
  *
  * Throws ModelFormatError, code CONFIG, for a value of the wrong type or out of range and for two spellings that disagree;
  * UnsupportedModelError for a legal value that ingle doesn't run. Both name the field and its value. Nothing was allocated by then.
  */
-export function normalizeConfig(raw: unknown): ModelConfig {
+export function normalizeConfig(raw: unknown, rules: ConfigRules): ModelConfig {
   const model_type = modelTypeOf(raw);
   const fields = fieldsOf(FILE, raw);
-  const rules = Object.hasOwn(CONFIG_RULES, model_type) ? CONFIG_RULES[model_type] : undefined;
-  if (rules === undefined) throw unsupported(fields, "model_type", Object.keys(CONFIG_RULES).join(", "));
-  refuseOtherHeads(fields);
-  refuseForeignKeys(fields, rules, model_type);
-  const num_hidden_layers = integerField(fields, "num_hidden_layers", LAYERS);
+  refuseOtherHeads(fields, rules);
+  const shape = readHeads(fields, rules);
+  const num_hidden_layers = readSize(fields, rules, "num_hidden_layers");
   const max_position_embeddings =
-    optionalInteger(fields, "max_position_embeddings", POSITIONS) ?? rules.max_position_embeddings;
-  const attention = readAttention(fields, rules);
-  return {
+    optionalInteger(fields, rules.names?.max_position_embeddings ?? "max_position_embeddings", POSITIONS) ??
+    rules.max_position_embeddings;
+  const windows = readWindows(fields, rules.window, num_hidden_layers);
+  const ropes = readRopes(fields, rules, { ...shape, num_hidden_layers, max_position_embeddings, windows });
+  const config: ModelConfig = {
     model_type,
-    ...attention,
-    intermediate_size: integerField(fields, "intermediate_size", WIDTH),
+    ...shape,
+    intermediate_size: readSize(fields, rules, "intermediate_size", rules.widthOf?.(shape.hidden_size)),
     num_hidden_layers,
-    vocab_size: integerField(fields, "vocab_size", VOCABULARY),
+    vocab_size: readSize(fields, rules, "vocab_size"),
     max_position_embeddings,
-    rms_norm_eps: optionalNumber(fields, "rms_norm_eps", { above: 0, max: 1 }) ?? 1e-6, // the classes' default
-    hidden_act: readActivation(fields),
-    tie_word_embeddings: booleanField(fields, "tie_word_embeddings") ?? false, // false in all classes of CONFIG_RULES
-    attention_bias: booleanField(fields, "attention_bias") ?? false,
-    mlp_bias: booleanField(fields, "mlp_bias") ?? false,
-    rope: readRope(fields, { ...attention, max_position_embeddings, partialRotary: rules.partialRotary }),
-    windows: readWindows(fields, rules, num_hidden_layers),
+    normEps: optionalNumber(fields, rules.norm.key, { above: 0, max: 1 }) ?? rules.norm.eps,
+    hidden_act: readActivation(fields, rules.activation),
+    tie_word_embeddings: booleanField(fields, "tie_word_embeddings") ?? rules.tied,
+    biases: {
+      qkv: readBias(fields, rules.biases.qkv),
+      o: readBias(fields, rules.biases.o),
+      mlp: readBias(fields, rules.biases.mlp),
+    },
+    ...ropes,
+    windows,
     bosTokenIds: tokenIdsField(fields, "bos_token_id", rules.bosTokenIds),
     eosTokenIds: tokenIdsField(fields, "eos_token_id", rules.eosTokenIds),
     padTokenIds: tokenIdsField(fields, "pad_token_id"),
     quantization: normalizeQuantization(fields),
     dtype: readDtype(fields),
+    ...neutralExtras(shape),
+    ...rules.extras?.(fields, shape),
+  };
+  refuseForeignKeys(fields, model_type);
+  return config;
+}
+
+function neutralExtras({ head_dim }: HeadShape): Extras {
+  return {
+    embeddingMultiplier: 1,
+    residualMultiplier: 1,
+    attentionScale: 1 / Math.sqrt(head_dim),
+    attentionSoftcap: null,
+    logitsScale: 1,
+    logitsSoftcap: null,
+    qkNorm: false,
+    parallelResidual: false,
   };
 }
 
-function readAttention(fields: Fields, rules: ConfigRules) {
-  const hidden_size = integerField(fields, "hidden_size", SIZE);
-  const num_attention_heads = integerField(fields, "num_attention_heads", HEADS);
+function readSize(fields: Fields, rules: ConfigRules, key: SizeKey, otherwise = rules.sizes?.[key]): number {
+  const name = rules.names?.[key] ?? key;
+  if (otherwise !== undefined && field(fields, name) === undefined) return otherwise;
+  return integerField(fields, name, SIZES[key]);
+}
+
+function readHeads(fields: Fields, rules: ConfigRules): HeadShape {
+  const hidden_size = readSize(fields, rules, "hidden_size");
+  const num_attention_heads = readSize(fields, rules, "num_attention_heads");
   const num_key_value_heads = readKvHeads(fields, rules, num_attention_heads);
   if (num_attention_heads % num_key_value_heads !== 0) {
     const kv = `num_key_value_heads is ${num_key_value_heads}`;
@@ -137,20 +176,27 @@ function readAttention(fields: Fields, rules: ConfigRules) {
 }
 
 function readKvHeads(fields: Fields, rules: ConfigRules, heads: number): number {
-  const written = optionalInteger(fields, "num_key_value_heads", HEADS);
+  const written = optionalInteger(fields, "num_key_value_heads", SIZES.num_attention_heads);
+  if (rules.num_key_value_heads === "always heads" && written !== undefined && written !== heads)
+    throw unsupported(fields, "num_key_value_heads", `as many as attention heads, ${heads}`);
   if (written !== undefined) return written;
   // transformers: null means as many as heads in every family, a key left out means the class's default
-  return hasField(fields, "num_key_value_heads") || rules.num_key_value_heads === "heads"
+  return hasField(fields, "num_key_value_heads") || typeof rules.num_key_value_heads === "string"
     ? heads
     : rules.num_key_value_heads;
 }
 
 function readHeadDim(fields: Fields, rules: ConfigRules, hidden_size: number, heads: number): number {
   const head_dim = optionalInteger(fields, "head_dim", HEAD_DIM);
-  if (head_dim === undefined && typeof rules.head_dim === "number") return rules.head_dim;
-  if (head_dim === undefined && hidden_size % heads !== 0) {
-    throw refused(fields, "hidden_size", `a multiple of num_attention_heads, ${heads}, or a head_dim`);
+  if (!hasField(fields, "head_dim") && typeof rules.head_dim === "number") return rules.head_dim; // null is hidden / heads
+  const always = rules.head_dim === "always hidden / heads";
+  if ((always || head_dim === undefined) && hidden_size % heads !== 0) {
+    const other = always ? "" : ", or a head_dim";
+    const [size, by] = [rules.names?.hidden_size ?? "hidden_size", rules.names?.num_attention_heads];
+    throw refused(fields, size, `a multiple of ${by ?? "num_attention_heads"}, ${heads}${other}`);
   }
+  if (always && head_dim !== undefined && head_dim !== hidden_size / heads)
+    throw unsupported(fields, "head_dim", `hidden_size / num_attention_heads, ${hidden_size / heads}`);
   const size = head_dim ?? hidden_size / heads;
   if (size % 2 !== 0 || size > HEAD_DIM.max) {
     const from = head_dim === undefined ? "hidden_size / num_attention_heads" : "head_dim";
@@ -162,11 +208,24 @@ function readHeadDim(fields: Fields, rules: ConfigRules, hidden_size: number, he
   return size;
 }
 
-function readActivation(fields: Fields): Activation {
-  const name = textField(fields, "hidden_act") ?? "silu"; // the default of all classes of CONFIG_RULES
+function readRopes(fields: Fields, rules: ConfigRules, context: RopeContext): LayerRopes {
+  if (rules.ropes !== undefined) return rules.ropes(fields, context);
+  const layers = Array.from({ length: context.num_hidden_layers });
+  if (rules.rope === null) return { ropes: [], layerRopes: layers.map(() => null) };
+  return { ropes: [readRope(fields, { ...context, rules: rules.rope })], layerRopes: layers.map(() => 0) };
+}
+
+function readActivation(fields: Fields, { key, otherwise, gelu }: ConfigRules["activation"]): Activation {
+  const name = textField(fields, key);
+  if (name === undefined) return otherwise;
+  if (name === "gelu" && gelu !== undefined) return gelu;
   const activation = Object.hasOwn(ACTIVATIONS, name) ? ACTIVATIONS[name] : undefined;
-  if (activation === undefined) throw unsupported(fields, "hidden_act", Object.keys(ACTIVATIONS).join(", "));
+  if (activation === undefined) throw unsupported(fields, key, Object.keys(ACTIVATIONS).join(", "));
   return activation;
+}
+
+function readBias(fields: Fields, rule: BiasRule): boolean {
+  return typeof rule === "boolean" ? rule : (booleanField(fields, rule.key) ?? rule.otherwise);
 }
 
 function readDtype(fields: Fields): CheckpointDtype | null {
@@ -179,92 +238,24 @@ function readDtype(fields: Fields): CheckpointDtype | null {
 }
 
 /** A classifier, reward model or bare encoder has other weights at its end, and its config otherwise reads the same. */
-function refuseOtherHeads(fields: Fields): void {
+function refuseOtherHeads(fields: Fields, { architecture: other }: ConfigRules): void {
   for (const architecture of listField(fields, "architectures") ?? []) {
     if (typeof architecture !== "string") throw refused(fields, "architectures", "a list of strings");
-    if (!architecture.endsWith("ForCausalLM")) {
-      throw new UnsupportedModelError(
-        `${FILE}: architectures has ${show(architecture)}, supported: names that end in ForCausalLM`,
-      );
+    if (!architecture.endsWith("ForCausalLM") && architecture !== other) {
+      const names = `names that end in ForCausalLM${other === undefined ? "" : `, ${other}`}`;
+      throw new UnsupportedModelError(`${FILE}: architectures has ${show(architecture)}, supported: ${names}`);
     }
   }
 }
 
-function refuseForeignKeys(fields: Fields, rules: ConfigRules, model_type: string): void {
+/** What the family's rules did not ask for changes nothing in it, and must change nothing in another engine either. */
+function refuseForeignKeys(fields: Fields, model_type: string): void {
   for (const [key, neutral] of Object.entries(FOREIGN_KEYS)) {
-    const value = field(fields, key);
-    if (value === undefined || neutral.includes(value)) continue;
+    if (fields.asked.has(key)) continue;
+    const value = Object.hasOwn(fields.values, key) ? fields.values[key] : undefined;
+    if (value === undefined || value === null || neutral.includes(value)) continue;
+    // transformers writes 1 for a layer with rope
+    if (key === "no_rope_layers" && Array.isArray(value) && value.every((has) => has === 1 || has === true)) continue;
     throw unsupported(fields, key, `for model_type "${model_type}" ${[...neutral, "none"].map(String).join(", ")}`);
   }
-  for (const key of ["attention_bias", "mlp_bias"] as const) {
-    if (booleanField(fields, key) === true && !rules.biases.includes(key)) {
-      throw unsupported(fields, key, `for model_type "${model_type}" false`);
-    }
-  }
-  // transformers writes 1 for a layer with rope
-  if (listField(fields, "no_rope_layers")?.some((rotated) => rotated !== 1 && rotated !== true)) {
-    throw unsupported(fields, "no_rope_layers", `for model_type "${model_type}" 1 for every layer`);
-  }
-}
-
-/**
- * The window of every layer. `layer_types` goes before `max_window_layers`, as in transformers; a window that is written but switched off is none.
- *
- * Two statements that transformers can't run together, or of which it ignores one that other engines obey, are refused.
- */
-function readWindows(fields: Fields, rules: ConfigRules, layers: number): readonly (number | null)[] {
-  const types = readLayerTypes(fields, layers);
-  const flag = booleanField(fields, "use_sliding_window");
-  const written = optionalInteger(fields, "sliding_window", POSITIONS);
-  switch (rules.window) {
-    case "none": {
-      if (written !== undefined && flag !== false) throw unsupported(fields, "sliding_window", "none");
-      if (types?.includes("sliding_attention"))
-        throw unsupported(fields, "layer_types", '"full_attention" for every layer');
-      return Array.from({ length: layers }, () => null);
-    }
-    case "every layer": {
-      const window = written ?? (hasField(fields, "sliding_window") ? null : 4096); // null is none, a key left out the class's 4096
-      if (window !== null && flag === false) {
-        throw refused(
-          fields,
-          "use_sliding_window",
-          `true or none beside sliding_window, ${window}; set sliding_window to null`,
-        );
-      }
-      if (types?.some((type) => (type === "sliding_attention") !== (window !== null))) {
-        throw refused(
-          fields,
-          "layer_types",
-          `every layer to be ${window === null ? '"full_attention"' : '"sliding_attention"'}`,
-        );
-      }
-      return Array.from({ length: layers }, () => window);
-    }
-    case "picked layers": {
-      const window = flag === true ? (written ?? (hasField(fields, "sliding_window") ? null : 4096)) : null; // as above
-      if (window === null && types?.includes("sliding_attention")) {
-        throw refused(fields, "layer_types", "no sliding layer where use_sliding_window or sliding_window is off");
-      }
-      const full = optionalInteger(fields, "max_window_layers", { min: 0, max: LAYERS.max }) ?? 28; // the classes' default
-      return Array.from({ length: layers }, (_, layer) =>
-        (types === undefined ? layer >= full : types[layer] === "sliding_attention") ? window : null,
-      );
-    }
-    default:
-      return rules.window satisfies never;
-  }
-}
-
-function readLayerTypes(fields: Fields, layers: number): readonly unknown[] | undefined {
-  const types = listField(fields, "layer_types");
-  if (types === undefined) return undefined;
-  if (types.length !== layers) throw refused(fields, "layer_types", `${layers}, one a layer`);
-  const odd = types.find((type) => type !== "full_attention" && type !== "sliding_attention");
-  if (odd !== undefined) {
-    throw new UnsupportedModelError(
-      `${FILE}: layer_types has ${show(odd)}, supported: "full_attention", "sliding_attention"`,
-    );
-  }
-  return types;
 }

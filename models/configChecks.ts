@@ -8,6 +8,8 @@ export interface Fields {
   /** "" at the top of the file, "rope_scaling." inside an object of it. */
   readonly path: string;
   readonly values: Readonly<Record<string, unknown>>;
+  /** Keys that were asked for so far. */
+  readonly asked: Set<string>;
 }
 
 /** An integer's legal range, both ends included. `max` stands for "absurd above": far beyond any published model. */
@@ -51,7 +53,7 @@ export function fieldsOf(file: string, value: unknown): Fields {
   if (typeof value !== "object" || value === null || Array.isArray(value)) {
     throw new ModelFormatError("CONFIG", `${file}: the file holds ${show(value)}, expected a JSON object`);
   }
-  return { file, path: "", values: value as Readonly<Record<string, unknown>> }; // checked the line above
+  return { file, path: "", values: value as Readonly<Record<string, unknown>>, asked: new Set() }; // checked the line above
 }
 
 /** The object under `key`, or undefined where it is absent or null. Throws ModelFormatError if it is anything else. */
@@ -60,16 +62,18 @@ export function objectField(fields: Fields, key: string): Fields | undefined {
   if (value === undefined) return undefined;
   if (typeof value !== "object" || value === null || Array.isArray(value)) throw refused(fields, key, "an object");
   const values = value as Readonly<Record<string, unknown>>; // checked the line above
-  return { file: fields.file, path: `${fields.path}${showKey(key)}.`, values };
+  return { file: fields.file, path: `${fields.path}${showKey(key)}.`, values, asked: new Set() };
 }
 
 /** The value under `key`; null and absent are both undefined. Only own keys: a file can't reach Object.prototype. */
 export function field(fields: Fields, key: string): unknown {
+  fields.asked.add(key);
   return Object.hasOwn(fields.values, key) ? (fields.values[key] ?? undefined) : undefined;
 }
 
 /** Whether the file writes `key` at all, null included. */
 export function hasField(fields: Fields, key: string): boolean {
+  fields.asked.add(key);
   return Object.hasOwn(fields.values, key);
 }
 

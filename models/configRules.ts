@@ -1,66 +1,135 @@
-/** What each family's config means beyond its letters: the defaults of transformers' config class, and the keys that are not the family's own. */
+/** What a family's file says of its config.json: the defaults of transformers' config class, and which fields it reads. */
+import type { Activation } from "../kernels/fragments/act.ts";
+import type { Fields } from "./configChecks.ts";
+import type { RopeConfig } from "./rope.ts";
+import type { RopeRules } from "./ropeConfig.ts";
 
-/** How a family reads `sliding_window`: it has none; every layer has it; the layers do that `use_sliding_window`, `max_window_layers` or `layer_types` pick. */
-export type WindowRule = "none" | "every layer" | "picked layers";
+/** How heads lie in the hidden vector. */
+export interface HeadShape {
+  readonly hidden_size: number;
+  readonly num_attention_heads: number;
+  /** Divides num_attention_heads. */
+  readonly num_key_value_heads: number;
+  /** Even; heads × head_dim need not be hidden_size. */
+  readonly head_dim: number;
+}
 
-/** One family, keyed by `model_type`. Values are those of its config class in transformers 5.24, which a published config may leave out. */
-export interface ConfigRules {
+/** What some families scale, cap or add. */
+export interface Extras {
+  /** Multiplies the rows of the embedding. */
+  readonly embeddingMultiplier: number;
+  /** Multiplies what each block adds to the residual stream; above 0. */
+  readonly residualMultiplier: number;
+  /** Multiplies q · k. */
+  readonly attentionScale: number;
+  /** q · k goes through cap · tanh(· / cap). */
+  readonly attentionSoftcap: number | null;
+  /** Multiplies logits; above 0. */
+  readonly logitsScale: number;
+  /** Logits go through cap · tanh(· / cap). */
+  readonly logitsSoftcap: number | null;
+  /** Whether q and k are normed, where the family leaves a choice. */
+  readonly qkNorm: boolean;
+  /** Whether attention and MLP read the same residual stream, where the family leaves a choice. */
+  readonly parallelResidual: boolean;
+}
+
+/** Whether a projection has a bias: always, never, or as a field says. */
+export type BiasRule = boolean | { readonly key: string; readonly otherwise: boolean };
+
+/**
+ * How a family reads `sliding_window`: it has none; every layer has it; where `use_sliding_window` is on, those layers do that `picks` or
+ * `layer_types` pick; all but each `pattern`-th layer do unless `layer_types` says otherwise. `otherwise`: the window that is not written.
+ */
+export type WindowRule =
+  | { readonly kind: "none" }
+  | { readonly kind: "every layer"; readonly otherwise: number | null }
+  | {
+      readonly kind: "picked layers";
+      readonly otherwise: number | null;
+      readonly picks: (fields: Fields, layers: number) => (layer: number) => boolean;
+    }
+  | { readonly kind: "pattern"; readonly otherwise: number | null; readonly pattern: number; readonly key?: string };
+
+/** The ropes of a model: tables of rotations, and which one each layer has; null: none. */
+export interface LayerRopes {
+  readonly ropes: readonly RopeConfig[];
+  readonly layerRopes: readonly (number | null)[];
+}
+
+/** What is known of a config when the ropes of its layers are read. */
+export interface RopeContext extends HeadShape {
+  readonly num_hidden_layers: number;
   readonly max_position_embeddings: number;
-  /** "heads": as many as attention heads. */
-  readonly num_key_value_heads: number | "heads";
-  /** "hidden / heads" or a number. */
-  readonly head_dim: number | "hidden / heads";
+  readonly windows: readonly (number | null)[];
+}
+
+/** Sizes that a config may leave out in some families. */
+export type SizeKey = "hidden_size" | "intermediate_size" | "num_hidden_layers" | "num_attention_heads" | "vocab_size";
+
+/** One family. Values are those of its config class in transformers 5.24, which a published config may leave out. */
+export interface ConfigRules {
+  /** The file's names of fields, where they are not the usual ones. */
+  readonly names?: Readonly<Partial<Record<SizeKey | "max_position_embeddings", string>>>;
+  /** An entry of `architectures` beside those that end in ForCausalLM. */
+  readonly architecture?: string;
+  readonly sizes?: Readonly<Partial<Record<SizeKey, number>>>;
+  /** The width of an MLP that is not written, by hidden_size; undefined: it must be. */
+  readonly widthOf?: (hidden_size: number) => number;
+  readonly max_position_embeddings: number;
+  /** "heads": as many as attention heads; "always heads": a field that says otherwise is refused. */
+  readonly num_key_value_heads: number | "heads" | "always heads";
+  /** A number, hidden_size / num_attention_heads, or that always: a field that says otherwise is refused. */
+  readonly head_dim: number | "hidden / heads" | "always hidden / heads";
+  readonly norm: { readonly key: string; readonly eps: number };
+  readonly activation: { readonly key: string; readonly otherwise: Activation; readonly gelu?: Activation };
+  readonly tied: boolean;
   readonly bosTokenIds: readonly number[];
   readonly eosTokenIds: readonly number[];
   readonly window: WindowRule;
-  /** Of `attention_bias` and `mlp_bias`, those the family reads; the others are refused when true. */
-  readonly biases: readonly ("attention_bias" | "mlp_bias")[];
-  readonly partialRotary: boolean;
+  readonly biases: { readonly qkv: BiasRule; readonly o: BiasRule; readonly mlp: BiasRule };
+  /** null: learned positions or none. */
+  readonly rope: RopeRules | null;
+  /** Which rope each layer has, where they differ; else all have the one of `rope`. */
+  readonly ropes?: (fields: Fields, context: RopeContext) => LayerRopes;
+  /** What else the family reads. */
+  readonly extras?: (fields: Fields, shape: HeadShape) => Partial<Extras>;
 }
 
-const QWEN: ConfigRules = {
-  max_position_embeddings: 32_768,
-  num_key_value_heads: 32,
-  head_dim: "hidden / heads",
-  bosTokenIds: [],
-  eosTokenIds: [],
-  window: "picked layers",
-  biases: [],
-  partialRotary: false,
+/** Biases by the two fields of Llama's kind. */
+export const LLAMA_BIASES: ConfigRules["biases"] = {
+  qkv: { key: "attention_bias", otherwise: false },
+  o: { key: "attention_bias", otherwise: false },
+  mlp: { key: "mlp_bias", otherwise: false },
 };
 
-/** The families whose config can be normalised. */
-export const CONFIG_RULES: Readonly<Record<string, ConfigRules>> = {
-  llama: {
-    max_position_embeddings: 2048,
-    num_key_value_heads: "heads",
-    head_dim: "hidden / heads",
-    bosTokenIds: [1],
-    eosTokenIds: [2],
-    window: "none",
-    biases: ["attention_bias", "mlp_bias"],
-    partialRotary: false,
-  },
-  mistral: {
-    max_position_embeddings: 131_072,
-    num_key_value_heads: 8,
-    head_dim: "hidden / heads",
-    bosTokenIds: [1],
-    eosTokenIds: [2],
-    window: "every layer",
-    biases: [],
-    partialRotary: false,
-  },
-  qwen2: QWEN,
-  qwen3: { ...QWEN, head_dim: 128, biases: ["attention_bias"] },
+/** No bias at all. */
+export const NO_BIASES: ConfigRules["biases"] = { qkv: false, o: false, mlp: false };
+
+/**
+ * Llama's config class: where most families differ in few lines.
+ */
+export const LLAMA_RULES: ConfigRules = {
+  max_position_embeddings: 2048,
+  num_key_value_heads: "heads",
+  head_dim: "hidden / heads",
+  norm: { key: "rms_norm_eps", eps: 1e-6 },
+  activation: { key: "hidden_act", otherwise: "silu" },
+  tied: false,
+  bosTokenIds: [1],
+  eosTokenIds: [2],
+  window: { kind: "none" },
+  biases: LLAMA_BIASES,
+  rope: { theta: 10_000, partial: null },
 };
 
 /**
- * Keys of other families that change what is computed, with the values at which they change nothing (null and absent always do).
+ * Keys that change what is computed in some family, with the values at which they change nothing (null and absent always do).
  *
- * A config that sets one of them is of another architecture than its `model_type` says; transformers would ignore the key, other engines not,
- * so it is refused. Every other unknown key is let pass: configs carry dozens of harmless ones (`initializer_range`, dropouts, `use_cache`,
- * `transformers_version`, `auto_map`, which is never run). `pretraining_tp` is harmless too: it cuts a matmul into slices of the same sum.
+ * A config that sets one which its family does not read is of another architecture than its `model_type` says; transformers would ignore
+ * the key, other engines not, so it is refused. Every other unknown key is let pass: configs carry dozens of harmless ones
+ * (`initializer_range`, dropouts, `use_cache`, `transformers_version`, `auto_map`, which is never run). `pretraining_tp` is harmless too:
+ * it cuts a matmul into slices of the same sum.
  */
 export const FOREIGN_KEYS: Readonly<Record<string, readonly unknown[]>> = {
   // numbers that scale or clamp
@@ -77,7 +146,11 @@ export const FOREIGN_KEYS: Readonly<Record<string, readonly unknown[]>> = {
   dim_model_base: [],
   clip_qkv: [],
   swiglu_limit: [],
+  scale_attn_weights: [true],
+  scale_attn_by_inverse_layer_idx: [false],
   // other norms, biases and blocks
+  attention_bias: [false],
+  mlp_bias: [false],
   qk_norm: [false],
   use_qk_norm: [false],
   qk_layernorm: [false],
@@ -93,6 +166,7 @@ export const FOREIGN_KEYS: Readonly<Record<string, readonly unknown[]>> = {
   block_configs: [],
   per_layer_config: [],
   // other positions and masks
+  no_rope_layers: [],
   rope_interleaved: [false],
   rotary_pct: [1],
   rotary_emb_base: [],
@@ -101,6 +175,7 @@ export const FOREIGN_KEYS: Readonly<Record<string, readonly unknown[]>> = {
   alibi: [false],
   use_alibi: [false],
   no_rope_layer_interval: [],
+  rope_local_base_freq: [],
   attention_chunk_size: [],
   attention_sinks: [false],
   use_attention_sinks: [false],

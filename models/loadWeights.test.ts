@@ -9,8 +9,8 @@ import { layouts } from "../kernels/formats/layouts.ts";
 import { unpack } from "../kernels/formats/packing.ts";
 import { type TinyModel, type TinyShape, type TinyTensor, tinyFolder, tinyModel } from "../test/tinyModel.ts";
 import { allocateWeights, freeWeights, shardBlocks } from "./allocateWeights.ts";
-import { normalizeConfig } from "./config.ts";
 import { llama } from "./families/llama.ts";
+import { readConfig } from "./families/registry.ts";
 import { loadWeights } from "./loadWeights.ts";
 import type { Matrix, Part } from "./matrix.ts";
 import { WeightPlan } from "./weightPlan.ts";
@@ -69,9 +69,9 @@ async function rowsOf(matrix: Matrix): Promise<number[][]> {
 }
 
 async function planOf(model: TinyModel): Promise<WeightPlan> {
-  const config = normalizeConfig(model.config);
+  const config = readConfig(model.config);
   const plan = new WeightPlan(await openCheckpoint(tinyFolder(model)), config.quantization);
-  llama(plan, config);
+  llama.build(plan, config);
   plan.finish();
   return plan;
 }

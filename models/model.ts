@@ -1,6 +1,7 @@
 /** What a family's file returns: the forward pass of one checkpoint, and what it wants of the cache. */
 import type { Slot } from "../device/arena.ts";
 import type { ModelConfig } from "./config.ts";
+import type { ConfigRules } from "./configRules.ts";
 import type { Step } from "./step.ts";
 import type { WeightPlan } from "./weightPlan.ts";
 
@@ -23,9 +24,15 @@ export interface Logits {
 export interface Model {
   /** One a layer. */
   readonly caches: readonly CacheDeclaration[];
+  /** The head's module: where it is tied to the embedding, a stored copy of it is let lie. */
+  readonly head: string;
   /** Records a forward pass; no logits where the step wants none. */
   forward(step: Step): Logits | undefined;
 }
 
-/** A family: claims its weights by the hub's names and returns the model. */
-export type Family = (weights: WeightPlan, config: ModelConfig) => Model;
+/** A family: how it reads config.json, and the model it makes of a checkpoint. */
+export interface Family {
+  readonly config: ConfigRules;
+  /** Claims the weights by the hub's names. */
+  build(weights: WeightPlan, config: ModelConfig): Model;
+}

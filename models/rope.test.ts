@@ -2,6 +2,7 @@ import { readFileSync } from "node:fs";
 import { describe, expect, test } from "vitest";
 import { normalizeConfig } from "./config.ts";
 import { fieldsOf } from "./configChecks.ts";
+import { LLAMA_RULES } from "./configRules.ts";
 import { lengthDependent, type RopeConfig, ropeFrequencies, ropeRow, ropeRowAt, ropeVariant } from "./rope.ts";
 import { readRope } from "./ropeConfig.ts";
 
@@ -30,10 +31,20 @@ function llama(head_dim: number, keys: Readonly<Record<string, unknown>>) {
   return { model_type: "llama", vocab_size: 8, ...shape, head_dim, ...keys };
 }
 
+function only(ropes: readonly RopeConfig[]): RopeConfig {
+  const [rope, ...others] = ropes;
+  if (rope === undefined || others.length > 0) throw new RangeError(`${ropes.length} ropes`);
+  return rope;
+}
+
 /** The rope of a case as the product reads it: through the whole config, or for a partial rotation as a family that has one. */
 function ropeOf({ name, head_dim, config }: Case): RopeConfig {
-  if (!name.startsWith("partial")) return normalizeConfig(llama(head_dim, config)).rope;
-  return readRope(fieldsOf("config.json", config), { head_dim, max_position_embeddings: 128, partialRotary: true });
+  if (!name.startsWith("partial")) return only(normalizeConfig(llama(head_dim, config), LLAMA_RULES).ropes);
+  return readRope(fieldsOf("config.json", config), {
+    head_dim,
+    max_position_embeddings: 128,
+    rules: { theta: 10_000, partial: 1 },
+  });
 }
 
 describe.each(cases)("rope as transformers: $name", (item) => {

@@ -157,6 +157,12 @@ export function ropeVariant(rope: RopeConfig, length: number): number {
   return 0;
 }
 
+/** `ropeVariant` of several ropes together. */
+export function ropesVariant(ropes: readonly RopeConfig[], length: number): number {
+  // A variant is 0, 1 or a length below 2^27: two lengths of dynamic scaling, or many others, stay exact.
+  return ropes.reduce((key, rope) => key * (rope.type === "dynamic" ? 2 ** 26 : 2) + ropeVariant(rope, length), 0);
+}
+
 function isLong(rope: LongRope, length: number): boolean {
   return length > rope.original_max_position_embeddings;
 }

@@ -4,7 +4,11 @@ import { ModelFormatError, UnsupportedModelError } from "./errors.ts";
 import { readRope } from "./ropeConfig.ts";
 
 const read = (config: unknown, partialRotary = false) =>
-  readRope(fieldsOf("config.json", config), { head_dim: 16, max_position_embeddings: 128, partialRotary });
+  readRope(fieldsOf("config.json", config), {
+    head_dim: 16,
+    max_position_embeddings: 128,
+    rules: { theta: 10_000, partial: partialRotary ? 1 : null },
+  });
 
 const scaled = (rope_scaling: unknown) => ({ rope_theta: 10_000, rope_scaling });
 const LLAMA3 = { rope_type: "llama3", factor: 8, low_freq_factor: 1, high_freq_factor: 4 };

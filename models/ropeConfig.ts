@@ -21,19 +21,36 @@ import {
 import { ModelFormatError, UnsupportedModelError } from "./errors.ts";
 import type { RopeConfig } from "./rope.ts";
 
+/** How a family reads its rope. */
+export interface RopeRules {
+  /** `rope_theta` where it is not written. */
+  readonly theta: number;
+  /** Share of a head that is rotated where none is written; null: always the whole, and another share is refused. */
+  readonly partial: number | null;
+  /** Names of `rope_theta` and `partial_rotary_factor` at the top of the file, where they are not these. */
+  readonly names?: { readonly theta: string; readonly partial: string };
+  /** `original_max_position_embeddings` where it is not written; undefined: `max_position_embeddings`. */
+  readonly originalLength?: number;
+  /** Types that the family's class knows; undefined: all. */
+  readonly types?: readonly RopeConfig["type"][];
+  /** Old names of types, beside `su`. */
+  readonly oldTypes?: Readonly<Record<string, RopeConfig["type"]>>;
+  /** Whether `alpha` makes a dynamic rope one of a larger theta, whatever the length. */
+  readonly alpha?: boolean;
+}
+
 /** What a rope needs to know of the rest of the config. */
 export interface RopeShape {
   readonly head_dim: number;
   readonly max_position_embeddings: number;
-  /** Whether the family can rotate a part of a head; if not, `partial_rotary_factor` other than 1 is refused. */
-  readonly partialRotary: boolean;
+  readonly rules: RopeRules;
 }
 
-const DEFAULT_THETA = 10_000; // RotaryEmbeddingConfigMixin.default_theta of transformers 5
 const THETA = { above: 1, max: 1e12 }; // published: 1e4 to 1e9; at 1 and below frequencies would not fall
 const FACTOR = { min: 1, max: 1e6 }; // transformers: "must be a float >= 1"; published: up to 64
 const POSITIVE = { above: 0, max: 1e6 };
 const FULL = { above: 0, max: 1 };
+const ALPHA = { min: 0, max: 1e9 };
 
 /** The keys that each type of rope reads, beside those of every type. */
 const KEYS = {
@@ -55,6 +72,9 @@ const COMMON_KEYS = [
   "finetuned",
 ];
 
+/** Beside a dynamic rope with `alpha`, without a part in the result. */
+const ALPHA_KEYS = ["alpha", "beta_fast", "beta_slow", "mscale", "mscale_all_dim"];
+
 /**
  * The rope of a config. Both spellings may be there if they say the same.
  *
@@ -63,18 +83,24 @@ const COMMON_KEYS = [
  */
 export function readRope(config: Fields, shape: RopeShape): RopeConfig {
   const written = (["rope_parameters", "rope_scaling"] as const).flatMap((key) => objectField(config, key) ?? []);
-  const theta = agreed(config, written, "rope_theta");
-  const partial = agreed(config, written, "partial_rotary_factor");
+  return readRopeOf(config, written, shape);
+}
+
+/** The rope that the objects `written` state, and `config` beside them: for families that keep more than one. */
+export function readRopeOf(config: Fields, written: readonly Fields[], shape: RopeShape): RopeConfig {
+  const { rules, max_position_embeddings } = shape;
+  const theta = agreed(config, written, "rope_theta", rules.names?.theta);
+  const partial = agreed(config, written, "partial_rotary_factor", rules.names?.partial);
   const original = agreed(config, written, "original_max_position_embeddings");
   const common = {
-    theta: theta === undefined ? DEFAULT_THETA : numberField(theta, "rope_theta", THETA),
+    theta: theta === undefined ? rules.theta : numberField(theta.place, theta.key, THETA),
     rotary_dim: rotaryDim(partial, shape),
   };
   const originalLength =
     original === undefined
-      ? shape.max_position_embeddings
-      : integerField(original, "original_max_position_embeddings", { min: 2, max: MAX_POSITIONS });
-  const read = (fields: Fields) => readScaling(fields, common, shape.max_position_embeddings, originalLength);
+      ? (rules.originalLength ?? max_position_embeddings)
+      : integerField(original.place, original.key, { min: 2, max: MAX_POSITIONS });
+  const read = (fields: Fields) => readScaling(fields, common, rules, max_position_embeddings, originalLength);
   const [first, second] = written;
   if (first === undefined) return { type: "default", ...common };
   const rope = read(first);
@@ -84,38 +110,46 @@ export function readRope(config: Fields, shape: RopeShape): RopeConfig {
   return rope;
 }
 
-/** The place that states `key`, at the top or inside one of `written`; undefined if none does. Throws ModelFormatError if two disagree. */
-function agreed(config: Fields, written: readonly Fields[], key: string): Fields | undefined {
-  const places = [...written, config].filter((place) => field(place, key) !== undefined);
-  const [first] = places;
-  const other = places.find((place) => first !== undefined && field(place, key) !== field(first, key));
-  if (first === undefined || other === undefined) return first;
-  throw refused(first, key, `the same as ${other.path}${key}, ${String(field(other, key))}; remove one`);
+/** A field and where it is written. */
+interface Stated {
+  readonly place: Fields;
+  readonly key: string;
 }
 
-function rotaryDim(partial: Fields | undefined, { head_dim, partialRotary }: RopeShape): number {
-  if (partial === undefined) return head_dim;
-  const factor = numberField(partial, "partial_rotary_factor", FULL);
-  if (factor !== 1 && !partialRotary) throw unsupported(partial, "partial_rotary_factor", "1");
+/** The place that states `key`, at the top (there as `top`) or inside one of `written`; undefined if none does. Throws ModelFormatError if two disagree. */
+function agreed(config: Fields, written: readonly Fields[], key: string, top = key): Stated | undefined {
+  const all = [...written.map((place) => ({ place, key })), { place: config, key: top }];
+  const stated = all.filter((at) => field(at.place, at.key) !== undefined);
+  const [first] = stated;
+  if (first === undefined) return undefined;
+  const value = field(first.place, first.key);
+  const other = stated.find((at) => field(at.place, at.key) !== value);
+  if (other === undefined) return first;
+  const said = `the same as ${other.place.path}${other.key}, ${String(field(other.place, other.key))}`;
+  throw refused(first.place, first.key, `${said}; remove one`);
+}
+
+function rotaryDim(stated: Stated | undefined, { head_dim, rules }: RopeShape): number {
+  const factor = stated === undefined ? (rules.partial ?? 1) : numberField(stated.place, stated.key, FULL);
+  if (stated !== undefined && factor !== 1 && rules.partial === null) throw unsupported(stated.place, stated.key, "1");
   const rotary_dim = Math.trunc(head_dim * factor);
-  if (rotary_dim < 2 || rotary_dim % 2 !== 0) {
-    throw refused(
-      partial,
-      "partial_rotary_factor",
-      `an even number of rotated components, not ${rotary_dim} of head_dim ${head_dim}`,
-    );
-  }
-  return rotary_dim;
+  if (rotary_dim >= 2 && rotary_dim % 2 === 0) return rotary_dim;
+  const wanted = `an even number of rotated components, not ${rotary_dim} of head_dim ${head_dim}`;
+  if (stated !== undefined) throw refused(stated.place, stated.key, wanted);
+  throw new ModelFormatError("CONFIG", `config.json: head_dim is ${head_dim}, expected ${wanted}`);
 }
 
 function readScaling(
   fields: Fields,
   common: { readonly theta: number; readonly rotary_dim: number },
+  rules: RopeRules,
   max_position_embeddings: number,
   original_max_position_embeddings: number,
 ): RopeConfig {
-  const type = ropeType(fields);
-  refuseOtherKeys(fields, type);
+  const type = ropeType(fields, rules);
+  const alpha = rules.alpha === true && type === "dynamic" ? optionalNumber(fields, "alpha", ALPHA) : undefined;
+  if (alpha !== undefined && alpha !== 0) return withAlpha(fields, common, alpha);
+  refuseOtherKeys(fields, type, rules);
   const half = common.rotary_dim / 2;
   switch (type) {
     case "default":
@@ -123,12 +157,7 @@ function readScaling(
     case "linear":
       return { type, ...common, factor: numberField(fields, "factor", FACTOR) };
     case "dynamic":
-      if (common.rotary_dim === 2) {
-        throw new ModelFormatError(
-          "CONFIG",
-          `${fields.file}: a dynamic rope over 2 components has no exponent, expected 4 or more`,
-        );
-      }
+      if (common.rotary_dim === 2) throw exponentless(fields);
       return { type, ...common, factor: numberField(fields, "factor", FACTOR), max_position_embeddings };
     case "llama3": {
       const low_freq_factor = numberField(fields, "low_freq_factor", POSITIVE);
@@ -173,20 +202,36 @@ function readScaling(
   }
 }
 
-function ropeType(fields: Fields): RopeConfig["type"] {
+/** Tencent's dynamic rope of a fixed `alpha`: only the base grows, once for all. Its configs carry YaRN's keys beside it, unused. */
+function withAlpha(fields: Fields, common: { readonly theta: number; readonly rotary_dim: number }, alpha: number) {
+  if (common.rotary_dim === 2) throw exponentless(fields);
+  const { rotary_dim } = common;
+  return { type: "default", rotary_dim, theta: common.theta * alpha ** (rotary_dim / (rotary_dim - 2)) } as const;
+}
+
+function exponentless({ file }: Fields): ModelFormatError {
+  return new ModelFormatError(
+    "CONFIG",
+    `${file}: a dynamic rope over 2 components has no exponent, expected 4 or more`,
+  );
+}
+
+function ropeType(fields: Fields, { types, oldTypes }: RopeRules): RopeConfig["type"] {
   const key = spelling(fields, "type", "rope_type");
   const written = textField(fields, key) ?? "default";
-  if (written === "su") return "longrope"; // its name in Phi-3's first configs
-  if (!isRopeType(written)) throw unsupported(fields, key, Object.keys(KEYS).join(", "));
-  return written;
+  const old = { su: "longrope", ...oldTypes } as const; // su: its name in Phi-3's first configs
+  const name = Object.hasOwn(old, written) ? (old[written as keyof typeof old] ?? written) : written;
+  if (!isRopeType(name) || (types !== undefined && !types.includes(name)))
+    throw unsupported(fields, key, (types ?? Object.keys(KEYS)).join(", "));
+  return name;
 }
 
 function isRopeType(name: string): name is RopeConfig["type"] {
   return Object.hasOwn(KEYS, name);
 }
 
-function refuseOtherKeys(fields: Fields, type: RopeConfig["type"]): void {
-  const known: readonly string[] = [...COMMON_KEYS, ...KEYS[type]];
+function refuseOtherKeys(fields: Fields, type: RopeConfig["type"], { alpha }: RopeRules): void {
+  const known: readonly string[] = [...COMMON_KEYS, ...KEYS[type], ...(alpha === true ? ALPHA_KEYS : [])];
   for (const key of Object.keys(fields.values)) {
     const value = field(fields, key);
     if (known.includes(key) || value === undefined || (key === "factor" && value === 1)) continue;

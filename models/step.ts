@@ -5,13 +5,14 @@ import type { Recorder } from "../device/program.ts";
 import type { KvType } from "../kernels/attention/kv_page.ts";
 import { type ActivationShape, activationShape } from "../kernels/fragments/activation.ts";
 import type { MatmulRows } from "../kernels/fragments/matmul.ts";
+import type { Vector } from "./weightPlan.ts";
 
 /** Buffers that outlive a program. */
 export interface StepBuffers {
   /** u32: rows, samples, block tables (kernels/fragments/batch.ts). */
   readonly batch: GPUBuffer;
-  /** f32 (rows, rotary_dim): cosines, then sines. */
-  readonly rope: GPUBuffer;
+  /** f32 (rows, rotary_dim) each: cosines, then sines. At least one, which may be unused. */
+  readonly ropes: readonly GPUBuffer[];
   /** f32: norms, biases, sinks. */
   readonly aux: GPUBuffer;
   /** Pages of each layer. */
@@ -44,10 +45,24 @@ export interface Activation {
   readonly sums: boolean;
 }
 
-/** The residual stream y, and z = y · the next norm's weight, with the sums that the norm and affine weights need. */
-export interface Residual {
-  readonly y: Slot;
+/** A norm as a family claims it. */
+export interface Norm {
+  readonly kind: "rms" | "layer";
+  readonly weight: Vector;
+  readonly bias?: Vector | undefined;
+  readonly eps: number;
+}
+
+/** What a matmul reads: y through a norm. The factor of an RMS norm is still owed, as `eps` says, and goes behind the matmul's sum. */
+export interface Normed {
   readonly z: Activation;
+  /** null: nothing is owed. */
+  readonly eps: number | null;
+}
+
+/** The residual stream y (rows, stride), and what the next matmul reads of it, with the sums that it needs. */
+export interface Residual extends Normed {
+  readonly y: Slot;
 }
 
 /**

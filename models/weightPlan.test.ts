@@ -2,13 +2,13 @@
 import { describe, expect, test } from "vitest";
 import { paddedRows } from "../kernels/formats/layout.ts";
 import { type TinyModel, type TinyShape, tinyFolder, tinyModel } from "../test/tinyModel.ts";
-import { normalizeConfig } from "./config.ts";
 import { ModelFormatError, UnsupportedModelError } from "./errors.ts";
+import { readConfig } from "./families/registry.ts";
 import { planBytes, WeightPlan } from "./weightPlan.ts";
 import { openCheckpoint } from "./weights/checkpoint.ts";
 
 async function planOf(model: TinyModel): Promise<WeightPlan> {
-  const config = normalizeConfig(model.config);
+  const config = readConfig(model.config);
   return new WeightPlan(await openCheckpoint(tinyFolder(model)), config.quantization);
 }
 

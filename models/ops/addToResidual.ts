@@ -4,24 +4,24 @@ import { dotParams } from "../../kernels/fragments/matmul.ts";
 import { NONE } from "../../kernels/kernel.ts";
 import { matmulResidual } from "../../kernels/matmul_residual.ts";
 import type { Matrix } from "../matrix.ts";
-import { type Activation, matmulRows, newActivation, type Residual, type Step } from "../step.ts";
+import { type Activation, matmulRows, type Norm, newActivation, type Residual, type Step } from "../step.ts";
 import type { Vector } from "../weightPlan.ts";
 
-/** y += x · Wᵀ + bias in place, and z for the next norm. */
+/** y += x · Wᵀ + bias in place, and what the matmul behind the next norm reads. */
 export function addToResidual(
   step: Step,
-  matrix: Matrix,
+  { matrix, bias, label }: { readonly matrix: Matrix; readonly bias: Vector | undefined; readonly label: string },
   x: Activation,
   residual: Residual,
-  options: { readonly norm: Vector; readonly bias?: Vector | undefined; readonly label: string },
+  next: Norm | null,
 ): Residual {
   const m = matmulRows(step.recorder.gpu, step.rows);
   const z = newActivation(step, step.rows, residual.z.shape.cols, "z");
   for (const { words, scales, firstBlock, blocks } of matrix.shards) {
     const params = {
       ...dotParams(matrix, x.shape, x.sums),
-      bias: options.bias?.offset ?? NONE,
-      norm_weight: options.norm.offset,
+      bias: bias?.offset ?? NONE,
+      norm_weight: next?.weight.offset ?? NONE,
       delta_stride: NONE,
       first_block: firstBlock,
       y_stride: z.shape.stride / 4,
@@ -42,8 +42,8 @@ export function addToResidual(
     matmulResidual(matrix.layout, m, layouts[matrix.layout].scaling !== "none" && !x.sums).launch(
       step.recorder,
       { buffers, params, grid },
-      options.label,
+      label,
     );
   }
-  return { y: residual.y, z };
+  return { y: residual.y, z, eps: next?.eps ?? null };
 }

@@ -20,6 +20,9 @@ export interface AttentionSpec {
   readonly heads: number;
   readonly kvHeads: number;
   readonly headDim: number;
+  /** Which table of rotations. */
+  readonly rope: number;
+  /** Components of a head that are rotated; 0: none. */
   readonly rotaryDim: number;
   readonly scale: number;
   readonly window: number | null;
@@ -33,10 +36,12 @@ export interface AttentionSpec {
 
 /** qk-norm, rope, KV write and attention over the pages: (rows, heads · head_dim). */
 export function attend(step: Step, qkv: { slot: Slot; stride: number }, spec: AttentionSpec): Activation {
-  const { recorder, kvType, rows, batch, rope, aux } = step;
+  const { recorder, kvType, rows, batch, aux } = step;
   const { heads, kvHeads, headDim } = spec;
   const kv = step.kv[spec.layer];
   if (kv === undefined) throw new RangeError(`layer ${spec.layer}: no pages`);
+  const rope = step.ropes[spec.rope];
+  if (rope === undefined) throw new RangeError(`layer ${spec.layer}: no rope table ${spec.rope}`);
   const whole = headDim % BLOCK_COLS === 0; // then each head's sums are its own
   const out = newActivation(step, rows, heads * headDim, "attention", whole);
   const units = unitsOf(heads, kvHeads);

@@ -2,12 +2,12 @@
 import { embed } from "../../kernels/embed.ts";
 import { scaleTypeCode } from "../../kernels/formats/group_scales.ts";
 import { BLOCK_ROWS, runCount } from "../../kernels/formats/layout.ts";
+import { NONE } from "../../kernels/kernel.ts";
 import type { Matrix } from "../matrix.ts";
-import { newActivation, type Residual, type Step } from "../step.ts";
-import type { Vector } from "../weightPlan.ts";
+import { type Norm, newActivation, type Residual, type Step } from "../step.ts";
 
 /** Rows of the embedding matrix, and what the first norm needs: (rows, hidden_size). */
-export function embedTokens(step: Step, matrix: Matrix, norm: Vector, multiplier = 1): Residual {
+export function embedTokens(step: Step, matrix: Matrix, next: Norm | null, multiplier = 1): Residual {
   const z = newActivation(step, step.rows, matrix.cols, "z");
   const y = step.recorder.slot(z.shape.sums * 4, "residual");
   const { cols, group, layout, scaleType } = matrix;
@@ -20,7 +20,7 @@ export function embedTokens(step: Step, matrix: Matrix, norm: Vector, multiplier
       first_row: firstBlock * BLOCK_ROWS,
       end_row: (firstBlock + blocks) * BLOCK_ROWS,
       multiplier,
-      norm_weight: norm.offset,
+      norm_weight: next?.weight.offset ?? NONE,
       stride: z.shape.stride,
       runs: z.shape.runs,
       z_sums: z.shape.sums,
@@ -29,5 +29,5 @@ export function embedTokens(step: Step, matrix: Matrix, norm: Vector, multiplier
     const buffers = { words, scales: scales ?? words, aux: step.aux, batch: step.batch, y, z: z.slot };
     embed(layout).launch(step.recorder, { buffers, params, grid: [step.rows, 1, 1] }, "embed_tokens");
   }
-  return { y, z };
+  return { y, z, eps: next?.eps ?? null };
 }

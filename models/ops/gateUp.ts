@@ -5,7 +5,7 @@ import { dotParams } from "../../kernels/fragments/matmul.ts";
 import { NONE } from "../../kernels/kernel.ts";
 import { normGateUp } from "../../kernels/norm_gate_up.ts";
 import type { Matrix } from "../matrix.ts";
-import { type Activation, matmulRows, newActivation, type Step } from "../step.ts";
+import { type Activation, matmulRows, type Normed, newActivation, type Step } from "../step.ts";
 import type { Vector } from "../weightPlan.ts";
 import { normParams } from "./normParams.ts";
 
@@ -13,9 +13,8 @@ import { normParams } from "./normParams.ts";
 export function gateUp(
   step: Step,
   matrix: Matrix,
-  x: Activation,
+  { z: x, eps }: Normed,
   options: {
-    readonly eps: number | null;
     readonly activation: ActivationName;
     readonly bias?: Vector | undefined;
     readonly label: string;
@@ -26,7 +25,7 @@ export function gateUp(
   for (const { words, scales, firstBlock, blocks } of matrix.shards) {
     const params = {
       ...dotParams(matrix, x.shape, x.sums),
-      ...normParams(options.eps, x),
+      ...normParams(eps, x),
       activation: activationCode(options.activation),
       bias: options.bias?.offset ?? NONE,
       delta_stride: NONE,

@@ -2,7 +2,14 @@
 import { NONE } from "../../kernels/kernel.ts";
 import type { Activation } from "../step.ts";
 
-/** A norm whose factor is applied behind the sum: x already carries its weight. */
-export function normParams(eps: number | null, { shape }: Activation) {
-  return { x_squares: eps === null ? NONE : shape.squares, hidden_size: shape.cols, eps: eps ?? 0 };
+/**
+ * A norm whose factor is applied behind the sum: x already carries its weight. `scale` is multiplied in: the factor
+ * s / √(Σ x² / n + eps) is 1 / √(Σ x² / (n s²) + eps / s²).
+ */
+export function normParams(eps: number | null, { shape }: Activation, scale = 1) {
+  if (eps === null) {
+    if (scale !== 1) throw new RangeError(`scale: ${scale} without a norm, expected 1`);
+    return { x_squares: NONE, hidden_size: shape.cols, eps: 0 };
+  }
+  return { x_squares: shape.squares, hidden_size: shape.cols * scale ** 2, eps: eps / scale ** 2 };
 }

@@ -1,10 +1,10 @@
 /** The rows whose logits are wanted. */
 import { pickRows } from "../../kernels/pick_rows.ts";
-import { type Activation, newActivation, type Step } from "../step.ts";
+import { type Normed, newActivation, type Step } from "../step.ts";
 
 /** The rows whose logits are wanted, as an activation of their own; all of them in order need no copy. */
-export function pick(step: Step, x: Activation): Activation {
-  if (step.everyRow) return x;
+export function pick(step: Step, { z: x, eps }: Normed): Normed {
+  if (step.everyRow) return { z: x, eps };
   const out = newActivation(step, step.samples, x.shape.cols, "picked");
   const params = {
     samples: step.samplesAt,
@@ -17,5 +17,5 @@ export function pick(step: Step, x: Activation): Activation {
   };
   const buffers = { x: x.slot, batch: step.batch, out: out.slot };
   pickRows.launch(step.recorder, { buffers, params, grid: [step.samples, 1, 1] }, "pick rows");
-  return out;
+  return { z: out, eps };
 }

@@ -5,16 +5,16 @@ import { dotParams } from "../../kernels/fragments/matmul.ts";
 import { NONE } from "../../kernels/kernel.ts";
 import { normMatmul } from "../../kernels/norm_matmul.ts";
 import type { Matrix } from "../matrix.ts";
-import { type Activation, matmulRows, type Step } from "../step.ts";
+import { matmulRows, type Normed, type Step } from "../step.ts";
 import type { Vector } from "../weightPlan.ts";
 import { normParams } from "./normParams.ts";
 
-/** norm(x) · Wᵀ + bias for matrices of one input, behind each other: f32 (rows, Σ padded rows), and that stride. */
+/** scale · norm(x) · Wᵀ + bias for matrices of one input, behind each other: f32 (rows, Σ padded rows), and that stride. */
 export function project(
   step: Step,
   matrices: readonly Matrix[],
-  x: Activation,
-  options: { readonly eps: number | null; readonly bias?: Vector | undefined; readonly label: string },
+  { z: x, eps }: Normed,
+  options: { readonly bias?: Vector | undefined; readonly scale?: number; readonly label: string },
 ): { slot: Slot; stride: number } {
   const m = matmulRows(step.recorder.gpu, x.shape.rows);
   const stride = matrices.reduce((sum, { blocks }) => sum + blocks * BLOCK_ROWS, 0);
@@ -25,7 +25,7 @@ export function project(
       const first = row + firstBlock * BLOCK_ROWS;
       const params = {
         ...dotParams(matrix, x.shape, x.sums),
-        ...normParams(options.eps, x),
+        ...normParams(eps, x, options.scale),
         bias: options.bias === undefined ? NONE : options.bias.offset + first,
         delta_stride: NONE,
         out_offset: first / 4,

@@ -1,0 +1,22 @@
+/**
+ * Qwen3: Llama with q and k normed head by head, and a sliding window in picked layers. 5 L + 3 dispatches.
+ *
+ * Source: transformers, models/qwen3/modeling_qwen3.py.
+ */
+import type { Family } from "../model.ts";
+import { preNormDecoder } from "../preNormDecoder.ts";
+import { QWEN_RULES } from "./qwen2.ts";
+
+const attention_bias = { key: "attention_bias", otherwise: false };
+
+/** Qwen3, dense. */
+export const qwen3: Family = {
+  config: { ...QWEN_RULES, head_dim: 128, biases: { qkv: attention_bias, o: attention_bias, mlp: false } },
+  build: (weights, config) =>
+    preNormDecoder(weights, config, (self_attn) => ({
+      spec: {
+        qNorm: weights.vector(`${self_attn}.q_norm.weight`, config.head_dim),
+        kNorm: weights.vector(`${self_attn}.k_norm.weight`, config.head_dim),
+      },
+    })),
+};
