@@ -3,7 +3,7 @@
  *
  * Seeds of a list never change its neighbours': a title names the same numbers for ever.
  */
-import { attentionCases, realAttentionCases } from "./attention/attention.cases.ts";
+import { attentionCases, attentionOptionCases, realAttentionCases } from "./attention/attention.cases.ts";
 import { embedCases, realEmbedCases } from "./embed.cases.ts";
 import { LAYOUT_NAMES } from "./formats/layouts.ts";
 import { MATMUL_ROWS } from "./fragments/matmul.ts";
@@ -27,7 +27,7 @@ const EVERY: readonly MatmulVariant[] = LAYOUT_NAMES.flatMap((layout) =>
   MATMUL_ROWS.map((m): MatmulVariant => [layout, m]),
 );
 
-/** Some 320 cases that meet every kernel, layout, number of rows and KV type: for each `npm test` and for pages. */
+/** Some 340 cases that meet every kernel, layout, number of rows and KV type: for each `npm test` and for pages. */
 export function namedCases(): Case[] {
   return [
     ...matmulCases(FEW, 3, 1),
@@ -39,6 +39,7 @@ export function namedCases(): Case[] {
     ...extremeSampleCases(100_001),
     ...logProbsCases(24, 1),
     ...sameBitsCases(["f16", "affine4"], MANY_ROWS, 1),
+    ...attentionOptionCases(200_001),
   ];
 }
 

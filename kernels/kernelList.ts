@@ -3,6 +3,7 @@ import type { CompiledKernel } from "../device/pipelines.ts";
 import { attentionFused, attentionPaged } from "./attention/attention.ts";
 import { attentionReduce } from "./attention/attention_reduce.ts";
 import { KV_TYPES } from "./attention/kv_page.ts";
+import { qkNorm } from "./attention/qk_norm.ts";
 import { ropeKv } from "./attention/rope_kv.ts";
 import { embed } from "./embed.ts";
 import { LAYOUT_NAMES, layouts } from "./formats/layouts.ts";
@@ -35,7 +36,7 @@ export function everyKernel(): CompiledKernel[] {
     ]),
     attentionReduce(headDim),
   ]);
-  const others = [repack, pickRows, sample, logProbs];
+  const others = [repack, pickRows, sample, logProbs, qkNorm];
   return [...matmuls, ...attention, ...LAYOUT_NAMES.map((layout) => embed(layout)), ...others].map(
     ({ compiled }) => compiled,
   );

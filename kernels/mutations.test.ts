@@ -43,7 +43,18 @@ const MUTATIONS = [
   ],
   ["attention_paged f32 head_dim<=64", "fma(part[i], keep, add * take)", "part[i] + add * take", "attention_paged f32"],
   ["attention_reduce head_dim<=64", "keep = exp(total_max - new_max)", "keep = vec4f(1.0)", "split"],
-  ["rope_kv f16 head_dim<=64", "select(w, -w, first)", "w", "attention_paged f16"],
+  ["rope_kv f16 head_dim<=64", "select(sine, -sine, first)", "sine", "attention_paged f16"],
+  ["rope_kv f16 head_dim<=64", "(v - head.mean)", "v", "norm=layer"],
+  ["rope_kv f32 head_dim<=64", "index * params.norm_stride", "0u", "norm=layer"],
+  ["attention_fused f32 head_dim<=64", "clamp(v, -params.clip, params.clip)", "v", "clip="],
+  [
+    "attention_fused f16 head_dim<=64",
+    "if (params.norm_after == 1u) { v = normed(head, v, d); }",
+    "",
+    "norm=rms-after",
+  ],
+  ["attention_fused f16 head_dim<=64", "exp(min(-g, vec4f(80.0)))", "exp(min(g, vec4f(80.0)))", "gated"],
+  ["qk_norm", "select(params.heads, params.kv_heads, is_key)", "params.heads", "norm=projection"],
 ] as const;
 
 /** Changes the code of a kernel until `restore` is called. */

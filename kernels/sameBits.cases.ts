@@ -3,15 +3,9 @@
  *
  * Compared as words, not as numbers. docs/numerics.md has the orders of summation behind it.
  */
-import {
-  type AttentionPath,
-  type AttentionShape,
-  attentionInputs,
-  caches,
-  pagesWith,
-  runAttention,
-  stepsOf,
-} from "./attention/attention.cases.ts";
+import { type AttentionPath, runAttention } from "./attention/attention.cases.ts";
+import { type AttentionShape, attentionInputs, pagesWith, stepsOf } from "./attention/attentionData.ts";
+import { caches } from "./attention/attentionReference.ts";
 import { KV_TYPES, type KvType } from "./attention/kv_page.ts";
 import { fixedSums } from "./caseData.ts";
 import { runEmbed } from "./embed.cases.ts";
@@ -118,11 +112,14 @@ const ATTENTION = {
   heads: 6,
   kvHeads: 2,
   headDim: 64,
+  valueDim: 64,
   rotaryDim: 64,
   interleaved: false,
-  qkNorm: true,
+  norm: "rms",
   sinks: true,
   softcap: 0,
+  clip: 0,
+  gated: false,
   window: null,
   split: false,
   paddingRows: 0,

@@ -4,7 +4,8 @@ import type { ModelConfig } from "./config.ts";
 import { UnsupportedModelError } from "./errors.ts";
 import type { Matrix } from "./matrix.ts";
 import { addToResidual } from "./ops/addToResidual.ts";
-import { type AttentionSpec, attend } from "./ops/attend.ts";
+import { attend } from "./ops/attend.ts";
+import type { AttentionSpec } from "./ops/attentionSpec.ts";
 import { gateUp } from "./ops/gateUp.ts";
 import { project } from "./ops/project.ts";
 import type { Activation, Norm, Normed, Residual, Step } from "./step.ts";
@@ -81,7 +82,6 @@ export function attention(
     rotaryDim: rope === null ? 0 : (config.ropes[rope]?.rotary_dim ?? Number.NaN),
     scale: config.attentionScale,
     window: config.windows[layer] ?? null,
-    eps: config.normEps,
     ...(config.attentionSoftcap === null ? {} : { softcap: config.attentionSoftcap }),
     ...options.spec,
   };

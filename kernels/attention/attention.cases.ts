@@ -1,246 +1,43 @@
 /** Cases of rope, KV write and paged attention: fused for one row a sequence, in two dispatches for several, split or not. */
 
 import { columns, runSums, untouched } from "../caseData.ts";
-import { f16Bits, f16FromBits, f32Bits, f32FromBits } from "../formats/halves.ts";
+import { f16FromBits, f32FromBits } from "../formats/halves.ts";
 import { activationShape } from "../fragments/activation.ts";
-import { headDimFor, KEY_SPLIT, PAGE_TOKENS, ROW_WORDS } from "../fragments/batch.ts";
+import { headDimFor, KEY_SPLIT } from "../fragments/batch.ts";
 import { NONE } from "../kernel.ts";
 import { type Case, type Comparison, Random, type Testbed } from "../testbed.ts";
 import { attentionFused, attentionPaged } from "./attention.ts";
 import { attentionReduce } from "./attention_reduce.ts";
-import { cached, KV_TYPES, type KvType, kvDims, pageWords } from "./kv_page.ts";
-import { unitsOf } from "./rope_heads.ts";
+import {
+  type AttentionInputs,
+  type AttentionShape,
+  attentionInputs,
+  batchOf,
+  type Caches,
+  EMPTY,
+  pagesWith,
+  words,
+} from "./attentionData.ts";
+import { caches, EPS, reference } from "./attentionReference.ts";
+import { KV_TYPES, type KvType, kvDims, pageWords } from "./kv_page.ts";
+import { qkNorm } from "./qk_norm.ts";
+import { NORM, unitsOf } from "./rope_heads.ts";
 import { ropeKv } from "./rope_kv.ts";
 
-/** One case: shapes, options, lengths, and the seed of its numbers. */
-export interface AttentionShape {
-  readonly kvType: KvType;
-  readonly heads: number;
-  readonly kvHeads: number;
-  readonly headDim: number;
-  readonly rotaryDim: number;
-  readonly interleaved: boolean;
-  readonly qkNorm: boolean;
-  readonly sinks: boolean;
-  /** 0 for none. */
-  readonly softcap: number;
-  readonly window: number | null;
-  /** Tokens in the cache before the step, by sequence; and rows of each in the step. */
-  readonly past: readonly number[];
-  readonly counts: readonly number[];
-  /** Whether each split of keys is a workgroup of its own. */
-  readonly split: boolean;
-  /** Rows of a bucket behind the last real one: no slot, no keys, zeros out. */
-  readonly paddingRows: number;
-  /** Factor of keys and values, whose clamp to f16 it then tries; queries are divided by it. */
-  readonly spread: number;
-  readonly seed: number;
-}
-
-const EPS = 1e-6;
 /** exp of drivers is good to about 1e-6; a key that rounds to the other half, where its f32 differs in the last bit, costs more. */
 const LIMIT = { f16: 1e-7, f32: 1e-9 } as const;
 /** A stored half may round the other way where the f32 before it differs in its last bit. */
 const STORED_LIMIT = 1e-6;
 
-/** NaN, by which a read of a free slot shows. */
-const EMPTY = { f16: 0x7e007e00, f32: 0x7fc00000 } as const;
-
-interface Row {
-  readonly sequence: number;
-  readonly position: number;
-}
-
-/** Random vectors, pages and tables of one case. */
-export function attentionInputs(shape: AttentionShape) {
-  const random = new Random(shape.seed);
-  const rows = shape.counts.flatMap((count, sequence): Row[] =>
-    Array.from({ length: count }, (_, i) => ({ sequence, position: (shape.past[sequence] ?? Number.NaN) + i })),
-  );
-  const { heads, kvHeads, headDim } = shape;
-  const [kOffset, vOffset] = [heads * headDim + 4, (heads + kvHeads) * headDim + 8];
-  const stride = vOffset + kvHeads * headDim + 4;
-  const scaled = (v: number, column: number) => (column < kOffset ? v / shape.spread : v * shape.spread);
-  const qkv = random.floats((rows.length + shape.paddingRows) * stride, 1.5).map((v, i) => scaled(v, i % stride));
-  const lengths = shape.past.map((past, i) => past + (shape.counts[i] ?? Number.NaN));
-  const pagesEach = lengths.map((length) => Math.ceil(length / PAGE_TOKENS));
-  const pages = pagesEach.reduce((a, b) => a + b, 0) + 3;
-  const free = Array.from({ length: pages }, (_, i) => i).sort(() => random.next() - 0.5);
-  const tables = pagesEach.map((count) => free.splice(0, count));
-  const positions = Math.max(...lengths);
-  const rope = Float32Array.from({ length: positions * shape.rotaryDim }, (_, i) => {
-    const [position, j] = [Math.floor(i / shape.rotaryDim), i % shape.rotaryDim];
-    const half = shape.rotaryDim / 2;
-    const angle = position * 100 ** (-(j % half) / half);
-    return j < half ? Math.cos(angle) : Math.sin(angle);
-  });
-  const [qNorm, kNorm] = [random.floats(headDim), random.floats(headDim)];
-  const sinks = random.floats(heads, 3);
-  const aux = new Float32Array([...qNorm, ...kNorm, ...sinks]);
-  const outRows = rows.length + shape.paddingRows;
-  return {
-    random,
-    rows,
-    outRows,
-    stride,
-    kOffset,
-    vOffset,
-    qkv,
-    lengths,
-    pages,
-    tables,
-    rope,
-    qNorm,
-    kNorm,
-    sinks,
-    aux,
-  };
-}
-export type AttentionInputs = ReturnType<typeof attentionInputs>;
-
-/** The rows of a step as steps of one row each, over the same pages and tables. */
-export function stepsOf(from: AttentionInputs): AttentionInputs[] {
-  return from.rows.map((row, i) => ({
-    ...from,
-    rows: [row],
-    outRows: 1,
-    qkv: from.qkv.slice(i * from.stride, (i + 1) * from.stride),
-  }));
-}
-
-/** One head's vector after qk-norm and rope, in f64. */
-function rotated(
-  shape: AttentionShape,
-  from: AttentionInputs,
-  row: number,
-  offset: number,
-  norm: Float32Array,
-): Float64Array {
-  const { headDim, rotaryDim, interleaved } = shape;
-  const at = row * from.stride + offset;
-  let v = Float64Array.from(from.qkv.subarray(at, at + headDim));
-  if (shape.qkNorm) {
-    const rms = 1 / Math.sqrt(v.reduce((sum, x) => sum + x * x, 0) / headDim + EPS);
-    v = v.map((x, d) => x * rms * (norm[d] ?? Number.NaN));
-  }
-  const half = rotaryDim / 2;
-  const table = (from.rows[row]?.position ?? Number.NaN) * rotaryDim;
-  return v.map((x, d) => {
-    if (d >= rotaryDim) return x;
-    const [pair, other, first] = interleaved
-      ? [d >> 1, d ^ 1, d % 2 === 0]
-      : [d % half, d < half ? d + half : d - half, d < half];
-    const y = (v[other] ?? Number.NaN) * (from.rope[table + half + pair] ?? Number.NaN);
-    return x * (from.rope[table + pair] ?? Number.NaN) + (first ? -y : y);
-  });
-}
-
-/** Keys and values by sequence, KV head and token, as the cache holds them after the step. */
-export function caches(shape: AttentionShape, from: AttentionInputs) {
-  const { kvHeads, headDim, kvType } = shape;
-  const vector = () => Float64Array.from(from.random.floats(headDim, shape.spread), (v) => cached(v, kvType));
-  const past = shape.past.map((count) =>
-    Array.from({ length: kvHeads }, () => Array.from({ length: count }, () => ({ k: vector(), v: vector() }))),
-  );
-  const all = past.map((heads) => heads.map((tokens) => [...tokens]));
-  from.rows.forEach(({ sequence }, row) => {
-    for (let h = 0; h < kvHeads; h++) {
-      const k = rotated(shape, from, row, from.kOffset + h * headDim, from.kNorm).map((v) => cached(v, kvType));
-      const at = row * from.stride + from.vOffset + h * headDim;
-      const v = Float64Array.from(from.qkv.subarray(at, at + headDim), (x) => cached(x, kvType));
-      all[sequence]?.[h]?.push({ k, v });
-    }
-  });
-  return { past, all };
-}
-export type Cache = ReturnType<typeof caches>["all"];
-
-/** Attention in f64: (rows, heads · head_dim), padding rows zero. */
-function reference(shape: AttentionShape, from: AttentionInputs, cache: Cache): Float64Array {
-  const { heads, kvHeads, headDim } = shape;
-  const out = new Float64Array(from.outRows * heads * headDim);
-  from.rows.forEach(({ sequence, position }, row) => {
-    for (let head = 0; head < heads; head++) {
-      const q = rotated(shape, from, row, head * headDim, from.qNorm);
-      const low = shape.window === null ? 0 : Math.max(0, position + 1 - shape.window);
-      const keys = (cache[sequence]?.[Math.floor(head / (heads / kvHeads))] ?? []).slice(low, position + 1);
-      const scores = keys.map(({ k }) => {
-        const s = q.reduce((sum, x, d) => sum + x * (k[d] ?? Number.NaN), 0) / Math.sqrt(headDim);
-        return shape.softcap > 0 ? shape.softcap * Math.tanh(s / shape.softcap) : s;
-      });
-      const sink = shape.sinks ? (from.sinks[head] ?? Number.NaN) : Number.NEGATIVE_INFINITY;
-      const best = Math.max(sink, ...scores);
-      const weights = scores.map((s) => Math.exp(s - best));
-      const sum = weights.reduce((a, b) => a + b, Math.exp(sink - best));
-      for (let d = 0; d < headDim; d++) {
-        const value = keys.reduce((acc, { v }, j) => acc + (weights[j] ?? Number.NaN) * (v[d] ?? Number.NaN), 0) / sum;
-        out[(row * heads + head) * headDim + d] = value;
-      }
-    }
-  });
-  return out;
-}
-
-/** Calls `visit` with the word index and dimension of every stored key and value of a cache. */
-function words(
-  shape: AttentionShape,
-  tables: readonly number[][],
-  cache: Cache,
-  visit: (word: number, dim: number, value: number) => void,
-) {
-  const dims = kvDims(shape.kvType);
-  const headWords = shape.headDim / dims;
-  const size = pageWords(shape.kvType, shape.kvHeads, shape.headDim);
-  cache.forEach((heads, sequence) => {
-    heads.forEach((tokens, h) => {
-      tokens.forEach(({ k, v }, token) => {
-        const base = (tables[sequence]?.[Math.floor(token / PAGE_TOKENS)] ?? Number.NaN) * size;
-        const offset = token % PAGE_TOKENS;
-        for (let d = 0; d < shape.headDim; d++) {
-          const w = Math.floor(d / dims);
-          visit(base + (h * headWords + w) * PAGE_TOKENS + offset, d % dims, k[d] ?? Number.NaN);
-          visit(base + size / 2 + (h * PAGE_TOKENS + offset) * headWords + w, d % dims, v[d] ?? Number.NaN);
-        }
-      });
-    });
-  });
-}
-
-function storeWord(buffer: Uint32Array, kvType: KvType, word: number, dim: number, value: number): void {
-  if (kvType === "f32") {
-    buffer[word] = f32Bits(value);
-  } else {
-    const mask = dim === 0 ? 0xffff0000 : 0xffff;
-    buffer[word] = ((buffer[word] ?? 0) & mask) | (f16Bits(value) << (16 * dim));
-  }
-}
-
-/** The u32 buffer of the batch: records of rows, padding ones last, then block tables. */
-function batchOf(from: AttentionInputs): Uint32Array {
-  const starts: number[] = [];
-  let at = from.outRows * ROW_WORDS;
-  for (const table of from.tables) {
-    starts.push(at);
-    at += table.length;
-  }
-  const batch = new Uint32Array(at);
-  from.rows.forEach(({ sequence, position }, row) => {
-    const table = from.tables[sequence] ?? [];
-    const slot = (table[Math.floor(position / PAGE_TOKENS)] ?? Number.NaN) * PAGE_TOKENS + (position % PAGE_TOKENS);
-    batch.set([0, position, slot, position + 1, position, starts[sequence] ?? Number.NaN], row * ROW_WORDS);
-  });
-  for (let row = from.rows.length; row < from.outRows; row++) batch.set([0, 0, NONE, 0, 0, 0], row * ROW_WORDS);
-  for (const [i, table] of from.tables.entries()) batch.set(table, starts[i]);
-  return batch;
-}
-
-/** A layer's pages with `cache` in them and NaN in every other slot. */
-export function pagesWith(shape: AttentionShape, from: AttentionInputs, cache: Cache): Uint32Array {
-  const { kvType, kvHeads, headDim } = shape;
-  const pages = new Uint32Array(from.pages * pageWords(kvType, kvHeads, headDim)).fill(EMPTY[kvType]);
-  words(shape, from.tables, cache, (word, dim, value) => storeWord(pages, kvType, word, dim, value));
-  return pages;
-}
+/** Norms that the kernels of attention do themselves. */
+const HEAD_NORMS = {
+  none: NORM.none,
+  projection: NORM.none,
+  rms: NORM.rms,
+  "rms after rope": NORM.rms,
+  "rms after rope without weights": NORM.rms,
+  "layer each head": NORM.layer,
+} as const;
 
 /** How a step of attention is launched. */
 export interface AttentionPath {
@@ -257,37 +54,47 @@ export async function runAttention(
   pages: Uint32Array,
   { fused, split }: AttentionPath,
 ) {
-  const { heads, kvHeads, headDim, kvType } = shape;
-  const out = activationShape(from.outRows, heads * headDim);
+  const { heads, kvHeads, headDim, valueDim, kvType, norm } = shape;
+  const out = activationShape(from.outRows, heads * valueDim);
   const units = unitsOf(heads, kvHeads);
   const splits = split ? Math.ceil(Math.max(...from.lengths) / KEY_SPLIT) : 0;
   const [kv, result, qkv] = [bed.buffer(pages), bed.output(out.bytes / 4), bed.buffer(from.qkv)];
-  const partials = bed.output(Math.max(from.outRows * units * splits * (headDim + 2) * 4, 4));
+  const partials = bed.output(Math.max(from.outRows * units * splits * (valueDim + 2) * 4, 4));
   const common = { rope: bed.buffer(from.rope), aux: bed.buffer(from.aux), batch: bed.buffer(batchOf(from)) };
+  const weights = { q_norm: 0, k_norm: from.qNorm.length };
+  const columns = { qkv_stride: from.stride, q_at: 0, q_stride: from.qStride, k_at: from.kAt, k_stride: headDim };
+  const sizes = { heads, kv_heads: kvHeads, head_dim: headDim };
+  const unweighted = norm === "projection" || norm === "rms after rope without weights";
   const headParams = {
-    heads,
-    kv_heads: kvHeads,
-    head_dim: headDim,
+    ...sizes,
+    value_dim: valueDim,
     head_words: headDim / kvDims(kvType),
-    page_words: pageWords(kvType, kvHeads, headDim),
-    qkv_stride: from.stride,
-    k_offset: from.kOffset,
-    v_offset: from.vOffset,
+    value_words: valueDim / kvDims(kvType),
+    page_words: pageWords(kvType, kvHeads, headDim, valueDim),
+    value_base: pageWords(kvType, kvHeads, headDim, 0),
+    ...columns,
+    v_at: from.vAt,
+    v_stride: valueDim,
     rotary_dim: shape.rotaryDim,
     interleaved: shape.interleaved ? 1 : 0,
-    q_norm: shape.qkNorm ? 0 : NONE,
-    k_norm: shape.qkNorm ? headDim : NONE,
+    norm: HEAD_NORMS[norm],
+    norm_after: norm.startsWith("rms after rope") ? 1 : 0,
+    ...(unweighted ? { q_norm: NONE, k_norm: NONE } : weights),
+    norm_stride: norm === "layer each head" ? headDim : 0,
     eps: EPS,
+    clip: shape.clip,
     table_word: 5,
     zero: 0,
   };
   const finish = {
     units,
     splits,
-    sinks: shape.sinks ? 2 * headDim : NONE,
+    sinks: shape.sinks ? from.qNorm.length + from.kNorm.length : NONE,
     out_stride: out.stride,
     out_runs: out.runs,
-    out_sums: headDim % 32 === 0 ? out.sums : NONE,
+    out_sums: valueDim % 32 === 0 ? out.sums : NONE,
+    gate_at: shape.gated ? headDim : NONE,
+    gate_stride: from.qStride,
   };
   const scores = { scale: 1 / Math.sqrt(headDim), softcap: shape.softcap, window: shape.window ?? NONE };
   const params = { ...headParams, ...finish, ...scores };
@@ -295,13 +102,18 @@ export async function runAttention(
   const grid = [units, from.outRows, Math.max(splits, 1)] as const;
   await bed.submit((recorder) => {
     const buffers = { qkv, kv, partials, out: result, ...common };
-    if (fused) attentionFused(kvType, headDimFor(headDim)).launch(recorder, { buffers, params, grid });
+    const room = headDimFor(Math.max(headDim, valueDim));
+    if (norm === "projection") {
+      const params = { ...sizes, ...columns, ...weights, eps: EPS };
+      qkNorm.launch(recorder, { buffers, params, grid: [2, from.outRows, 1] });
+    }
+    if (fused) attentionFused(kvType, room).launch(recorder, { buffers, params, grid });
     else {
-      ropeKv(kvType, headDimFor(headDim)).launch(recorder, { buffers, params: headParams, grid: rowGrid });
-      attentionPaged(kvType, headDimFor(headDim)).launch(recorder, { buffers, params, grid });
+      ropeKv(kvType, room).launch(recorder, { buffers, params: headParams, grid: rowGrid });
+      attentionPaged(kvType, room).launch(recorder, { buffers, params, grid });
     }
     if (splits > 0) {
-      attentionReduce(headDimFor(headDim)).launch(recorder, {
+      attentionReduce(room).launch(recorder, {
         buffers,
         params: { ...headParams, ...finish },
         grid: rowGrid,
@@ -334,7 +146,7 @@ export function attentionCase(shape: AttentionShape): Case {
           limit: 0,
         },
       ];
-      if (shape.headDim % 32 === 0) {
+      if (shape.valueDim % 32 === 0) {
         comparisons.push({
           name: "sums",
           got: got.out.subarray(sums, squares),
@@ -342,14 +154,14 @@ export function attentionCase(shape: AttentionShape): Case {
           limit: LIMIT[shape.kvType],
         });
       }
-      comparisons.push(untouched(got.out, (i) => i < sums || (shape.headDim % 32 === 0 && i < sums + rows * runs)));
+      comparisons.push(untouched(got.out, (i) => i < sums || (shape.valueDim % 32 === 0 && i < sums + rows * runs)));
       return [...comparisons, ...storedCache(shape, from, cache.all, got.pages)];
     },
   };
 }
 
 /** The pages after the step: what is cached as the reference has it, every other word as it was. */
-function storedCache(shape: AttentionShape, from: AttentionInputs, cache: Cache, after: Uint32Array): Comparison[] {
+function storedCache(shape: AttentionShape, from: AttentionInputs, cache: Caches, after: Uint32Array): Comparison[] {
   const [want, got]: [number[], number[]] = [[], []];
   const cachedWords = new Set<number>();
   words(shape, from.tables, cache, (word, dim, value) => {
@@ -370,7 +182,11 @@ function decodeWord(word: number, kvType: KvType, dim: number): number {
 
 function title(s: AttentionShape, fused: boolean): string {
   const flags = [
-    s.qkNorm && "qk-norm",
+    s.norm === "rms" && "qk-norm",
+    s.norm !== "rms" && s.norm !== "none" && `norm=${s.norm.replaceAll(" ", "-")}`,
+    s.valueDim !== s.headDim && `value_dim=${s.valueDim}`,
+    s.clip > 0 && `clip=${s.clip}`,
+    s.gated && "gated",
     s.sinks && "sinks",
     s.softcap > 0 && "softcap",
     s.interleaved && "interleaved",
@@ -402,11 +218,14 @@ function randomShape(index: number, seed: number): AttentionShape {
     heads: kvHeads * random.pick([1, 2, 3, 4, 5, 8]),
     kvHeads,
     headDim,
+    valueDim: headDim,
     rotaryDim: random.next() < 0.7 ? headDim : Math.max(2, 2 * Math.floor(headDim / 8)),
     interleaved: random.next() < 0.2,
-    qkNorm: random.next() < 0.3,
+    norm: random.next() < 0.3 ? "rms" : "none",
     sinks: random.next() < 0.25,
     softcap: random.next() < 0.2 ? 10 : 0,
+    clip: 0,
+    gated: false,
     window: random.next() < 0.3 ? random.pick([1, 8, 16, 17, 40]) : null,
     past,
     counts: past
@@ -417,6 +236,53 @@ function randomShape(index: number, seed: number): AttentionShape {
     spread: random.next() < 0.1 ? 1e5 : 1,
     seed,
   };
+}
+
+/** A model without any. */
+const PLAIN: Omit<AttentionShape, "seed" | "kvType" | "past" | "counts"> = {
+  heads: 6,
+  kvHeads: 2,
+  headDim: 64,
+  valueDim: 64,
+  rotaryDim: 64,
+  interleaved: false,
+  norm: "none",
+  sinks: false,
+  softcap: 0,
+  clip: 0,
+  gated: false,
+  window: null,
+  split: false,
+  paddingRows: 0,
+  spread: 1,
+};
+
+/** What families ask for besides: each option fused and paged, f16 and f32 by turns. */
+const OPTIONS: readonly Partial<AttentionShape>[] = [
+  { rotaryDim: 0 },
+  { rotaryDim: 0, norm: "layer each head", headDim: 24, valueDim: 24 },
+  { norm: "layer each head" },
+  { norm: "layer each head", interleaved: true, heads: 10 },
+  { norm: "rms after rope" },
+  { norm: "rms after rope", rotaryDim: 16, headDim: 40, valueDim: 40 },
+  { norm: "rms after rope without weights", heads: 8, kvHeads: 1 },
+  { norm: "projection" },
+  { norm: "projection", clip: 0.5, kvHeads: 6, gated: true },
+  { clip: 0.75 },
+  { gated: true },
+  { gated: true, headDim: 128, valueDim: 128, rotaryDim: 32, norm: "rms", heads: 4, split: true },
+  { valueDim: 32, sinks: true },
+  { valueDim: 40, headDim: 56, rotaryDim: 24, softcap: 5, gated: true },
+  { valueDim: 128, headDim: 96, rotaryDim: 96, window: 20, kvHeads: 3 },
+];
+
+/** Every option that a family may ask for and the random shapes do not have. */
+export function attentionOptionCases(firstSeed: number): Case[] {
+  return OPTIONS.map((options, i) => {
+    const rows = i % 2 === 0 ? { past: [41, 300], counts: [1, 1] } : { past: [7, 254], counts: [5, 4] };
+    const kvType = KV_TYPES[Math.floor(i / 2) % 2] ?? "f16";
+    return attentionCase({ ...PLAIN, kvType, ...rows, ...options, seed: firstSeed + i });
+  });
 }
 
 /** SmolLM2-135M (9 query heads, 3 KV heads, head_dim 64) and others of the size of real heads, decode and prefill. */
@@ -443,11 +309,14 @@ export function realAttentionCases(firstSeed: number): Case[] {
           heads: queryHeads,
           kvHeads,
           headDim,
+          valueDim: headDim,
           rotaryDim: headDim,
           interleaved: false,
-          qkNorm: headDim === 128,
+          norm: headDim === 128 ? "rms" : "none",
           sinks: false,
           softcap: 0,
+          clip: 0,
+          gated: false,
           window: null,
           past,
           counts,

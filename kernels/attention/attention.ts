@@ -4,7 +4,8 @@
  *   out[t, h] = Σ_j softmax_j(cap(scale · q[t, h] · k[j])) · v[j],   max(0, length − window) ≤ j < length
  *
  * Shapes: qkv (rows, qkv_stride) f32 · kv pages (kv_page.ts) · aux holds sinks (heads) f32 · batch u32 (batch.ts) ·
- * out activation (rows, heads · head_dim) · partials (rows, units, splits, head_dim + 2) vec4f.
+ * out activation (rows, heads · value_dim), times sigmoid(gate) where there is one · partials (rows, units, splits,
+ * value_dim + 2) vec4f.
  * Sources: Dao et al. 2022, "FlashAttention", alg. 1; Kwon et al. 2023, "PagedAttention", §4.1.
  *
  * How: one workgroup a row and unit (four query heads of a KV head). Keys go in blocks of 32 at absolute positions: a
@@ -13,7 +14,7 @@
  * then `attention_reduce`) and one for all give the same bits.
  * `attentionFused` does qk-norm, rope and the KV write of its row first: right where a sequence has one row in the step;
  * `attentionPaged` finds them done by `rope_kv`.
- * Limits: head_dim even and ≤ 256. Grid: (units, rows, max(splits, 1)).
+ * Limits: head_dim and value_dim even and ≤ 256. Grid: (units, rows, max(splits, 1)).
  */
 import { type HeadDim, KEY_BLOCK, KEY_SPLIT, ROW } from "../fragments/batch.ts";
 import { kernel, variants } from "../kernel.ts";
@@ -67,7 +68,7 @@ export const attentionPaged = variants((kvType: KvType, headDim: HeadDim) =>
   for (var d = lane; d < params.head_dim; d += WG) {
     var q = vec4f();
     for (var h = 0u; h < unit.heads; h++) {
-      q[h] = qkv[row * params.qkv_stride + (unit.first_head + h) * params.head_dim + d];
+      q[h] = qkv[row * params.qkv_stride + params.q_at + (unit.first_head + h) * params.q_stride + d];
     }
     q4[d] = q;
   }`,
@@ -119,10 +120,10 @@ fn main(@builtin(workgroup_id) wg: vec3u, @builtin(local_invocation_index) lane:
     first_split = wg.z;
     last_split = wg.z + 1u;
   }${prepare}
-  for (var i = lane; i <= params.head_dim; i += WG) { total[i] = vec4f(); }
+  for (var i = lane; i <= params.value_dim; i += WG) { total[i] = vec4f(); }
   var total_max = vec4f(${MASKED});
   for (var split = first_split; split < last_split; split++) {
-    for (var i = lane; i <= params.head_dim; i += WG) { part[i] = vec4f(); }
+    for (var i = lane; i <= params.value_dim; i += WG) { part[i] = vec4f(); }
     workgroupBarrier();
     var part_max = vec4f(${MASKED});
     let begin = max(low, split * SPLIT);
@@ -148,12 +149,12 @@ fn main(@builtin(workgroup_id) wg: vec3u, @builtin(local_invocation_index) lane:
       let take = exp(block_max - new_max);
       let from_key = max(block, begin);
       let to_key = min(block + BLOCK, end);
-      for (var w = lane; w <= params.head_words; w += WG) {
+      for (var w = lane; w <= params.value_words; w += WG) {
         var a = vec4f();
         var b = vec4f();
-        if (w == params.head_words) {
+        if (w == params.value_words) {
           for (var j = from_key; j < to_key; j++) { a += scores[j - block]; }
-          fold_block(params.head_dim, keep, a, take);
+          fold_block(params.value_dim, keep, a, take);
         } else {
           for (var j = from_key; j < to_key; j++) {
             let word = kv[v_at(page_of(row, j), unit.kv_head, w, j % PAGE)];
@@ -175,9 +176,9 @@ ${
       workgroupBarrier();
     }
     if (params.splits > 0u) {
-      let at = ((row * params.units + wg.x) * params.splits + split) * (params.head_dim + 2u);
-      for (var i = lane; i <= params.head_dim; i += WG) { partials[at + i] = part[i]; }
-      if (lane == 0u) { partials[at + params.head_dim + 1u] = part_max; }
+      let at = ((row * params.units + wg.x) * params.splits + split) * (params.value_dim + 2u);
+      for (var i = lane; i <= params.value_dim; i += WG) { partials[at + i] = part[i]; }
+      if (lane == 0u) { partials[at + params.value_dim + 1u] = part_max; }
     } else {
       total_max = fold_split(total_max, part_max, lane);
     }

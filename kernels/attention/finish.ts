@@ -12,15 +12,19 @@ export const FINISH_PARAMS = {
   splits: "u32",
   /** Sink logits in aux (heads), or NONE. */
   sinks: "u32",
-  /** Of out: f32s a row, runs a row, where its sums begin or NONE (head_dim not a multiple of 32). */
+  /** Of out: f32s a row, runs a row, where its sums begin or NONE (value_dim not a multiple of 32). */
   out_stride: "u32",
   out_runs: "u32",
   out_sums: "u32",
+  /** Columns of qkv where the gate of head 0 begins, or NONE; from one head's to the next. */
+  gate_at: "u32",
+  gate_stride: "u32",
 } as const;
 
 /**
  * Declares the accumulators `part` (a split) and `total`, `fold_split`, which adds the one to the other, and `finish`,
- * which divides by the sum of exponentials and writes the unit's heads, their sums, and zeros behind the last head.
+ * which divides by the sum of exponentials, applies the output gate and writes the unit's heads, their sums, and zeros behind the
+ * last head.
  */
 export const finishFragment = (headDim: HeadDim): string => /* wgsl */ `
 /** By dimension, and behind the last the sum of exponentials. */
@@ -33,12 +37,20 @@ fn fold_split(total_max: vec4f, part_max: vec4f, lane: u32) -> vec4f {
   let new_max = max(total_max, part_max);
   let keep = exp(total_max - new_max);
   let take = exp(part_max - new_max);
-  for (var i = lane; i <= params.head_dim; i += WG) { total[i] = fma(total[i], keep, part[i] * take); }
+  for (var i = lane; i <= params.value_dim; i += WG) { total[i] = fma(total[i], keep, part[i] * take); }
   return new_max;
+}
+/** sigmoid of the gates of a unit's heads; what is not finite stays so. */
+fn gates(row: u32, unit: Unit, d: u32) -> vec4f {
+  var g = vec4f();
+  for (var h = 0u; h < unit.heads; h++) {
+    g[h] = qkv[row * params.qkv_stride + params.gate_at + (unit.first_head + h) * params.gate_stride + d];
+  }
+  return select(1.0 / (1.0 + exp(min(-g, vec4f(80.0)))), g, broken(g));
 }
 fn finish(row: u32, unit: Unit, unit_index: u32, total_max: vec4f, lane: u32) {
   workgroupBarrier();
-  var sum = total[params.head_dim];
+  var sum = total[params.value_dim];
   var keep = vec4f(1.0);
   if (params.sinks != NONE) {
     var sink = vec4f(${MASKED});
@@ -49,16 +61,18 @@ fn finish(row: u32, unit: Unit, unit_index: u32, total_max: vec4f, lane: u32) {
   }
   let live = bitcast<vec4u>(sum) != vec4u(); // 0 for a row that only fills the batch up; a NaN goes on to the logits
   workgroupBarrier();
-  for (var d = lane; d < params.head_dim; d += WG) {
-    total[d] = select(vec4f(), total[d] * keep / sum, live);
+  for (var d = lane; d < params.value_dim; d += WG) {
+    var o = select(vec4f(), total[d] * keep / sum, live);
+    if (params.gate_at != NONE) { o *= gates(row, unit, d); }
+    total[d] = o;
   }
   workgroupBarrier();
-  let base = row * params.out_stride + unit.first_head * params.head_dim;
-  for (var i = lane; i < unit.heads * params.head_dim; i += WG) {
-    out[base + i] = total[i % params.head_dim][i / params.head_dim];
+  let base = row * params.out_stride + unit.first_head * params.value_dim;
+  for (var i = lane; i < unit.heads * params.value_dim; i += WG) {
+    out[base + i] = total[i % params.value_dim][i / params.value_dim];
   }
   if (params.out_sums != NONE) {
-    let runs = params.head_dim / 32u;
+    let runs = params.value_dim / 32u;
     for (var i = lane; i < unit.heads * runs; i += WG) {
       let head = i / runs;
       let d = (i % runs) * 32u;
@@ -68,7 +82,7 @@ fn finish(row: u32, unit: Unit, unit_index: u32, total_max: vec4f, lane: u32) {
     }
   }
   if (unit_index == params.units - 1u) {
-    for (var i = params.heads * params.head_dim + lane; i < params.out_stride; i += WG) { out[row * params.out_stride + i] = 0.0; }
+    for (var i = params.heads * params.value_dim + lane; i < params.out_stride; i += WG) { out[row * params.out_stride + i] = 0.0; }
   }
 }
 fn quad(d: u32, head: u32) -> vec4f {

@@ -2,7 +2,7 @@
  * How a page holds keys and values, for f16 and f32.
  *
  * A layer has one buffer of u32 words: pages, each [K: kv_heads, words, PAGE_TOKENS][V: kv_heads, PAGE_TOKENS, words],
- * `words` = head_dim / 2 for f16 (even dimension low) and head_dim for f32. Lanes that own neighbouring tokens read
+ * `words` = head_dim / 2 for f16 (even dimension low) and head_dim for f32; of values, value_dim takes the place of head_dim. Lanes that own neighbouring tokens read
  * neighbouring words of K, lanes that own neighbouring dimensions neighbouring words of V.
  */
 import { f16Bits, f16FromBits } from "../formats/halves.ts";
@@ -14,9 +14,9 @@ export type KvType = (typeof KV_TYPES)[number];
 
 /** Dimensions a word. */
 export const kvDims = (kvType: KvType): number => (kvType === "f16" ? 2 : 1);
-/** u32 words of a page of one layer. */
-export const pageWords = (kvType: KvType, kvHeads: number, headDim: number): number =>
-  (2 * kvHeads * PAGE_TOKENS * headDim) / kvDims(kvType);
+/** u32 words of a page of one layer; `valueDim` where values are not as long as keys. */
+export const pageWords = (kvType: KvType, kvHeads: number, headDim: number, valueDim = headDim): number =>
+  (kvHeads * PAGE_TOKENS * (headDim + valueDim)) / kvDims(kvType);
 
 /** Largest finite f16: keys and values are clamped to it, since drivers disagree on what lies beyond. */
 export const F16_MAX = 65504;
@@ -36,7 +36,7 @@ fn k_at(page: u32, kv_head: u32, word: u32, token: u32) -> u32 {
   return page * params.page_words + (kv_head * params.head_words + word) * PAGE + token;
 }
 fn v_at(page: u32, kv_head: u32, word: u32, token: u32) -> u32 {
-  return page * params.page_words + params.page_words / 2u + (kv_head * PAGE + token) * params.head_words + word;
+  return page * params.page_words + params.value_base + (kv_head * PAGE + token) * params.value_words + word;
 }`;
   if (kvType === "f32")
     return /* wgsl */ `${at}

@@ -1,6 +1,7 @@
 /**
- * The shared first step of attention: qk-norm, rope, and the row's key and value into its page.
+ * The shared first step of attention: qk-norm, clip, rope, and the row's key and value into its page.
  *
+ *   norm: v · w / √(mean(v²) + eps), or (v − mean(v)) · w / √(mean((v − mean(v))²) + eps), a head at a time, before rope or after it
  *   rope: (a, b) → (a·cos − b·sin, b·cos + a·sin),   pairs (i, i + rotary/2), or (2i, 2i + 1) where interleaved
  *
  * A workgroup has one row, one KV head and up to four of its query heads, which go through all of attention as the four
@@ -18,25 +19,42 @@ export const HEADS_A_UNIT = 4;
 /** Workgroups a row: one for each four query heads of a KV head. */
 export const unitsOf = (heads: number, kvHeads: number): number => kvHeads * Math.ceil(heads / kvHeads / HEADS_A_UNIT);
 
+/** Values of the param `norm`. */
+export const NORM = { none: 0, rms: 1, layer: 2 } as const;
+
 /** Params of the shared first step. */
 export const HEAD_PARAMS = {
   heads: "u32",
   kv_heads: "u32",
+  /** Of queries and keys; of values. */
   head_dim: "u32",
-  /** u32 words of a head's vector in a page; of a page. */
+  value_dim: "u32",
+  /** u32 words of a head's key and value in a page; of a page; and where values begin in it. */
   head_words: "u32",
+  value_words: "u32",
   page_words: "u32",
-  /** Of qkv, in f32s: a row, and where k and v begin in it. */
+  value_base: "u32",
+  /** Of qkv, in f32s: a row; where queries, keys and values begin in it, and from one head's to the next. */
   qkv_stride: "u32",
-  k_offset: "u32",
-  v_offset: "u32",
+  q_at: "u32",
+  q_stride: "u32",
+  k_at: "u32",
+  k_stride: "u32",
+  v_at: "u32",
+  v_stride: "u32",
   /** Dimensions that are rotated, and whether pairs are neighbours. */
   rotary_dim: "u32",
   interleaved: "u32",
-  /** Weights of qk-norm in aux (head_dim), or NONE. */
+  /** Which norm a head has (NORM), and whether it comes after rope. */
+  norm: "u32",
+  norm_after: "u32",
+  /** Its weights in aux, or NONE; from one head's to the next, 0 where they share them. */
   q_norm: "u32",
   k_norm: "u32",
+  norm_stride: "u32",
   eps: "f32",
+  /** Queries, keys and values are clamped to ±clip, behind a norm and before rope; 0 for none. */
+  clip: "f32",
   /** Word of the block table in the row's record: one a cache group. */
   table_word: "u32",
   zero: "u32",
@@ -66,45 +84,31 @@ fn unit_of(i: u32) -> Unit {
 export function headsFragment(kvType: KvType, headDim: HeadDim): string {
   const dims = kvDims(kvType);
   return /* wgsl */ `
+/** Of five heads, four of q and the one of k: eight chains each, what the norm takes off, what it multiplies by. */
 var<workgroup> head_chains: array<f32, 40>;
-var<workgroup> head_rms: array<f32, 5>;
+var<workgroup> head_mean: array<f32, 5>;
+var<workgroup> head_factor: array<f32, 5>;
 /** The rotated key of the row. */
 var<workgroup> key: array<f32, ${headDim}>;
-/** Σ x² of five heads (four q, one k) in eight chains each; 1 where there is no norm. */
-fn norm_heads(row: u32, unit: Unit, lane: u32) {
+/** Where a head begins in qkv, and its norm's weights in aux. */
+struct Head { at: u32, weights: u32, mean: f32, factor: f32 }
+fn head_of(row: u32, unit: Unit, h: u32) -> Head {
   let base = row * params.qkv_stride;
-  for (var i = lane; i < 40u; i += WG) {
-    let head = i / 8u;
-    var at = base + (unit.first_head + head) * params.head_dim;
-    var live = head < unit.heads && params.q_norm != NONE;
-    if (head == 4u) {
-      at = base + params.k_offset + unit.kv_head * params.head_dim;
-      live = params.k_norm != NONE;
-    }
-    var sum = 0.0;
-    if (live) {
-      for (var d = i % 8u; d < params.head_dim; d += 8u) { let v = qkv[at + d]; sum = fma(v, v, sum); }
-    }
-    head_chains[i] = sum;
+  var at = base + params.q_at + (unit.first_head + h) * params.q_stride;
+  var weights = params.q_norm;
+  var index = unit.first_head + h;
+  if (h == 4u) {
+    at = base + params.k_at + unit.kv_head * params.k_stride;
+    weights = params.k_norm;
+    index = unit.kv_head;
   }
-  workgroupBarrier();
-  if (lane < 5u) {
-    let c = lane * 8u;
-    var total = head_chains[c];
-    for (var i = 1u; i < 8u; i++) { total += head_chains[c + i]; }
-    head_rms[lane] = 1.0 / sqrt(total / f32(params.head_dim) + params.eps);
-  }
-  workgroupBarrier();
+  if (weights != NONE) { weights += index * params.norm_stride; }
+  return Head(at, weights, head_mean[h], head_factor[h]);
 }
-fn normed(at: u32, d: u32, norm: u32, rms: f32) -> f32 {
-  let v = qkv[at + d];
-  if (norm == NONE) { return v; }
-  return v * rms * aux[norm + d];
-}
-/** Dimension d of a head, normed and rotated. */
-fn rotated(at: u32, d: u32, norm: u32, rms: f32, table: u32) -> f32 {
-  let v = normed(at, d, norm, rms);
-  if (d >= params.rotary_dim) { return v; }
+/** Which dimension d is paired with, and how it turns; the first of a pair has its sine negative. */
+struct Turn { other: u32, cos: f32, sin: f32 }
+fn turn_of(d: u32, table: u32) -> Turn {
+  if (d >= params.rotary_dim) { return Turn(d, 1.0, 0.0); }
   let half = params.rotary_dim / 2u;
   var pair = d % half;
   var other = select(d - half, d + half, d < half);
@@ -114,20 +118,78 @@ fn rotated(at: u32, d: u32, norm: u32, rms: f32, table: u32) -> f32 {
     other = d ^ 1u;
     first = (d & 1u) == 0u;
   }
-  let w = normed(at, other, norm, rms) * rope[table + half + pair];
-  return fma(v, rope[table + pair], select(w, -w, first));
+  let sine = rope[table + half + pair];
+  return Turn(other, rope[table + pair], select(sine, -sine, first));
+}
+/** What is NaN or infinite stays so: a clamp would make a number of it. */
+fn clipped(v: f32) -> f32 {
+  if (params.clip <= 0.0 || (bitcast<u32>(v) & 0x7f800000u) == 0x7f800000u) { return v; }
+  return clamp(v, -params.clip, params.clip);
+}
+fn normed(head: Head, v: f32, d: u32) -> f32 {
+  if (params.norm == ${NORM.none}u) { return v; }
+  let n = (v - head.mean) * head.factor;
+  if (head.weights == NONE) { return n; }
+  return n * aux[head.weights + d];
+}
+fn before_rope(head: Head, d: u32) -> f32 {
+  let v = qkv[head.at + d];
+  if (params.norm_after == 1u) { return clipped(v); }
+  return clipped(normed(head, v, d));
+}
+fn turned(head: Head, d: u32, turn: Turn) -> f32 {
+  let v = before_rope(head, d);
+  if (turn.other == d) { return v; }
+  return fma(v, turn.cos, before_rope(head, turn.other) * turn.sin);
+}
+/** Σ v, or Σ (v - mean)², of each head in eight chains, added left to right; \`head_chains\` is free again behind it. */
+fn add_heads(row: u32, unit: Unit, lane: u32, squares: bool) -> f32 {
+  let table = row_field(row, ${ROW.rope}u) * params.rotary_dim;
+  for (var i = lane; i < 40u; i += WG) {
+    let h = i / 8u;
+    let head = head_of(row, unit, h);
+    var sum = 0.0;
+    if (h < unit.heads || h == 4u) {
+      for (var d = i % 8u; d < params.head_dim; d += 8u) {
+        var v = 0.0;
+        if (params.norm_after == 1u) { v = turned(head, d, turn_of(d, table)); } else { v = qkv[head.at + d]; }
+        if (squares) { let c = v - head.mean; sum = fma(c, c, sum); } else { sum += v; }
+      }
+    }
+    head_chains[i] = sum;
+  }
+  workgroupBarrier();
+  var total = 0.0;
+  if (lane < 5u) {
+    total = head_chains[lane * 8u];
+    for (var i = 1u; i < 8u; i++) { total += head_chains[lane * 8u + i]; }
+  }
+  workgroupBarrier();
+  return total / f32(params.head_dim);
+}
+fn norm_heads(row: u32, unit: Unit, lane: u32) {
+  if (params.norm == ${NORM.none}u) { return; }
+  if (params.norm == ${NORM.layer}u) {
+    let mean = add_heads(row, unit, lane, false);
+    if (lane < 5u) { head_mean[lane] = mean; }
+    workgroupBarrier();
+  }
+  let square = add_heads(row, unit, lane, true);
+  if (lane < 5u) { head_factor[lane] = 1.0 / sqrt(square + params.eps); }
+  workgroupBarrier();
 }
 fn load_heads(row: u32, unit: Unit, lane: u32) {
   norm_heads(row, unit, lane);
   let table = row_field(row, ${ROW.rope}u) * params.rotary_dim;
   for (var d = lane; d < params.head_dim; d += WG) {
+    let turn = turn_of(d, table);
     var q = vec4f();
     for (var h = 0u; h < 5u; h++) {
       if (h >= unit.heads && h < 4u) { continue; }
-      let is_key = h == 4u;
-      let offset = select((unit.first_head + h) * params.head_dim, params.k_offset + unit.kv_head * params.head_dim, is_key);
-      let v = rotated(row * params.qkv_stride + offset, d, select(params.q_norm, params.k_norm, is_key), head_rms[h], table);
-      if (is_key) { key[d] = v; } else { q[h] = v; }
+      let head = head_of(row, unit, h);
+      var v = turned(head, d, turn);
+      if (params.norm_after == 1u) { v = normed(head, v, d); }
+      if (h == 4u) { key[d] = v; } else { q[h] = v; }
     }
     q4[d] = q;
   }
@@ -136,11 +198,14 @@ fn load_heads(row: u32, unit: Unit, lane: u32) {
 fn store_kv(row: u32, unit: Unit, lane: u32) {
   let slot = row_field(row, ${ROW.slot}u);
   if (slot == NONE) { return; }
-  let v = row * params.qkv_stride + params.v_offset + unit.kv_head * params.head_dim;
   for (var w = lane; w < params.head_words; w += WG) {
     let d = w * ${dims}u;
     kv[k_at(slot / PAGE, unit.kv_head, w, slot % PAGE)] = kv_word(key[d], key[d + ${dims - 1}u]);
-    kv[v_at(slot / PAGE, unit.kv_head, w, slot % PAGE)] = kv_word(qkv[v + d], qkv[v + d + ${dims - 1}u]);
+  }
+  let v = row * params.qkv_stride + params.v_at + unit.kv_head * params.v_stride;
+  for (var w = lane; w < params.value_words; w += WG) {
+    let d = v + w * ${dims}u;
+    kv[v_at(slot / PAGE, unit.kv_head, w, slot % PAGE)] = kv_word(clipped(qkv[d]), clipped(qkv[d + ${dims - 1}u]));
   }
 }`;
 }

@@ -24,7 +24,9 @@ fn main(@builtin(workgroup_id) wg: vec3u, @builtin(local_invocation_index) lane:
   load_heads(wg.y, unit, lane);
   store_kv(wg.y, unit, lane);
   for (var i = lane; i < unit.heads * params.head_dim; i += WG) {
-    qkv[wg.y * params.qkv_stride + unit.first_head * params.head_dim + i] = q4[i % params.head_dim][i / params.head_dim];
+    let head = i / params.head_dim;
+    let d = i % params.head_dim;
+    qkv[wg.y * params.qkv_stride + params.q_at + (unit.first_head + head) * params.q_stride + d] = q4[d][head];
   }
 }`,
   }),

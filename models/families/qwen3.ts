@@ -15,8 +15,13 @@ export const qwen3: Family = {
   build: (weights, config) =>
     preNormDecoder(weights, config, (self_attn) => ({
       spec: {
-        qNorm: weights.vector(`${self_attn}.q_norm.weight`, config.head_dim),
-        kNorm: weights.vector(`${self_attn}.k_norm.weight`, config.head_dim),
+        qkNorm: {
+          over: "head",
+          kind: "rms",
+          q: weights.vector(`${self_attn}.q_norm.weight`, config.head_dim),
+          k: weights.vector(`${self_attn}.k_norm.weight`, config.head_dim),
+          eps: config.normEps,
+        },
       },
     })),
 };

@@ -1,0 +1,181 @@
+/** Inputs of attention's cases: random vectors, block tables, pages and the batch. */
+import { f16Bits, f32Bits } from "../formats/halves.ts";
+import { PAGE_TOKENS, ROW_WORDS } from "../fragments/batch.ts";
+import { NONE } from "../kernel.ts";
+import { Random } from "../testbed.ts";
+import { type KvType, kvDims, pageWords } from "./kv_page.ts";
+
+/** The norms that queries and keys can have in a case. */
+export type NormShape =
+  | "none"
+  | "rms"
+  | "rms after rope"
+  | "rms after rope without weights"
+  | "layer each head"
+  | "projection";
+
+/** One case: shapes, options, lengths, and the seed of its numbers. */
+export interface AttentionShape {
+  readonly kvType: KvType;
+  readonly heads: number;
+  readonly kvHeads: number;
+  readonly headDim: number;
+  readonly valueDim: number;
+  readonly rotaryDim: number;
+  readonly interleaved: boolean;
+  readonly norm: NormShape;
+  readonly sinks: boolean;
+  /** 0 for none. */
+  readonly softcap: number;
+  /** 0 for none. */
+  readonly clip: number;
+  /** Whether each head of q has its output gate behind it. */
+  readonly gated: boolean;
+  readonly window: number | null;
+  /** Tokens in the cache before the step, by sequence; and rows of each in the step. */
+  readonly past: readonly number[];
+  readonly counts: readonly number[];
+  /** Whether each split of keys is a workgroup of its own. */
+  readonly split: boolean;
+  /** Rows of a bucket behind the last real one: no slot, no keys, zeros out. */
+  readonly paddingRows: number;
+  /** Factor of keys and values, whose clamp to f16 it then tries; queries are divided by it. */
+  readonly spread: number;
+  readonly seed: number;
+}
+
+/** NaN, by which a read of a free slot shows. */
+export const EMPTY = { f16: 0x7e007e00, f32: 0x7fc00000 } as const;
+
+interface Row {
+  readonly sequence: number;
+  readonly position: number;
+}
+
+/** Keys and values by sequence, KV head and token. */
+export type Caches = { k: Float64Array; v: Float64Array }[][][];
+
+/** Random vectors, pages and tables of one case. */
+export function attentionInputs(shape: AttentionShape) {
+  const random = new Random(shape.seed);
+  const rows = shape.counts.flatMap((count, sequence): Row[] =>
+    Array.from({ length: count }, (_, i) => ({ sequence, position: (shape.past[sequence] ?? Number.NaN) + i })),
+  );
+  const { heads, kvHeads, headDim, valueDim } = shape;
+  const qStride = headDim + (shape.gated ? valueDim : 0);
+  const kAt = heads * qStride + 4;
+  const vAt = kAt + kvHeads * headDim + 4;
+  const stride = vAt + kvHeads * valueDim + 4;
+  const scaled = (v: number, column: number) => (column < kAt ? v / shape.spread : v * shape.spread);
+  const qkv = random.floats((rows.length + shape.paddingRows) * stride, 1.5).map((v, i) => scaled(v, i % stride));
+  const lengths = shape.past.map((past, i) => past + (shape.counts[i] ?? Number.NaN));
+  const pagesEach = lengths.map((length) => Math.ceil(length / PAGE_TOKENS));
+  const pages = pagesEach.reduce((a, b) => a + b, 0) + 3;
+  const free = Array.from({ length: pages }, (_, i) => i).sort(() => random.next() - 0.5);
+  const tables = pagesEach.map((count) => free.splice(0, count));
+  const positions = Math.max(...lengths);
+  const rope = Float32Array.from({ length: positions * shape.rotaryDim }, (_, i) => {
+    const [position, j] = [Math.floor(i / shape.rotaryDim), i % shape.rotaryDim];
+    const half = shape.rotaryDim / 2;
+    const angle = position * 100 ** (-(j % half) / half);
+    return j < half ? Math.cos(angle) : Math.sin(angle);
+  });
+  const each = shape.norm === "layer each head" || shape.norm === "projection";
+  const [qNorm, kNorm] = [random.floats((each ? heads : 1) * headDim), random.floats((each ? kvHeads : 1) * headDim)];
+  const sinks = random.floats(heads, 3);
+  const aux = new Float32Array([...qNorm, ...kNorm, ...sinks]);
+  const outRows = rows.length + shape.paddingRows;
+  return {
+    random,
+    rows,
+    outRows,
+    stride,
+    qStride,
+    kAt,
+    vAt,
+    qkv,
+    lengths,
+    pages,
+    tables,
+    rope,
+    qNorm,
+    kNorm,
+    sinks,
+    aux,
+  };
+}
+export type AttentionInputs = ReturnType<typeof attentionInputs>;
+
+/** The rows of a step as steps of one row each, over the same pages and tables. */
+export function stepsOf(from: AttentionInputs): AttentionInputs[] {
+  return from.rows.map((row, i) => ({
+    ...from,
+    rows: [row],
+    outRows: 1,
+    qkv: from.qkv.slice(i * from.stride, (i + 1) * from.stride),
+  }));
+}
+
+/** Calls `visit` with the word index and dimension of every stored key and value of a cache. */
+export function words(
+  shape: AttentionShape,
+  tables: readonly number[][],
+  cache: Caches,
+  visit: (word: number, dim: number, value: number) => void,
+) {
+  const dims = kvDims(shape.kvType);
+  const [keyWords, valueWords] = [shape.headDim / dims, shape.valueDim / dims];
+  const size = pageWords(shape.kvType, shape.kvHeads, shape.headDim, shape.valueDim);
+  const values = pageWords(shape.kvType, shape.kvHeads, shape.headDim, 0);
+  cache.forEach((heads, sequence) => {
+    heads.forEach((tokens, h) => {
+      tokens.forEach(({ k, v }, token) => {
+        const base = (tables[sequence]?.[Math.floor(token / PAGE_TOKENS)] ?? Number.NaN) * size;
+        const offset = token % PAGE_TOKENS;
+        for (const [d, value] of k.entries()) {
+          visit(base + (h * keyWords + Math.floor(d / dims)) * PAGE_TOKENS + offset, d % dims, value);
+        }
+        for (const [d, value] of v.entries()) {
+          const w = (h * PAGE_TOKENS + offset) * valueWords + Math.floor(d / dims);
+          visit(base + values + w, d % dims, value);
+        }
+      });
+    });
+  });
+}
+
+function storeWord(buffer: Uint32Array, kvType: KvType, word: number, dim: number, value: number): void {
+  if (kvType === "f32") {
+    buffer[word] = f32Bits(value);
+  } else {
+    const mask = dim === 0 ? 0xffff0000 : 0xffff;
+    buffer[word] = ((buffer[word] ?? 0) & mask) | (f16Bits(value) << (16 * dim));
+  }
+}
+
+/** The u32 buffer of the batch: records of rows, padding ones last, then block tables. */
+export function batchOf(from: AttentionInputs): Uint32Array {
+  const starts: number[] = [];
+  let at = from.outRows * ROW_WORDS;
+  for (const table of from.tables) {
+    starts.push(at);
+    at += table.length;
+  }
+  const batch = new Uint32Array(at);
+  from.rows.forEach(({ sequence, position }, row) => {
+    const table = from.tables[sequence] ?? [];
+    const slot = (table[Math.floor(position / PAGE_TOKENS)] ?? Number.NaN) * PAGE_TOKENS + (position % PAGE_TOKENS);
+    batch.set([0, position, slot, position + 1, position, starts[sequence] ?? Number.NaN], row * ROW_WORDS);
+  });
+  for (let row = from.rows.length; row < from.outRows; row++) batch.set([0, 0, NONE, 0, 0, 0], row * ROW_WORDS);
+  for (const [i, table] of from.tables.entries()) batch.set(table, starts[i]);
+  return batch;
+}
+
+/** A layer's pages with `cache` in them and NaN in every other slot. */
+export function pagesWith(shape: AttentionShape, from: AttentionInputs, cache: Caches): Uint32Array {
+  const { kvType, kvHeads, headDim, valueDim } = shape;
+  const pages = new Uint32Array(from.pages * pageWords(kvType, kvHeads, headDim, valueDim)).fill(EMPTY[kvType]);
+  words(shape, from.tables, cache, (word, dim, value) => storeWord(pages, kvType, word, dim, value));
+  return pages;
+}
