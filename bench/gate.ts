@@ -67,6 +67,7 @@ export async function prove(bed: Pick<Testbed, "check" | "ran">, options: GateOp
 export function mayRun(title: string, kernel: string): boolean {
   const [family = "", ...words] = kernel.split(" ");
   const [caseFamily = "", caseType = ""] = title.split(" ");
+  if (family === "qk_norm") return /[ ,]norm=projection/.test(title);
   const attention = /^(attention|rope)_/;
   if (attention.test(family) ? !attention.test(caseFamily) : caseFamily !== family) return false;
   return words.every((word) => {
