@@ -1,6 +1,7 @@
 /** The conditions of a measurement: whatever else a stranger needs to get the same numbers. */
 import { arch, cpus, platform, release } from "node:os";
 import type { AdapterDescription } from "../device/adapters.ts";
+import { bytes } from "../device/buffers.ts";
 import type { Gpu } from "../device/gpu.ts";
 import type { Proof } from "./gate.ts";
 import type { ReadRate } from "./read_rate.ts";
@@ -65,6 +66,8 @@ export function conditions(gpu: Gpu, ingle: string, checks: Proof, rate: ReadRat
 export function conditionLines({
   adapter,
   features,
+  limits,
+  toggles,
   node,
   ingle,
   platform,
@@ -75,8 +78,11 @@ export function conditionLines({
 }: Conditions): string[] {
   const driver = adapter.driver === "" || adapter.driver === adapter.name ? "" : ` · ${adapter.driver}`;
   const rate = (bandwidth.bytes_per_second / 1e9).toFixed(1);
+  const bindings = bytes(limits.maxStorageBufferBindingSize ?? Number.NaN);
+  const buffers = `buffers of ${bytes(limits.maxBufferSize ?? Number.NaN)}, bindings of ${bindings}, ${limits.maxStorageBuffersPerShaderStage} a stage`;
   return [
     `${adapter.name} (${adapter.kind})${driver} · ${features.length === 0 ? "no features" : features.join(", ")}`,
+    `${buffers} · ${toggles.length === 0 ? "no toggles" : toggles.join(", ")}`,
     `ingle ${ingle} · node ${node} · ${platform} · ${cpu} · ${date}`,
     `${checks.cases} kernel cases passed, ${checks.hash.slice(0, 16)} · reads ${rate} GB/s, the median of ${bandwidth.samples_ms.length} by ${bandwidth.clock === "timestamps" ? "the GPU's clock" : "the clock of the CPU"}`,
   ];

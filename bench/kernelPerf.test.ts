@@ -1,9 +1,12 @@
 import { describe, expect, test } from "vitest";
 import { everyKernel } from "../kernels/kernelList.ts";
-import { PERF_HEAD, type PerfRow, perfCells, stepMatmuls } from "./kernelPerf.ts";
+import { PERF_HEAD, type PerfRow, perfCells } from "./kernelPerf.ts";
 import { perfTitle } from "./perfOp.ts";
+import { perfRatios, stepMatmuls } from "./perfRatios.ts";
+import { ratioCells } from "./ratios.ts";
 import { realOps } from "./realShapes.ts";
 
+const NAMES = ["qkv_proj", "o_proj", "gate_up_proj", "down_proj", "lm_head"];
 const row = (op: string, rows: number, milliseconds: number): PerfRow => ({
   op,
   shape: "960 × 576",
@@ -17,6 +20,7 @@ const row = (op: string, rows: number, milliseconds: number): PerfRow => ({
   gflop_per_second: null,
   g_weight_columns_per_second: null,
   bandwidth_share: 0.5,
+  fma_share: 0.1 * rows,
   naive: { milliseconds: 4 * milliseconds, ratio: 4, nmse: 1e-14 },
 });
 
@@ -29,9 +33,29 @@ describe("the table of kernels", () => {
   });
 
   test("adds up a step only where all of its matmuls were measured", () => {
-    const names = ["qkv_proj", "o_proj", "gate_up_proj", "down_proj", "lm_head"];
-    expect(stepMatmuls(names.map((name) => row(name, 1, 2)))).toEqual([{ rows: 1, milliseconds: 4 * 30 * 2 + 2 }]);
-    expect(stepMatmuls(names.slice(1).map((name) => row(name, 1, 2)))).toEqual([]);
+    const sum = 4 * 30 * 2 + 2;
+    expect(stepMatmuls(NAMES.map((name) => row(name, 1, 2)))).toEqual([
+      { rows: 1, milliseconds: sum, naiveMilliseconds: 4 * sum },
+    ]);
+    expect(stepMatmuls(NAMES.slice(1).map((name) => row(name, 1, 2)))).toEqual([]);
+  });
+});
+
+describe("ratios", () => {
+  const all = [1, 4, 8].flatMap((rows) => NAMES.map((name) => row(name, rows, 1 + rows / 4)));
+
+  test("are of the sums over a step, and say whether they hold", () => {
+    const tiles = NAMES.slice(0, 4).map((name) => ({ ...row(name, 64, 5), fma_share: 0.25 }));
+    expect(ratioCells(perfRatios([...all, ...tiles]))).toEqual([
+      ["a step's matmuls, one row: rate over the naive kernel's", "4.00", "≥ 3.5", "holds"],
+      ["a step's matmuls, 4 rows over 1: time", "1.60", "≤ 2", "holds"],
+      ["a step's matmuls, 8 rows over 1: time", "2.40", "≤ 3.5", "holds"],
+      ["a prompt's matmuls, 64 rows: share of the adapter's fma rate", "0.25", "≥ 0.5", "missed"],
+    ]);
+  });
+
+  test("are left out where a matmul was not measured", () => {
+    expect(perfRatios(all.filter(({ op, rows }) => op !== "lm_head" || rows > 1))).toEqual([]);
   });
 });
 
@@ -49,6 +73,6 @@ describe("real shapes", () => {
   });
 
   test("no kernel of the benchmark is taken for one of a model", () => {
-    expect(everyKernel().filter(({ name }) => /naive|read_rate/.test(name))).toEqual([]);
+    expect(everyKernel().filter(({ name }) => /naive|_rate/.test(name))).toEqual([]);
   });
 });

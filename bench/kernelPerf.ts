@@ -11,14 +11,16 @@ import type { CompiledKernel } from "../device/pipelines.ts";
 import { everyKernel } from "../kernels/kernelList.ts";
 import type { Testbed, Verdict } from "../kernels/testbed.ts";
 import { BenchError } from "./errors.ts";
+import { type FmaRate, measureFmaRate } from "./fma_rate.ts";
 import { type Proof, prove } from "./gate.ts";
 import { type PerfBed, type PerfOp, perfTitle } from "./perfOp.ts";
 import { coldBytes, measureReadRate, type ReadRate } from "./read_rate.ts";
-import { ROWS, timesInStep } from "./realShapes.ts";
+import { PROMPT_ROWS } from "./realShapes.ts";
 import { deviation, mean, median } from "./statistics.ts";
 import { timeProgram, timeTogether } from "./timing.ts";
 
 const REPETITIONS = 5;
+const LEAST_COPIES = 3;
 const MAX_COPIES = 512;
 
 /** What was measured of one op. */
@@ -40,6 +42,8 @@ export interface PerfRow {
   readonly g_weight_columns_per_second: number | null;
   /** Of the bandwidth measured in the same run. */
   readonly bandwidth_share: number;
+  /** Of the rate of fused multiply-adds measured in the same run. */
+  readonly fma_share: number | null;
   /** The naive kernel's time over ours, and the NMSE between both. */
   readonly naive: { readonly milliseconds: number; readonly ratio: number; readonly nmse: number } | null;
 }
@@ -48,6 +52,7 @@ export interface PerfRow {
 export interface PerfReport {
   readonly checks: Proof;
   readonly bandwidth: ReadRate;
+  readonly fma: FmaRate;
   readonly rows: readonly PerfRow[];
 }
 
@@ -76,13 +81,15 @@ export async function measureKernels(
     };
     const checks = await prove(testbed, gate);
     const bandwidth = await measureReadRate(gpu, pipelines, signal);
+    const fma = await measureFmaRate(gpu, pipelines, signal);
+    const rates = { bytesPerSecond: bandwidth.bytesPerSecond, flopsPerSecond: fma.flopsPerSecond };
     const rows: PerfRow[] = [];
     for (const [index, op] of ops.entries()) {
       signal?.throwIfAborted();
       onOp?.(perfTitle(op), index);
-      rows.push(await measureOp(bed, op, bandwidth.bytesPerSecond, signal));
+      rows.push(await measureOp(bed, op, rates, signal));
     }
-    return { checks, bandwidth, rows };
+    return { checks, bandwidth, fma, rows };
   } finally {
     arena.destroy();
   }
@@ -108,7 +115,7 @@ async function kernelsOf(bed: PerfBed, ops: readonly PerfOp[]): Promise<Compiled
 async function measureOp(
   bed: PerfBed,
   op: PerfOp,
-  bandwidth: number,
+  rates: { readonly bytesPerSecond: number; readonly flopsPerSecond: number },
   signal: AbortSignal | undefined,
 ): Promise<PerfRow> {
   const copies = copiesOf(bed.gpu, op);
@@ -140,7 +147,8 @@ async function measureOp(
       gb_per_second: op.bytes / milliseconds / 1e6,
       gflop_per_second: rate(op.flops),
       g_weight_columns_per_second: rate(op.weightColumns),
-      bandwidth_share: (1000 * op.bytes) / milliseconds / bandwidth,
+      bandwidth_share: (1000 * op.bytes) / milliseconds / rates.bytesPerSecond,
+      fma_share: op.flops === 0 ? null : (1000 * op.flops) / milliseconds / rates.flopsPerSecond,
       naive:
         agreement === undefined
           ? null
@@ -152,18 +160,9 @@ async function measureOp(
 }
 
 /** Enough that all of them together are colder than a cache, and no more than bind groups and memory allow. */
-function copiesOf(gpu: Gpu, { bytes }: PerfOp): number {
-  return Math.min(Math.max(Math.ceil(coldBytes(gpu) / 2 / bytes), 3), MAX_COPIES);
-}
-
-/** Time of all matmuls of a step by rows, where all of them were measured. */
-export function stepMatmuls(rows: readonly PerfRow[]): { readonly rows: number; readonly milliseconds: number }[] {
-  return ROWS.flatMap((count) => {
-    const own = rows.filter((it) => it.rows === count && timesInStep(it.op) > 0);
-    const names = new Set(rows.map(({ op }) => op).filter((name) => timesInStep(name) > 0));
-    if (own.length < 5 || own.length < names.size) return [];
-    return [{ rows: count, milliseconds: own.reduce((sum, it) => sum + timesInStep(it.op) * it.milliseconds, 0) }];
-  });
+function copiesOf(gpu: Gpu, { bytes, rows }: PerfOp): number {
+  if (rows === PROMPT_ROWS) return LEAST_COPIES; // weights are read once for many rows: it is the products that take the time
+  return Math.min(Math.max(Math.ceil(coldBytes(gpu) / 2 / bytes), LEAST_COPIES), MAX_COPIES);
 }
 
 /** The head of the table; ">" sets a column to the right. */
@@ -177,6 +176,7 @@ export const PERF_HEAD = [
   ">GFLOP/s",
   ">Gw·col/s",
   ">of reads",
+  ">of fma",
   ">t(M)/t(1)",
   ">naive µs",
   ">× naive",
@@ -196,6 +196,7 @@ export function perfCells(rows: readonly PerfRow[]): string[][] {
       row.gflop_per_second?.toFixed(2) ?? "",
       row.g_weight_columns_per_second?.toFixed(2) ?? "",
       `${(100 * row.bandwidth_share).toFixed(0)} %`,
+      row.fma_share === null ? "" : `${(100 * row.fma_share).toFixed(0)} %`,
       row.naive === null || one === undefined ? "" : (row.milliseconds / one.milliseconds).toFixed(2),
       row.naive === null ? "" : (1000 * row.naive.milliseconds).toFixed(1),
       row.naive?.ratio.toFixed(1) ?? "",

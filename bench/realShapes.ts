@@ -1,10 +1,13 @@
 /** The shapes of a real model, SmolLM2-135M in 4 bits: every op of a step, and how often the step has it. */
+import { MAX_ROWS } from "../engine/batch.ts";
 import { attentionOp, sampleOp } from "./attentionOp.ts";
 import { type MatmulSpec, matmulOps } from "./matmulOp.ts";
 import type { PerfOp } from "./perfOp.ts";
 
-/** Rows of x that are timed. */
+/** Rows of x that steps of generation and of verification have. */
 export const ROWS = [1, 2, 4, 8] as const;
+/** Rows of a step of a prompt: the most that the engine computes at once. */
+export const PROMPT_ROWS = MAX_ROWS;
 const LAYERS = 30;
 const VOCABULARY = 49_152;
 
@@ -20,7 +23,8 @@ const MATMULS: readonly (MatmulSpec & { readonly times: number })[] = [
 export function realOps(): PerfOp[] {
   const heads = { heads: 9, kvHeads: 3, headDim: 64 };
   return [
-    ...MATMULS.flatMap((spec, i) => matmulOps(spec, ROWS, i + 1)),
+    // Of a prompt only the last row reaches the head.
+    ...MATMULS.flatMap((spec, i) => matmulOps(spec, spec.name === "lm_head" ? ROWS : [...ROWS, PROMPT_ROWS], i + 1)),
     ...[64, 1024].map((depth) => attentionOp({ ...heads, depth })),
     ...[
       { temperature: 0, topP: 1 },

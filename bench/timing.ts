@@ -6,13 +6,16 @@ import { Timestamps } from "../device/timestamps.ts";
 /** Which clock: "timestamps" are of the GPU, begin and end of the one pass; "submit" is from the call to the end of the work. */
 export type Clock = "timestamps" | "submit";
 
+/** A program, or a part of one. */
+export type Dispatches = Pick<Program, "dispatches">;
+
 /** The clock that `timeProgram` takes on a device. */
 export const clockOf = (gpu: Gpu): Clock => (Timestamps.supported(gpu) ? "timestamps" : "submit");
 
 /** Milliseconds of each repetition of one program: as `timeTogether`. */
 export async function timeProgram(
   gpu: Gpu,
-  program: Program,
+  program: Dispatches,
   repetitions: number,
   signal?: AbortSignal,
 ): Promise<number[]> {
@@ -27,7 +30,7 @@ export async function timeProgram(
  */
 export async function timeTogether(
   gpu: Gpu,
-  programs: readonly Program[],
+  programs: readonly Dispatches[],
   repetitions: number,
   signal?: AbortSignal,
 ): Promise<number[][]> {
@@ -47,7 +50,7 @@ export async function timeTogether(
   }
 }
 
-async function timeOnce(gpu: Gpu, program: Program, timestamps: Timestamps | undefined): Promise<number> {
+async function timeOnce(gpu: Gpu, program: Dispatches, timestamps: Timestamps | undefined): Promise<number> {
   const { device } = gpu;
   const encoder = device.createCommandEncoder();
   if (timestamps === undefined) {

@@ -1,11 +1,13 @@
 /** `ingle bench`: how fast a model reads prompts and generates, as llama-bench asks it, with all that a number depends on. */
 import { conditionLines, conditions } from "../bench/conditions.ts";
-import { BenchError } from "../bench/errors.ts";
+import { type DecodeStep, StepTap } from "../bench/decodeStep.ts";
 import { prove } from "../bench/gate.ts";
 import { modelBytes } from "../bench/modelBytes.ts";
 import { modelKernels } from "../bench/modelKernels.ts";
+import { RATIO_HEAD, type Ratio, ratioCells } from "../bench/ratios.ts";
 import { measureReadRate } from "../bench/read_rate.ts";
-import { measureSpeed, type SpeedOptions } from "../bench/speed.ts";
+import { measureSpeed } from "../bench/speed.ts";
+import { speedRatios } from "../bench/speedRatios.ts";
 import {
   noiseOf,
   SPEED_HEAD,
@@ -20,6 +22,7 @@ import { openGpu } from "../device/gpu.ts";
 import { MAX_ROWS } from "../engine/batch.ts";
 import type { Engine } from "../engine/engine.ts";
 import { Random, Testbed } from "../kernels/testbed.ts";
+import { decodeLine, decodeStepOf, profileOne } from "./benchExtras.ts";
 import type { Command, Context } from "./command.ts";
 import { EXIT, UsageError } from "./errors.ts";
 import type { Arguments, FlagTable } from "./flags.ts";
@@ -78,9 +81,10 @@ async function benchCommand(args: Flags, context: Context): Promise<number> {
   const bed = new Testbed(gpu);
   try {
     // The pipelines that pass are those that are timed.
-    const engine = await open({ device: { gpu, pipelines: bed.pipelines }, profiler: target?.profiler });
+    const tap = new StepTap(target?.profiler);
+    const engine = await open({ device: { gpu, pipelines: bed.pipelines }, profiler: tap });
     try {
-      const code = await measureAll(engine, bed, { args, context, output, tests, repetitions, seed, target });
+      const code = await measureAll(engine, bed, { args, context, output, tests, repetitions, seed, target, tap });
       if (target !== undefined) await writeProfile(target, engine, args, context.reporter);
       return code;
     } finally {
@@ -100,6 +104,7 @@ interface Plan {
   readonly repetitions: number;
   readonly seed: number;
   readonly target: ProfileTarget | undefined;
+  readonly tap: StepTap;
 }
 
 /** Proves the model's kernels, then measures test after test. Returns the exit code. */
@@ -125,23 +130,16 @@ async function measureAll(engine: Engine, bed: Testbed, plan: Plan): Promise<num
     if (noise !== undefined) reporter.say(noise);
     if (plan.target !== undefined && record.error === null) await profileOne(engine, plan.target, test, options);
   }
-  if (output !== "jsonl") print(report(output, measured, records));
+  const step = await decodeStepOf(engine, plan.tap, plan.context);
+  const ratios = speedRatios(records, step);
+  if (output !== "jsonl") print(report(output, measured, records, { step, ratios }));
+  if (output !== "json") {
+    if (step !== undefined) reporter.say(decodeLine(step));
+    for (const line of table(RATIO_HEAD, ratioCells(ratios)).trimEnd().split("\n")) {
+      if (ratios.length > 0) reporter.say(line);
+    }
+  }
   return records.every(({ error }) => error === null) ? EXIT.done : EXIT.failed;
-}
-
-/** One more run of a test with its dispatches timed: not among the repetitions, since that takes time of its own. */
-async function profileOne(
-  engine: Engine,
-  { profiler }: ProfileTarget,
-  test: SpeedTest,
-  options: Omit<SpeedOptions, "repetitions">,
-): Promise<void> {
-  const name = `${testName(test)} of batch ${test.batch}`;
-  // What comes before the first repetition is the warm-up, which needs no profile.
-  const onRepetition = (_: SpeedTest, i: number) => (i === 0 ? profiler.start(name) : undefined);
-  const { error } = await measureSpeed(engine, test, { ...options, repetitions: 1, onRepetition });
-  profiler.stop();
-  if (error !== null) throw new BenchError(`profile of ${name}: ${error}`);
 }
 
 /** What every row depends on: kernels that passed, bandwidth, and how the model was loaded. */
@@ -185,6 +183,7 @@ function report(
   output: Exclude<Plan["output"], "jsonl">,
   measured: Awaited<ReturnType<typeof conditionsOf>>["measured"],
   records: readonly SpeedRecord[],
+  { step, ratios }: { readonly step: DecodeStep | undefined; readonly ratios: readonly Ratio[] },
 ): string {
   const cells = records.map(speedCells);
   switch (output) {
@@ -195,7 +194,7 @@ function report(
     case "csv":
       return csv(SPEED_HEAD, cells);
     case "json":
-      return jsonLine({ conditions: measured, rows: records });
+      return jsonLine({ conditions: measured, rows: records, decode_step: step ?? null, ratios });
     default:
       return output satisfies never;
   }

@@ -1,7 +1,9 @@
 /** `ingle kernels --perf`: times what has passed, on the adapter that a model would take. */
 import { conditionLines, conditions } from "../bench/conditions.ts";
-import { measureKernels, PERF_HEAD, perfCells, stepMatmuls } from "../bench/kernelPerf.ts";
+import { measureKernels, PERF_HEAD, perfCells } from "../bench/kernelPerf.ts";
 import { perfTitle } from "../bench/perfOp.ts";
+import { perfRatios, stepMatmuls } from "../bench/perfRatios.ts";
+import { RATIO_HEAD, ratioCells } from "../bench/ratios.ts";
 import { realOps } from "../bench/realShapes.ts";
 import { openGpu } from "../device/gpu.ts";
 import { Testbed } from "../kernels/testbed.ts";
@@ -42,15 +44,21 @@ export async function kernelPerf(options: KernelPerfOptions, { reporter, signal 
     reporter.clear();
     const measured = conditions(gpu, version(), report.checks, report.bandwidth);
     if (options.json) {
-      print(jsonLine({ conditions: measured, rows: report.rows, step_matmuls: stepMatmuls(report.rows) }));
+      const { rows, fma } = report;
+      const rates = { fma: { flops_per_second: fma.flopsPerSecond, samples_ms: fma.samplesMs, clock: fma.clock } };
+      const sums = { step_matmuls: stepMatmuls(rows), ratios: perfRatios(rows) };
+      print(jsonLine({ conditions: { ...measured, ...rates }, rows, ...sums }));
       return EXIT.done;
     }
     for (const line of conditionLines(measured)) print(`${line}\n`);
+    print(`${(report.fma.flopsPerSecond / 1e9).toFixed(1)} GFLOP/s of fused multiply-adds\n`);
     print(`\n${table(PERF_HEAD, perfCells(report.rows))}`);
     const steps = stepMatmuls(report.rows).map(
       ({ rows, milliseconds }) => `${milliseconds.toFixed(1)} ms at M=${rows}`,
     );
     if (steps.length > 0) print(`\nall matmuls of a step: ${steps.join(", ")}\n`);
+    const ratios = perfRatios(report.rows);
+    if (ratios.length > 0) print(`\n${table(RATIO_HEAD, ratioCells(ratios))}`);
     return EXIT.done;
   } finally {
     bed.close();

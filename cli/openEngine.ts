@@ -2,7 +2,7 @@
 
 import type { AdapterDescription } from "../device/adapters.ts";
 import { bytes } from "../device/buffers.ts";
-import type { Profiler } from "../device/profiler.ts";
+import type { StepEncoder } from "../device/profiler.ts";
 import { Engine } from "../engine/engine.ts";
 import type { MemoryPlan } from "../engine/memoryPlan.ts";
 import type { SharedDevice } from "../engine/options.ts";
@@ -39,7 +39,7 @@ export function wantsJson(args: Arguments<"json" | "output">): boolean {
 export function engineOpener(
   args: Arguments<keyof typeof MODEL_FLAGS>,
   { reporter, signal }: Context,
-): (own?: { readonly device?: SharedDevice; readonly profiler?: Profiler | undefined }) => Promise<Engine> {
+): (own?: { readonly device?: SharedDevice; readonly profiler?: StepEncoder | undefined }) => Promise<Engine> {
   const model = modelName(args);
   refuse(args, "precision", "f16", "products of f16 do not exist");
   refuse(args, "kv-type", "int8", "keys and values are kept as f16 or f32");

@@ -9,6 +9,14 @@ import type { Gpu } from "./gpu.ts";
 import { type Dispatch, encodeTimed, type Program } from "./program.ts";
 import { MAX_SPANS, Timestamps } from "./timestamps.ts";
 
+/** What a runner lets encode its steps, if it has one. */
+export interface StepEncoder {
+  /** Called once with the device, before anything is loaded on it. Throws where it is of no use there. */
+  attach(gpu: Gpu): void;
+  /** Encodes a step and returns what is to be called right after its submission; undefined where nothing was encoded. */
+  encode(encoder: GPUCommandEncoder, program: Program, title: string): (() => void) | undefined;
+}
+
 /** A dispatch with nanoseconds since the first one of the profile. */
 export interface ProfiledDispatch extends Pick<Dispatch, "label" | "kernel" | "grid" | "bound"> {
   readonly begin: number;
@@ -32,7 +40,7 @@ interface Pending {
 }
 
 /** Records steps between `start` and `stop`, on the device that it was attached to. */
-export class Profiler {
+export class Profiler implements StepEncoder {
   #gpu: Gpu | undefined;
   #during: string | undefined;
   #steps: Promise<ProfiledStep>[] = [];
@@ -58,10 +66,7 @@ export class Profiler {
     this.#during = undefined;
   }
 
-  /**
-   * Encodes a program in timed passes and returns what is to be called right after its submission; encodes nothing and returns
-   * undefined while nothing is recorded.
-   */
+  /** Encodes a program in timed passes; nothing, and returns undefined, while nothing is recorded. */
   encode(encoder: GPUCommandEncoder, { dispatches }: Pick<Program, "dispatches">, title: string) {
     const [gpu, during] = [this.#gpu, this.#during];
     if (gpu === undefined || during === undefined) return undefined;

@@ -155,7 +155,7 @@ function packParams({ device, limits }: Gpu, launches: readonly Launch[]) {
 }
 
 /** Encodes every dispatch in one pass, in the order recorded. */
-export function encode(encoder: GPUCommandEncoder, { dispatches }: Program): void {
+export function encode(encoder: GPUCommandEncoder, { dispatches }: Pick<Program, "dispatches">): void {
   const pass = encoder.beginComputePass();
   for (const { pipeline, bindGroup, grid } of dispatches) {
     pass.setPipeline(pipeline);

@@ -6,7 +6,7 @@
 import { createBuffer, destroyBuffer } from "../device/buffers.ts";
 import type { Folder } from "../device/files.ts";
 import type { Gpu } from "../device/gpu.ts";
-import type { Profiler } from "../device/profiler.ts";
+import type { StepEncoder } from "../device/profiler.ts";
 import type { KvType } from "../kernels/attention/kv_page.ts";
 import { PAGE_TOKENS } from "../kernels/fragments/batch.ts";
 import type { StepBuffers } from "../models/step.ts";
@@ -71,7 +71,7 @@ export class Engine {
     return engine;
   }
 
-  private constructor(started: Started, rows: number, profiler: Profiler | undefined) {
+  private constructor(started: Started, rows: number, profiler: StepEncoder | undefined) {
     const { read, gpu, plan, kvType, loaded, kv } = started;
     [this.model, this.plan, this.gpu, this.kvType, this.#started] = [read, plan, gpu, kvType, started];
     const { config, tokenizer } = read;

@@ -1,7 +1,7 @@
 /** How a model is loaded: the fields of `Engine.load`, and their checks. */
 import type { Gpu } from "../device/gpu.ts";
 import type { PipelineCache } from "../device/pipelines.ts";
-import type { Profiler } from "../device/profiler.ts";
+import type { StepEncoder } from "../device/profiler.ts";
 import type { KvType } from "../kernels/attention/kv_page.ts";
 import { MAX_ROWS } from "./batch.ts";
 import { InvalidRequestError } from "./errors.ts";
@@ -30,8 +30,8 @@ export interface EngineOptions {
   readonly rowsPerStep?: number;
   /** A device that several engines share, with what was compiled on it. Its owner closes it, after them. Unset: one of its own. */
   readonly device?: SharedDevice;
-  /** Times dispatches one by one, once it is started. */
-  readonly profiler?: Profiler;
+  /** Sees every step that is submitted, and may time its dispatches one by one. */
+  readonly profiler?: StepEncoder;
   readonly signal?: AbortSignal;
 }
 

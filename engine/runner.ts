@@ -6,7 +6,7 @@ import { createBuffer, destroyBuffer } from "../device/buffers.ts";
 import { DeviceLostError } from "../device/errors.ts";
 import type { Gpu } from "../device/gpu.ts";
 import type { PipelineCache } from "../device/pipelines.ts";
-import type { Profiler } from "../device/profiler.ts";
+import type { StepEncoder } from "../device/profiler.ts";
 import { encode, type Program, Recorder } from "../device/program.ts";
 import { insideErrorScopes } from "../device/scopes.ts";
 import type { KvType } from "../kernels/attention/kv_page.ts";
@@ -46,7 +46,7 @@ export interface RunnerOptions {
   readonly buffers: StepBuffers;
   readonly vocabulary: number;
   readonly kvType: KvType;
-  readonly profiler?: Profiler | undefined;
+  readonly profiler?: StepEncoder | undefined;
 }
 
 /** Records programs by bucket and runs batches on them. */

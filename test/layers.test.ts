@@ -20,6 +20,7 @@ const MAY: Readonly<Record<string, readonly string[]>> = {
   "models/ops": [...below("models/ops"), "models/step.ts", "models/matrix.ts", "models/weightPlan.ts"],
   engine: below("engine"),
   bench: [...below("engine"), "engine"],
+  "bench/peers": [...below("bench"), "bench"],
   cli: [...below("bench"), "bench"],
   web: [...below("bench"), "bench"],
   test: [...below("bench"), "bench", "cli", "web"],

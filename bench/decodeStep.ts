@@ -1,0 +1,68 @@
+/** A decode step beside its matmuls alone: the engine's own program, replayed whole and without what is no matmul, by turns. */
+import type { Gpu } from "../device/gpu.ts";
+import type { Profiler, StepEncoder } from "../device/profiler.ts";
+import type { Dispatch, Program } from "../device/program.ts";
+import { median } from "./statistics.ts";
+import { timeTogether } from "./timing.ts";
+
+/** Kernels whose time is that of reading the weights. */
+const MATMUL = /^(norm_matmul|matmul_residual|norm_gate_up)\b/;
+const REPETITIONS = 9;
+
+/** Remembers the last program of one row with one sample, and passes steps on to a profiler. */
+export class StepTap implements StepEncoder {
+  readonly #profiler: Profiler | undefined;
+  #program: Program | undefined;
+
+  constructor(profiler: Profiler | undefined) {
+    this.#profiler = profiler;
+  }
+
+  attach(gpu: Gpu): void {
+    this.#profiler?.attach(gpu);
+  }
+
+  encode(encoder: GPUCommandEncoder, program: Program, title: string) {
+    if (title === "1 row, 1 sample") this.#program = program;
+    return this.#profiler?.encode(encoder, program, title);
+  }
+
+  /** The program of a decode step of one sequence with few tokens; undefined before there was one. */
+  get decodeProgram(): Program | undefined {
+    return this.#program;
+  }
+}
+
+/** Times of a decode step, in ms. */
+export interface DecodeStep {
+  readonly dispatches: number;
+  readonly matmuls: number;
+  readonly stepMs: number;
+  readonly matmulsMs: number;
+  /** The step over its matmuls. */
+  readonly ratio: number;
+}
+
+/**
+ * Times both. The engine must be idle: the step that it computed last is computed again, into the same pages with the same result.
+ * Undefined where the program has no matmul.
+ */
+export async function measureDecodeStep(
+  gpu: Gpu,
+  program: Program,
+  signal?: AbortSignal,
+): Promise<DecodeStep | undefined> {
+  const matmuls = program.dispatches.filter(isMatmul);
+  if (matmuls.length === 0) return undefined;
+  const [whole = [], alone = []] = await timeTogether(gpu, [program, { dispatches: matmuls }], REPETITIONS, signal);
+  const [stepMs, matmulsMs] = [median(whole), median(alone)];
+  return {
+    dispatches: program.dispatches.length,
+    matmuls: matmuls.length,
+    stepMs,
+    matmulsMs,
+    ratio: stepMs / matmulsMs,
+  };
+}
+
+const isMatmul = ({ kernel }: Pick<Dispatch, "kernel">): boolean => MATMUL.test(kernel);

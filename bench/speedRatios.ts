@@ -1,0 +1,34 @@
+/** What a model's speed is judged by: a step against its matmuls, a prompt against generation, depth against the bytes it adds. */
+import type { DecodeStep } from "./decodeStep.ts";
+import { atLeast, atMost, near, type Ratio } from "./ratios.ts";
+import type { SpeedRecord } from "./speedReport.ts";
+
+type Measured = SpeedRecord & { readonly speed: NonNullable<SpeedRecord["speed"]> };
+
+/** All ratios that the rows of one request at a time suffice for. */
+export function speedRatios(records: readonly SpeedRecord[], decode: DecodeStep | undefined): Ratio[] {
+  const single = records.filter((it): it is Measured => it.speed !== null && it.batch === 1);
+  const ofKind = (kind: "pp" | "tg") => single.filter((it) => it.kind === kind);
+  const [first] = ofKind("tg").filter(({ depth }) => depth === 0);
+  const ratios: Ratio[] = [];
+  if (decode !== undefined) {
+    const { dispatches, matmuls, ratio, matmulsMs } = decode;
+    const alone = `its ${matmuls} matmuls alone`;
+    ratios.push(atMost(`a decode step's ${dispatches} dispatches over ${alone}: time`, ratio, 1.25));
+    const token = first?.speed.between_tokens_ms?.p50;
+    if (token !== undefined)
+      ratios.push(atMost(`a token of ${first?.test} over ${alone}: time`, token / matmulsMs, 1.25));
+  }
+  if (first === undefined) return ratios;
+  for (const prompt of ofKind("pp").filter(({ depth }) => depth === 0)) {
+    const value = rate(prompt) / rate(first);
+    ratios.push(atLeast(`${prompt.test} over ${first.test}: tokens a second`, value, 2.5));
+  }
+  for (const deep of ofKind("tg").filter(({ depth }) => depth > 0)) {
+    const value = (rate(deep) * deep.speed.bytes_per_token) / (rate(first) * first.speed.bytes_per_token);
+    ratios.push(near(`${deep.test} over ${first.test}: bytes read a second`, value, 0.25));
+  }
+  return ratios;
+}
+
+const rate = ({ speed }: Measured): number => speed.tokens_per_second.mean;
