@@ -186,7 +186,7 @@ describe("commands", () => {
 
 describe("what is named", () => {
   test("in backticks like a file is there", () => {
-    const parts = ["", "device", "kernels", "models", "engine", "cli"];
+    const parts = ["", "device", "kernels", "models", "engine", "bench", "cli"];
     const named = pages.flatMap(({ path, text }) =>
       Array.from(text.matchAll(/`([\w@.-]+(?:\/[\w.-]+)+\.(?:ts|mjs|md|json))`/g), ([, file = ""]) => ({ path, file })),
     );
