@@ -4,6 +4,7 @@ import type { AdapterDescription } from "../device/adapters.ts";
 import { bytes } from "../device/buffers.ts";
 import type { StepEncoder } from "../device/profiler.ts";
 import { Engine } from "../engine/engine.ts";
+import type { LoadProgress } from "../engine/loadModel.ts";
 import type { MemoryPlan } from "../engine/memoryPlan.ts";
 import type { SharedDevice } from "../engine/options.ts";
 import { KV_TYPES } from "../kernels/attention/kv_page.ts";
@@ -57,7 +58,7 @@ export function engineOpener(
       ...given(own),
       signal,
       onPlan: (plan, adapter) => reporter.say(planLine(plan, adapter)),
-      onProgress: ({ stage, loaded, total }) => reporter.status(`${stage} ${bar(loaded / total)} of ${bytes(total)}`),
+      onProgress: (progress) => reporter.status(progressLine(progress)),
     });
     reporter.clear();
     for (const note of notes(engine)) reporter.say(note);
@@ -67,6 +68,11 @@ export function engineOpener(
 
 function refuse(args: Arguments<keyof typeof MODEL_FLAGS>, name: "precision" | "kv-type", value: string, why: string) {
   if (args.text(name) === value) throw new UsageError(`--${name} ${value}: is not supported yet; ${why}`);
+}
+
+function progressLine({ stage, loaded, total }: LoadProgress): string {
+  const all = { weights: bytes(total), kernels: `${total}`, "warm-up": `${total} steps` } as const;
+  return `${stage} ${bar(loaded / total)} of ${all[stage]}`;
 }
 
 function planLine({ weights, kv, tokens, context }: MemoryPlan, { name, kind }: AdapterDescription): string {

@@ -62,17 +62,26 @@ export class Arena {
     return this.#buffers.reduce((sum, { size }) => sum + size, 0);
   }
 
-  /** A buffer for every slot: the smallest of the arena that fits and is not taken by this program, or a new one. */
-  place(colours: readonly Colour[]): Map<Slot, GPUBuffer> {
+  /** A buffer for every slot: the smallest of the arena that fits and is not taken by this program, or a new one, named in `grown`. */
+  place(colours: readonly Colour[]): { readonly placed: Map<Slot, GPUBuffer>; readonly grown: readonly GPUBuffer[] } {
     const taken = new Set<GPUBuffer>();
     const placed = new Map<Slot, GPUBuffer>();
+    const before = new Set(this.#buffers);
     for (const { bytes, slots } of colours.toSorted((a, b) => b.bytes - a.bytes)) {
       const fits = this.#buffers.filter((buffer) => buffer.size >= bytes && !taken.has(buffer));
       const buffer = fits.toSorted((a, b) => a.size - b.size)[0] ?? this.#grow(bytes);
       taken.add(buffer);
       for (const slot of slots) placed.set(slot, buffer);
     }
-    return placed;
+    return { placed, grown: this.#buffers.filter((buffer) => !before.has(buffer)) };
+  }
+
+  /** Frees buffers of the arena that there was no memory for. */
+  discard(buffers: readonly GPUBuffer[]): void {
+    for (const buffer of buffers) {
+      this.#buffers.splice(this.#buffers.indexOf(buffer), 1);
+      destroyBuffer(this.#gpu, buffer);
+    }
   }
 
   #grow(bytes: number): GPUBuffer {

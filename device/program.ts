@@ -6,8 +6,10 @@
  * whole buffers of the arena by lifetime, and makes every bind group. A replay creates nothing.
  */
 import { type Arena, colour, type Slot } from "./arena.ts";
+import { createBuffer, destroyBuffer } from "./buffers.ts";
 import type { Gpu } from "./gpu.ts";
-import type { CompiledKernel, PipelineCache } from "./pipelines.ts";
+import type { CompiledKernel, Pipeline, PipelineCache } from "./pipelines.ts";
+import { insideErrorScopes } from "./scopes.ts";
 import type { Timestamps } from "./timestamps.ts";
 
 /** A part of a buffer; `offset` a multiple of minStorageBufferOffsetAlignment. */
@@ -86,17 +88,33 @@ export class Recorder {
     this.#launches.push({ ...launch, label: this.label === "" ? label : `${this.label} ${label}` });
   }
 
-  /** Compiles, binds and returns what was recorded. The caller owns the program. */
+  /** Kernels of what was recorded, each once. */
+  get kernels(): CompiledKernel[] {
+    return [...new Set(this.#launches.map(({ kernel }) => kernel))];
+  }
+
+  /** Compiles, binds and returns what was recorded. The caller owns the program. Throws OutOfMemoryError and GpuValidationError. */
   async finish(arena: Arena): Promise<Program> {
-    const { device } = this.gpu;
     const pipelines = await Promise.all(this.#launches.map(({ kernel }) => this.#pipelines.get(kernel)));
-    const placed = arena.place(colour(this.#slots, this.#launches));
+    const { value, error } = insideErrorScopes(this.gpu, () => this.#bind(arena, pipelines), "program");
+    const discard = (reason: unknown): never => {
+      value.program.destroy();
+      arena.discard(value.grown);
+      throw reason;
+    };
+    const failure = await error.catch(discard);
+    return failure === undefined ? value.program : discard(failure);
+  }
+
+  #bind(arena: Arena, pipelines: readonly Pipeline[]): { program: Program; grown: readonly GPUBuffer[] } {
+    const { gpu } = this;
+    const { placed, grown } = arena.place(colour(this.#slots, this.#launches));
     const bufferOf = (slot: Slot): GPUBuffer => {
       const buffer = placed.get(slot);
       if (buffer === undefined) throw new RangeError(`slot ${slot.label}: no dispatch of this program uses it`);
       return buffer;
     };
-    const { uniform, offsets } = packParams(this.gpu, this.#launches);
+    const { uniform, offsets } = packParams(gpu, this.#launches);
     const dispatches = this.#launches.map((launch, index): Dispatch => {
       const { kernel, buffers, params, grid, label } = launch;
       const block = { buffer: uniform, offset: offsets[index] ?? Number.NaN, size: params.byteLength };
@@ -110,12 +128,12 @@ export class Recorder {
         label,
         kernel: kernel.name,
         pipeline,
-        bindGroup: device.createBindGroup({ label, layout, entries }),
+        bindGroup: gpu.device.createBindGroup({ label, layout, entries }),
         grid,
         bound: outsideBuffers(buffers),
       };
     });
-    return { dispatches, bufferOf, destroy: () => uniform.destroy() };
+    return { program: { dispatches, bufferOf, destroy: () => destroyBuffer(gpu, uniform) }, grown };
   }
 }
 
@@ -134,23 +152,19 @@ function fail(label: string): never {
 }
 
 /** One uniform buffer with the params of every dispatch, each at an offset that WebGPU allows. */
-function packParams({ device, limits }: Gpu, launches: readonly Launch[]) {
-  const align = limits.minUniformBufferOffsetAlignment ?? 256;
+function packParams(gpu: Gpu, launches: readonly Launch[]) {
+  const align = gpu.limits.minUniformBufferOffsetAlignment ?? 256;
   const offsets: number[] = [];
   let size = 0;
   for (const { params } of launches) {
     offsets.push(size);
     size += Math.ceil(params.byteLength / align) * align;
   }
-  const uniform = device.createBuffer({
-    label: "params",
-    size: Math.max(size, 16),
-    usage: GPUBufferUsage.UNIFORM,
-    mappedAtCreation: true,
-  });
-  const words = new Uint32Array(uniform.getMappedRange());
+  const words = new Uint32Array(Math.max(size, 16) / 4);
   for (const [index, { params }] of launches.entries()) words.set(params, (offsets[index] ?? Number.NaN) / 4);
-  uniform.unmap();
+  const usage = GPUBufferUsage.UNIFORM | GPUBufferUsage.COPY_DST;
+  const uniform = createBuffer(gpu, { label: "params", size: words.byteLength, usage });
+  gpu.device.queue.writeBuffer(uniform, 0, words);
   return { uniform, offsets };
 }
 

@@ -89,13 +89,23 @@ export function buildBatch({ kind, entries }: Schedule, rope: RopeTable, words: 
     kind,
     top: powerOfTwo(Math.max(0, ...samples.map(({ sequence }) => sequence.options.top))),
   };
-  // Rows and samples that only fill the bucket up: no token of a sequence, nothing to see, nothing to write.
-  for (let i = row; i < bucket.rows; i++) words.set([0, 0, NONE, 0, 0, 0, 0, 0], i * ROW_WORDS);
-  for (let i = samples.length; i < bucket.samples; i++) {
+  fillUp(bucket, words, row, samples.length);
+  return { bucket, words: words.subarray(0, table), samples };
+}
+
+/** A step of the bucket that computes nothing for anybody. */
+export function emptyBatch(bucket: Bucket, words: Uint32Array<ArrayBuffer>): Batch {
+  fillUp(bucket, words, 0, 0);
+  return { bucket, words: words.subarray(0, TABLES_AT), samples: [] };
+}
+
+/** Rows and samples that only fill the bucket up: no token of a sequence, nothing to see, nothing to write. */
+function fillUp(bucket: Bucket, words: Uint32Array<ArrayBuffer>, rows: number, samples: number): void {
+  for (let i = rows; i < bucket.rows; i++) words.set([0, 0, NONE, 0, 0, 0, 0, 0], i * ROW_WORDS);
+  for (let i = samples; i < bucket.samples; i++) {
     const filler = Array.from({ length: SAMPLE_WORDS }, (_, word) => (word === SAMPLE.target ? NONE : 0));
     words.set(filler, SAMPLES_AT + i * SAMPLE_WORDS);
   }
-  return { bucket, words: words.subarray(0, table), samples };
 }
 
 function sampleRecord({ sequence, position, target }: Sample, row: number): number[] {

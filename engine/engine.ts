@@ -3,30 +3,22 @@
  *
  * One step, and nothing hidden behind it: schedule, lay the batch out, run the program, hand out what came, commit.
  */
-import { createBuffer, destroyBuffer } from "../device/buffers.ts";
 import type { Folder } from "../device/files.ts";
 import type { Gpu } from "../device/gpu.ts";
-import type { StepEncoder } from "../device/profiler.ts";
 import type { KvType } from "../kernels/attention/kv_page.ts";
-import { PAGE_TOKENS } from "../kernels/fragments/batch.ts";
-import type { StepBuffers } from "../models/step.ts";
 import { AnswerStream } from "./answerStream.ts";
-import { type Batch, batchWords, buildBatch, MAX_ROWS } from "./batch.ts";
+import { type Batch, buildBatch } from "./batch.ts";
 import { AbortError, NonFiniteError } from "./errors.ts";
 import type { ReadModel } from "./loadModel.ts";
 import type { MemoryPlan } from "./memoryPlan.ts";
 import type { EngineOptions } from "./options.ts";
 import { PagePool } from "./pages.ts";
 import { type RequestContext, resolveGenerate, resolveScore } from "./request.ts";
-import { RopeTable } from "./ropeTable.ts";
-import { Runner, type StepResult } from "./runner.ts";
+import type { StepResult } from "./runner.ts";
 import { type Schedule, Scheduler } from "./scheduler.ts";
 import { Sequence } from "./sequence.ts";
 import { type Started, start } from "./start.ts";
 import type { EngineStats, GenerateRequest, Part, ScoreRequest, ScoreResult, TokenLogprob } from "./types.ts";
-
-/** Logits of a step are at most this, whatever the vocabulary. */
-const MAX_LOGITS_BYTES = 32 * 2 ** 20;
 
 /** A loaded model that answers requests. Whoever loaded it closes it. */
 export class Engine {
@@ -36,12 +28,8 @@ export class Engine {
   readonly gpu: Gpu;
   readonly kvType: KvType;
   readonly #started: Started;
-  readonly #buffers: StepBuffers;
-  readonly #rope: RopeTable;
   readonly #pool: PagePool;
   readonly #scheduler: Scheduler;
-  readonly #runner: Runner;
-  readonly #words: Uint32Array<ArrayBuffer>;
   readonly #request: RequestContext;
   #cachedTokens = 0;
   #loop: Promise<void> | undefined;
@@ -54,72 +42,23 @@ export class Engine {
    * AdapterUnavailableError, OutOfMemoryError, AbortError.
    */
   static async load(model: string | Folder, options: EngineOptions = {}): Promise<Engine> {
-    const started = await start(model, options);
-    let engine: Engine;
-    try {
-      engine = new Engine(started, options.rowsPerStep ?? MAX_ROWS, options.profiler);
-    } catch (error) {
-      started.free();
-      throw error;
-    }
-    try {
-      await engine.#warmUp();
-    } catch (error) {
-      await engine.close();
-      throw error;
-    }
-    return engine;
+    return new Engine(await start(model, options));
   }
 
-  private constructor(started: Started, rows: number, profiler: StepEncoder | undefined) {
-    const { read, gpu, plan, kvType, loaded, kv } = started;
+  private constructor(started: Started) {
+    const { read, gpu, plan, kvType, limits } = started;
     [this.model, this.plan, this.gpu, this.kvType, this.#started] = [read, plan, gpu, kvType, started];
-    const { config, tokenizer } = read;
-    const maxSamples = logitRows(gpu, config.vocab_size);
-    const limits = { rows, scoreRows: Math.min(rows, maxSamples), sequences: Math.min(rows, maxSamples) };
     this.#pool = new PagePool(plan.pages);
     this.#scheduler = new Scheduler(this.#pool, limits);
-    this.#rope = new RopeTable(gpu, config.ropes, plan.context, MAX_ROWS);
-    const words = batchWords(limits.sequences, Math.ceil(plan.context / PAGE_TOKENS));
-    this.#words = new Uint32Array(words);
-    const usage = GPUBufferUsage.STORAGE | GPUBufferUsage.COPY_DST;
-    const batch = createBuffer(gpu, { label: "batch", size: words * 4, usage });
-    this.#buffers = { batch, ropes: this.#rope.buffers, aux: loaded.aux, kv };
-    const { pipelines } = loaded;
-    this.#runner = new Runner({
-      gpu,
-      pipelines,
-      model: read.model,
-      buffers: this.#buffers,
-      vocabulary: config.vocab_size,
-      kvType,
-      profiler,
-    });
     this.#request = {
-      tokenizer,
+      tokenizer: read.tokenizer,
       template: read.template,
       defaults: read.generation,
       stopIds: read.stopIds,
-      vocabulary: config.vocab_size,
+      vocabulary: read.config.vocab_size,
       context: plan.context,
       randomSeed: () => Math.floor(Math.random() * 2 ** 53),
     };
-  }
-
-  /** Compiles and runs what a first token needs, on a row that belongs to nobody. */
-  async #warmUp(): Promise<void> {
-    const bucket = {
-      rows: 1,
-      oneRowEach: true,
-      splits: 0,
-      samples: 1,
-      everyRow: true,
-      kind: "generate",
-      top: 0,
-    } as const;
-    const { words } = buildBatch({ kind: "generate", entries: [] }, this.#rope, this.#words);
-    words.set([0, 0, 0xffff_ffff, 0, 0, 0, 0, 0]);
-    await this.#runner.run({ bucket, words, samples: [] });
   }
 
   /**
@@ -234,22 +173,24 @@ export class Engine {
   }
 
   async #step(schedule: Schedule): Promise<void> {
-    const batch = buildBatch(schedule, this.#rope, this.#words);
-    const result = await this.#runner.run(batch);
+    const { memory, runner } = this.#started;
+    const batch = buildBatch(schedule, memory.rope, memory.words);
+    const result = await runner.run(batch);
     const finished = handOut(batch, result, (sequence) => this.#scheduler.remove(sequence));
     this.#scheduler.commit(schedule, finished);
   }
 
   stats(): EngineStats {
     const { total, used, cached } = this.#pool;
+    const { runner } = this.#started;
     return {
       pages: { total, used, cached },
       running: this.#scheduler.running,
       waiting: this.#scheduler.waiting,
       preemptions: this.#scheduler.preemptions,
       cachedTokens: this.#cachedTokens,
-      device: { ...this.#runner.counts },
-      memory: { weights: this.plan.weights, kv: this.plan.kv, arena: this.#runner.arenaBytes },
+      device: { ...runner.counts },
+      memory: { weights: this.plan.weights, kv: this.plan.kv, arena: runner.arenaBytes },
     };
   }
 
@@ -263,10 +204,7 @@ export class Engine {
     this.#closed = true;
     for (const sequence of this.#scheduler.clear()) sequence.options.onError(new AbortError("engine: was closed"));
     await this.#loop;
-    await this.#runner.destroy();
-    this.#rope.destroy();
-    destroyBuffer(this.gpu, this.#buffers.batch);
-    this.#started.free();
+    await this.#started.free();
   }
 }
 
@@ -288,11 +226,4 @@ function handOut(
     }
   });
   return finished;
-}
-
-/** Rows whose logits fit a buffer: a power of two, at most MAX_ROWS. */
-function logitRows({ limits }: Gpu, vocabulary: number): number {
-  const row = Math.ceil(vocabulary / 32) * 32 * 4;
-  const bytes = Math.min(MAX_LOGITS_BYTES, limits.maxStorageBufferBindingSize, limits.maxBufferSize);
-  return Math.max(Math.min(2 ** Math.floor(Math.log2(bytes / row)), MAX_ROWS), 1);
 }

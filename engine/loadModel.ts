@@ -1,13 +1,9 @@
-/** Loading in two halves: what can be known from small files and headers, and the weights themselves. */
+/** What can be known of a model before its weights: from small files and headers. */
 import type { Folder } from "../device/files.ts";
-import type { Gpu } from "../device/gpu.ts";
-import type { PipelineCache } from "../device/pipelines.ts";
-import { allocateWeights, freeWeights } from "../models/allocateWeights.ts";
 import { type ModelConfig, modelTypeOf, normalizeConfig } from "../models/config.ts";
 import { ModelFormatError } from "../models/errors.ts";
 import { familyOf } from "../models/families/registry.ts";
 import { type GenerationDefaults, readGenerationConfig, stopTokenIds } from "../models/generationConfig.ts";
-import { loadWeights } from "../models/loadWeights.ts";
 import type { Model } from "../models/model.ts";
 import { ropesVariant } from "../models/rope.ts";
 import { type ChatTemplate, loadChatTemplate } from "../models/text/chatTemplate.ts";
@@ -16,9 +12,9 @@ import { planBytes, WeightPlan } from "../models/weightPlan.ts";
 import { type Checkpoint, openCheckpoint } from "../models/weights/checkpoint.ts";
 import { readJson } from "../models/weights/readJson.ts";
 
-/** How far loading is; bytes for weights, kernels for kernels. */
+/** How far loading is: bytes of the weights and, meanwhile, kernels compiled; then steps of the warm-up. */
 export interface LoadProgress {
-  readonly stage: "weights" | "kernels";
+  readonly stage: "weights" | "kernels" | "warm-up";
   readonly loaded: number;
   readonly total: number;
 }
@@ -88,30 +84,4 @@ const DYNAMIC_REACH = 8;
 
 function modelContext({ ropes, max_position_embeddings }: ModelConfig): number {
   return max_position_embeddings * (ropes.some(({ type }) => type === "dynamic") ? DYNAMIC_REACH : 1);
-}
-
-/** What of a model lives on the GPU. */
-export interface LoadedModel {
-  readonly pipelines: PipelineCache;
-  readonly aux: GPUBuffer;
-  free(): void;
-}
-
-/** Streams the weights to the GPU. */
-export async function loadModel(
-  gpu: Gpu,
-  pipelines: PipelineCache,
-  { weights, checkpoint }: ReadModel,
-  options: { readonly signal?: AbortSignal; readonly onProgress?: (progress: LoadProgress) => void },
-): Promise<LoadedModel> {
-  const { signal, onProgress } = options;
-  const onBytes = (loaded: number) => onProgress?.({ stage: "weights", loaded, total: checkpoint.bytes });
-  const aux = await allocateWeights(gpu, weights);
-  try {
-    await loadWeights(gpu, pipelines, weights, aux, { onBytes, ...(signal === undefined ? {} : { signal }) });
-  } catch (error) {
-    freeWeights(gpu, weights, aux);
-    throw error;
-  }
-  return { pipelines, aux, free: () => freeWeights(gpu, weights, aux) };
 }

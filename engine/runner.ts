@@ -5,7 +5,7 @@ import { Arena, type Slot } from "../device/arena.ts";
 import { createBuffer, destroyBuffer } from "../device/buffers.ts";
 import { DeviceLostError } from "../device/errors.ts";
 import type { Gpu } from "../device/gpu.ts";
-import type { PipelineCache } from "../device/pipelines.ts";
+import type { CompiledKernel, PipelineCache } from "../device/pipelines.ts";
 import type { StepEncoder } from "../device/profiler.ts";
 import { encode, type Program, Recorder } from "../device/program.ts";
 import { insideErrorScopes } from "../device/scopes.ts";
@@ -187,9 +187,26 @@ export class Runner {
     return recorded;
   }
 
-  async #record(bucket: Bucket): Promise<Recorded> {
-    const { gpu, pipelines, model, buffers, vocabulary, kvType } = this.#options;
+  /** Kernels of the buckets' programs, each once; nothing is compiled. */
+  kernelsOf(buckets: readonly Bucket[]): CompiledKernel[] {
+    const { gpu, pipelines } = this.#options;
     const recorder = new Recorder(gpu, pipelines);
+    for (const bucket of buckets) this.#launch(recorder, bucket);
+    return recorder.kernels;
+  }
+
+  async #record(bucket: Bucket): Promise<Recorded> {
+    const { gpu, pipelines } = this.#options;
+    const recorder = new Recorder(gpu, pipelines);
+    const outputs = this.#launch(recorder, bucket);
+    const program = await recorder.finish(this.#arena);
+    this.counts.bindGroups += program.dispatches.length;
+    return { program, ...outputs };
+  }
+
+  /** Records the model's pass and what makes tokens of its logits. */
+  #launch(recorder: Recorder, bucket: Bucket): Omit<Recorded, "program"> {
+    const { model, buffers, vocabulary, kvType } = this.#options;
     const { rows, oneRowEach, splits, samples, everyRow, kind, top } = bucket;
     const step = { ...buffers, recorder, kvType, rows, oneRowEach, splits, samples, everyRow, samplesAt: SAMPLES_AT };
     const logits = model.forward(step);
@@ -210,9 +227,7 @@ export class Runner {
         });
       }
     }
-    const program = await recorder.finish(this.#arena);
-    this.counts.bindGroups += program.dispatches.length;
-    return { program, logits, drawn, best };
+    return { logits, drawn, best };
   }
 
   async destroy(): Promise<void> {

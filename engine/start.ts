@@ -1,107 +1,115 @@
-/** Starting an engine up: model, device, memory plan, weights and pages; what an `Engine` is made of. */
-import { allocateBuffer, destroyBuffer } from "../device/buffers.ts";
+/** Starting an engine up: model, device, memory plan, buffers, weights, kernels; what an `Engine` is made of. */
 import type { Folder } from "../device/files.ts";
 import { type Gpu, openGpu } from "../device/gpu.ts";
 import { PipelineCache } from "../device/pipelines.ts";
-import { type KvType, pageWords } from "../kernels/attention/kv_page.ts";
-import type { CacheDeclaration } from "../models/model.ts";
+import type { KvType } from "../kernels/attention/kv_page.ts";
+import { loadWeights } from "../models/loadWeights.ts";
+import { MAX_ROWS } from "./batch.ts";
 import { AbortError } from "./errors.ts";
-import { type LoadedModel, loadModel, type ReadModel, readModel } from "./loadModel.ts";
+import { type LoadProgress, type ReadModel, readModel } from "./loadModel.ts";
 import { type MemoryPlan, planMemory } from "./memoryPlan.ts";
 import { openModel } from "./openModel.ts";
 import { checkOptions, type EngineOptions, type SharedDevice } from "./options.ts";
+import { Owned } from "./owned.ts";
+import { Runner } from "./runner.ts";
+import type { SchedulerLimits } from "./scheduler.ts";
+import { allocateStep, type StepMemory } from "./stepMemory.ts";
+import { compileKernels, likelyBuckets, warmUp } from "./warmUp.ts";
 
-/** A model on a device with the pages of its cache. Whoever started it frees it. */
+/** Logits of a step are at most this, whatever the vocabulary. */
+const MAX_LOGITS_BYTES = 32 * 2 ** 20;
+
+/** A model that is ready for its first token. Whoever started it frees it. */
 export interface Started {
   readonly read: ReadModel;
   readonly gpu: Gpu;
   readonly plan: MemoryPlan;
   readonly kvType: KvType;
-  readonly loaded: LoadedModel;
-  /** Pages of each layer. */
-  readonly kv: readonly GPUBuffer[];
-  /** Frees weights and pages, and closes the device where it is the engine's own. */
-  free(): void;
+  readonly limits: SchedulerLimits;
+  readonly memory: StepMemory;
+  readonly runner: Runner;
+  /** Frees all of it, and closes the device where it is the engine's own. */
+  free(): Promise<void>;
 }
 
-/** All of `Engine.load` but its first step. Throws as it does. */
+/** All that `Engine.load` does. Throws as it does. */
 export async function start(model: string | Folder, options: EngineOptions): Promise<Started> {
   checkOptions(options);
+  const owned = new Owned();
   try {
-    return await onDevice(model, options);
+    const read = await readModel(await openModel(model), options.signal);
+    try {
+      return await prepare(read, owned, options);
+    } finally {
+      await read.checkpoint.close();
+    }
   } catch (cause) {
+    await owned.free();
     if (options.signal?.aborted !== true || cause instanceof AbortError) throw cause;
     throw new AbortError("load: aborted by its signal", { cause });
   }
 }
 
-async function onDevice(model: string | Folder, options: EngineOptions): Promise<Started> {
-  const read = await readModel(await openModel(model), options.signal);
-  try {
-    const device = options.device ?? (await openDevice(options));
-    const close = () => {
-      if (options.device === undefined) device.gpu.close();
-    };
-    try {
-      const started = await load(read, device, options);
-      const free = () => {
-        started.free();
-        close();
-      };
-      return { ...started, free };
-    } catch (error) {
-      close();
-      throw error;
-    }
-  } finally {
-    await read.checkpoint.close();
-  }
-}
-
-async function load(read: ReadModel, { gpu, pipelines }: SharedDevice, options: EngineOptions): Promise<Started> {
+async function prepare(read: ReadModel, owned: Owned, options: EngineOptions): Promise<Started> {
+  const { gpu, pipelines } = options.device ?? owned.add(await openDevice(options), (device) => device.gpu.close());
   options.profiler?.attach(gpu);
   const kvType = options.kvType ?? "f16";
-  const wishes = {
+  const vocabulary = read.config.vocab_size;
+  const limits = stepLimits(gpu, vocabulary, options.rowsPerStep ?? MAX_ROWS);
+  const plan = planMemory(gpu, read.model.caches, read.weightBytes, read.context, {
     context: options.context,
     kvMemory: options.kvMemory,
     kvType,
     rotaryDims: read.config.ropes.map(({ rotary_dim }) => rotary_dim),
-  };
-  const plan = planMemory(gpu, read.model.caches, read.weightBytes, read.context, wishes);
+  });
   options.onPlan?.(plan, gpu.adapter);
-  const loaded = await loadModel(gpu, pipelines, read, options);
-  try {
-    const kv = await allocatePages(gpu, read.model.caches, plan.pages, kvType);
-    const free = () => {
-      for (const buffer of kv) destroyBuffer(gpu, buffer);
-      loaded.free();
-    };
-    return { read, gpu, plan, kvType, loaded, kv, free };
-  } catch (error) {
-    loaded.free();
-    throw error;
-  }
+  const memory = await allocateStep(gpu, read, { plan, kvType, sequences: limits.sequences }, owned);
+  const { buffers } = memory;
+  const { profiler } = options;
+  const runner = owned.add(
+    new Runner({ gpu, pipelines, model: read.model, buffers, vocabulary, kvType, profiler }),
+    (it) => it.destroy(),
+  );
+  await fill(read, { gpu, pipelines }, memory, runner, limits, options);
+  await warmUp(runner, memory.words, limits.rows, (done, total) =>
+    options.onProgress?.({ stage: "warm-up", loaded: done, total }),
+  );
+  return { read, gpu, plan, kvType, limits, memory, runner, free: () => owned.free() };
 }
 
-/** Pages of every layer. The caller owns them. */
-async function allocatePages(
-  gpu: Gpu,
-  caches: readonly CacheDeclaration[],
-  pages: number,
-  kvType: KvType,
-): Promise<readonly GPUBuffer[]> {
-  const usage = GPUBufferUsage.STORAGE | GPUBufferUsage.COPY_DST | GPUBufferUsage.COPY_SRC;
-  const kv: GPUBuffer[] = [];
-  try {
-    for (const [layer, { kvHeads, headDim }] of caches.entries()) {
-      const size = pages * pageWords(kvType, kvHeads, headDim) * 4;
-      kv.push(await allocateBuffer(gpu, { label: `layers.${layer} kv`, size, usage }));
-    }
-    return kv;
-  } catch (error) {
-    for (const buffer of kv) destroyBuffer(gpu, buffer);
-    throw error;
-  }
+/** Streams the weights, while all kernels of the model's programs are compiled. */
+async function fill(
+  read: ReadModel,
+  { gpu, pipelines }: SharedDevice,
+  { buffers }: StepMemory,
+  runner: Runner,
+  limits: SchedulerLimits,
+  { onProgress, signal }: EngineOptions,
+): Promise<void> {
+  const tell = (stage: LoadProgress["stage"], loaded: number, total: number) => onProgress?.({ stage, loaded, total });
+  const kernels = runner.kernelsOf(likelyBuckets(limits));
+  let failed: { readonly reason: unknown } | undefined;
+  const compiled = compileKernels(pipelines, kernels, (done, total) => tell("kernels", done, total));
+  compiled.catch((reason: unknown) => {
+    failed = { reason };
+  });
+  const onBytes = (loaded: number) => {
+    if (failed !== undefined) throw failed.reason; // weights may take minutes more, and would be for nothing
+    tell("weights", loaded, read.checkpoint.bytes);
+  };
+  await loadWeights(gpu, pipelines, read.weights, buffers.aux, {
+    onBytes,
+    ...(signal === undefined ? {} : { signal }),
+  });
+  await compiled;
+}
+
+/** What a step may hold: rows whose logits are wanted are a power of two whose logits fit a buffer. */
+function stepLimits({ limits }: Gpu, vocabulary: number, rows: number): SchedulerLimits {
+  const row = Math.ceil(vocabulary / 32) * 32 * 4;
+  const bytes = Math.min(MAX_LOGITS_BYTES, limits.maxStorageBufferBindingSize, limits.maxBufferSize);
+  const samples = Math.max(Math.min(2 ** Math.floor(Math.log2(bytes / row)), rows), 1);
+  return { rows, scoreRows: samples, sequences: samples };
 }
 
 async function openDevice({ adapter, limits }: EngineOptions): Promise<SharedDevice> {

@@ -30,6 +30,8 @@ const conversation = hook("conversation", HTMLElement);
 /** What the model is told that was said before; continuations are not in it. */
 let said: readonly Message[] = [];
 let answering: AbortController | undefined;
+/** Whether weights are still coming. */
+let loading = true;
 
 try {
   await run();
@@ -57,13 +59,15 @@ async function run(): Promise<void> {
 }
 
 function showProgress({ stage, loaded, total }: LoadProgress): void {
+  if (stage === "weights") loading = loaded < total;
+  else if (loading) return; // kernels are compiled meanwhile
   progress.max = Math.max(total, 1);
   progress.value = loaded;
   const part = Math.floor((100 * loaded) / Math.max(total, 1));
   const mebibytes = (bytes: number) => (bytes / 2 ** 20).toFixed(1);
-  if (loaded >= total) say(status, "Preparing the kernels…");
-  else if (stage === "weights") say(status, `Loading the model: ${part} % of ${mebibytes(total)} MiB`);
-  else say(status, `Preparing the kernels: ${part} %`);
+  if (loading) say(status, `Loading the model: ${part} % of ${mebibytes(total)} MiB`);
+  else if (stage === "warm-up") say(status, `Trying the kernels: ${part} %`);
+  else say(status, "Preparing the kernels…");
 }
 
 function aboutLine({ about: { adapter, context } }: EngineClient, { model, sampling }: PageOptions): string {

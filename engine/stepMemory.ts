@@ -1,0 +1,44 @@
+/** The buffers that a model's steps work on, all made before the first byte of the weights is read. */
+import { allocateBuffer, destroyBuffer } from "../device/buffers.ts";
+import type { Gpu } from "../device/gpu.ts";
+import { type KvType, pageWords } from "../kernels/attention/kv_page.ts";
+import { PAGE_TOKENS } from "../kernels/fragments/batch.ts";
+import { allocateWeights, freeWeights } from "../models/allocateWeights.ts";
+import type { StepBuffers } from "../models/step.ts";
+import { batchWords, MAX_ROWS } from "./batch.ts";
+import type { ReadModel } from "./loadModel.ts";
+import type { MemoryPlan } from "./memoryPlan.ts";
+import type { Owned } from "./owned.ts";
+import { RopeTable } from "./ropeTable.ts";
+
+/** Buffers of steps, and what the CPU writes to them. */
+export interface StepMemory {
+  readonly buffers: StepBuffers;
+  readonly rope: RopeTable;
+  /** A batch is laid out here: as long as `buffers.batch`. */
+  readonly words: Uint32Array<ArrayBuffer>;
+}
+
+/** Makes them all, and the buffers of the weights, for `owned` to free. Throws OutOfMemoryError. */
+export async function allocateStep(
+  gpu: Gpu,
+  { model, weights, config }: ReadModel,
+  { plan, kvType, sequences }: { readonly plan: MemoryPlan; readonly kvType: KvType; readonly sequences: number },
+  owned: Owned,
+): Promise<StepMemory> {
+  const aux = owned.add(await allocateWeights(gpu, weights), (buffer) => freeWeights(gpu, weights, buffer));
+  const make = async (label: string, size: number, usage = 0) =>
+    owned.add(
+      await allocateBuffer(gpu, { label, size, usage: usage | GPUBufferUsage.STORAGE | GPUBufferUsage.COPY_DST }),
+      (buffer) => destroyBuffer(gpu, buffer),
+    );
+  const kv: GPUBuffer[] = [];
+  for (const [layer, { kvHeads, headDim }] of model.caches.entries()) {
+    const size = plan.pages * pageWords(kvType, kvHeads, headDim) * 4;
+    kv.push(await make(`layers.${layer} kv`, size, GPUBufferUsage.COPY_SRC));
+  }
+  const rope = owned.add(new RopeTable(gpu, config.ropes, plan.context, MAX_ROWS), (table) => table.destroy());
+  const words = new Uint32Array(batchWords(sequences, Math.ceil(plan.context / PAGE_TOKENS)));
+  const batch = await make("batch", words.byteLength);
+  return { buffers: { batch, ropes: rope.buffers, aux, kv }, rope, words };
+}
