@@ -5,10 +5,13 @@
  */
 import { attentionCases, attentionOptionCases, realAttentionCases } from "./attention/attention.cases.ts";
 import { embedCases, realEmbedCases } from "./embed.cases.ts";
+import type { LayoutName } from "./formats/layout.ts";
 import { LAYOUT_NAMES } from "./formats/layouts.ts";
 import { MATMUL_ROWS } from "./fragments/matmul.ts";
 import { logProbsCases, realLogProbsCases } from "./log_probs.cases.ts";
 import { edgeMatmulCases, type MatmulVariant, matmulCases, realMatmulCases } from "./matmul.cases.ts";
+import { expertCases, realExpertCases, sameExpertsCases } from "./moe/experts.cases.ts";
+import { realRouterCases, routerCases } from "./moe/router.cases.ts";
 import { pickRowsCases } from "./pick_rows.cases.ts";
 import { MANY_ROWS, sameBitsCases } from "./sameBits.cases.ts";
 import { extremeSampleCases, greedySampleCases, realSampleCases, sampleCases } from "./sample.cases.ts";
@@ -23,11 +26,13 @@ const FEW: readonly MatmulVariant[] = LAYOUT_NAMES.flatMap((layout): MatmulVaria
         [layout, 8],
       ],
 );
+/** What stands for all of them where a kernel only decodes. */
+const FEW_LAYOUTS: readonly LayoutName[] = ["f16", "affine4"];
 const EVERY: readonly MatmulVariant[] = LAYOUT_NAMES.flatMap((layout) =>
   MATMUL_ROWS.map((m): MatmulVariant => [layout, m]),
 );
 
-/** Some 340 cases that meet every kernel, layout, number of rows and KV type: for each `npm test` and for pages. */
+/** Some 380 cases that meet every kernel, layout, number of rows and KV type: for each `npm test` and for pages. */
 export function namedCases(): Case[] {
   return [
     ...matmulCases(FEW, 3, 1),
@@ -40,6 +45,9 @@ export function namedCases(): Case[] {
     ...logProbsCases(24, 1),
     ...sameBitsCases(["f16", "affine4"], MANY_ROWS, 1),
     ...attentionOptionCases(200_001),
+    ...routerCases(24, 1, FEW_LAYOUTS),
+    ...expertCases(12, 1, FEW_LAYOUTS),
+    ...sameExpertsCases(FEW_LAYOUTS, 1),
   ];
 }
 
@@ -62,6 +70,14 @@ export function allCases(): Case[] {
     ...sameBitsCases(
       LAYOUT_NAMES.filter((layout) => layout !== "f16" && layout !== "affine4"),
       MANY_ROWS,
+      1_001,
+    ),
+    ...routerCases(60, 1_001),
+    ...realRouterCases(2_001),
+    ...expertCases(30, 1_001),
+    ...realExpertCases(2_001),
+    ...sameExpertsCases(
+      LAYOUT_NAMES.filter((layout) => !FEW_LAYOUTS.includes(layout)),
       1_001,
     ),
   ];

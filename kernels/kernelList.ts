@@ -11,6 +11,12 @@ import { HEAD_DIMS } from "./fragments/batch.ts";
 import { MATMUL_ROWS } from "./fragments/matmul.ts";
 import { logProbs } from "./log_probs.ts";
 import { matmulResidual } from "./matmul_residual.ts";
+import { expertDown } from "./moe/expert_down.ts";
+import { expertDownSum } from "./moe/expert_down_sum.ts";
+import { expertGateUp } from "./moe/expert_gate_up.ts";
+import { expertLists } from "./moe/expert_lists.ts";
+import { expertSum } from "./moe/expert_sum.ts";
+import { router } from "./moe/router.ts";
 import { normGateUp } from "./norm_gate_up.ts";
 import { normMatmul } from "./norm_matmul.ts";
 import { pickRows } from "./pick_rows.ts";
@@ -36,8 +42,14 @@ export function everyKernel(): CompiledKernel[] {
     ]),
     attentionReduce(headDim),
   ]);
-  const others = [repack, pickRows, sample, logProbs, qkNorm];
-  return [...matmuls, ...attention, ...LAYOUT_NAMES.map((layout) => embed(layout)), ...others].map(
+  const experts = LAYOUT_NAMES.flatMap((layout) => [
+    router(layout),
+    ...[false, true].map((tiled) => expertGateUp(layout, tiled)),
+    expertDown(layout),
+    expertDownSum(layout),
+  ]);
+  const others = [repack, pickRows, sample, logProbs, qkNorm, expertLists, expertSum];
+  return [...matmuls, ...attention, ...LAYOUT_NAMES.map((layout) => embed(layout)), ...experts, ...others].map(
     ({ compiled }) => compiled,
   );
 }

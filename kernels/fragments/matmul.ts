@@ -62,19 +62,23 @@ export const each = (rows: number, line: (m: number) => string): string =>
  *
  * Σ x of a run is read where the producer of x stored it, or else (`ownSums`) added up beside the products, in the same
  * order: eight quads one after the other, then (a + b) + (c + d). Runs of a group are added in order.
+ * `listed`: x rows are those in `x_rows`, which the caller fills, and not those from `first` on.
  */
-export function dotFragment(layout: Layout, rows: MatmulRows, ownSums = false): string {
+export function dotFragment(layout: Layout, rows: MatmulRows, ownSums = false, listed = false): string {
   const columns = ["a.x", "a.y", "a.z", "a.w", "b.x", "b.y", "b.z", "b.w"];
   const sums = layout.scaling !== "none";
+  const rowOf = (m: number) => (listed ? `row${m}` : `(first + ${m}u)`);
+  const start = (m: number) => (listed ? `k + row${m} * params.x_stride` : `k + ${m}u * params.x_stride`);
   return /* wgsl */ `${EIGHT}${layout.eight}${sums ? GROUP_SCALE : ""}${FIXED_SUMS}
 /** (rows, WG): kept here and not in registers, so that what follows is a loop over the rows and compiles once. */
-var<workgroup> dots: array<vec4f, ${rows} * WG>;
+var<workgroup> dots: array<vec4f, ${rows} * WG>;${listed ? `\nvar<workgroup> x_rows: array<u32, ${rows}>;` : ""}
 fn x_at(i: u32) -> f32 { return x[i >> 2u][i & 3u]; }
 fn dot_rows(block: u32, quad: u32, first: u32, lane: u32) {
 ${each(rows, (m) => `  var acc${m} = vec4f();`)}
   var w = block * params.row_runs * ${layout.runWords * 8}u + quad;
   var step = 0u;
-  var k = first * params.x_stride;
+${listed ? each(rows, (m) => `  let row${m} = x_rows[${m}];`) : ""}
+  var k = ${listed ? "0u" : "first * params.x_stride"};
 ${sums ? "  let s_step = scale_step(params.scale_type);\n  var s = block * params.groups * s_step + quad;\n  var run = 0u;" : ""}
   for (var g = 0u; g < params.groups; g++) {
 ${each(rows, (m) => `    var d${m} = vec4f();${sums ? ` var run_sum${m} = 0.0;` : ""}`)}
@@ -85,8 +89,8 @@ ${sums && ownSums ? each(rows, (m) => `      var quads${m} = vec4f();`) : ""}
 ${each(
   rows,
   (m) => `        {
-          let a = x[k + ${m}u * params.x_stride];
-          let b = x[k + ${m}u * params.x_stride + 1u];
+          let a = x[${start(m)}];
+          let b = x[${start(m)} + 1u];
 ${columns.map((column, i) => `          d${m} = fma(e.q${i}, vec4f(${column}), d${m});`).join("\n")}
 ${sums && ownSums ? `          quads${m} += a;\n          quads${m} += b;` : ""}
         }`,
@@ -95,7 +99,7 @@ ${sums && ownSums ? `          quads${m} += a;\n          quads${m} += b;` : ""}
       }
       step += params.run_steps;
       if (step == 4u) { step = 0u; w += ${layout.runWords * 8}u; }
-${sums ? each(rows, (m) => `      run_sum${m} += ${ownSums ? `sum4(quads${m})` : `x_at(params.x_sums + (first + ${m}u) * params.x_runs + run)`};`) : ""}
+${sums ? each(rows, (m) => `      run_sum${m} += ${ownSums ? `sum4(quads${m})` : `x_at(params.x_sums + ${rowOf(m)} * params.x_runs + run)`};`) : ""}
 ${sums ? "      run++;" : ""}
     }
 ${

@@ -1,0 +1,442 @@
+/** Cases of the experts' kernels: lists, and whole feed-forwards in every path, against a dense loop over experts in f64. */
+import { activation, product, randomMatrix, runSums } from "../caseData.ts";
+import { f32Bits } from "../formats/halves.ts";
+import { BLOCK_ROWS, type LayoutName, paddedRows, type ScaleType } from "../formats/layout.ts";
+import { LAYOUT_NAMES, layouts } from "../formats/layouts.ts";
+import { activationShape } from "../fragments/activation.ts";
+import { dotParams } from "../fragments/matmul.ts";
+import { NONE } from "../kernel.ts";
+import { type Case, type Comparison, type Guarded, Random, type Testbed } from "../testbed.ts";
+import { expertDown } from "./expert_down.ts";
+import { expertDownSum } from "./expert_down_sum.ts";
+import { expertGateUp } from "./expert_gate_up.ts";
+import { expertLists } from "./expert_lists.ts";
+import { expertSum } from "./expert_sum.ts";
+import { type Gated, gatedPair, gatedParams } from "./gated.ts";
+import { listShape, routeShape, TILE_ROWS, TILE_WORDS, TILES_AT } from "./route.ts";
+
+/** How tokens choose: at random, all the same experts, or never the last one. */
+type Choice = "any" | "same" | "not the last";
+
+/** What varies between the cases. */
+export interface ExpertShape {
+  readonly layout: LayoutName;
+  readonly group: number;
+  readonly scaleType: ScaleType;
+  /** Shared ones included. */
+  readonly experts: number;
+  readonly slots: number;
+  readonly hidden: number;
+  readonly inner: number;
+  readonly rows: number;
+  readonly choice: Choice;
+  readonly gated: Gated;
+  readonly bias: boolean;
+  readonly multiplier: number;
+  /** Experts a shard; all of them where it is as large. */
+  readonly shard: number;
+  readonly spread: number;
+  readonly seed: number;
+}
+
+/** Which way through: item by item and fused, or by tiles of the lists. */
+export type ExpertPath = "fused" | "tiled";
+
+const LIMIT = 1e-9; // exp of drivers is good to about 1e-5
+const at = (list: ArrayLike<number>, index: number) => list[index] ?? Number.NaN;
+
+function chosenBy({ experts, slots, rows, choice }: ExpertShape, random: Random): number[] {
+  const open = choice === "not the last" ? Math.max(experts - 1, slots) : experts;
+  return Array.from({ length: rows }, () => {
+    const ids = Array.from({ length: open }, (_, e) => e);
+    if (choice !== "same") for (let i = ids.length - 1; i > 0; i--) swap(ids, i, random.below(i + 1));
+    return ids.slice(0, slots);
+  }).flat();
+}
+
+function swap(list: number[], i: number, j: number): void {
+  [list[i], list[j]] = [list[j] ?? 0, list[i] ?? 0];
+}
+
+/** Words of a route as the router leaves it. */
+function routeWords(
+  shape: ExpertShape,
+  ids: readonly number[],
+  weights: ArrayLike<number>,
+  inverses: ArrayLike<number>,
+) {
+  const route = routeShape(shape.rows, shape.slots);
+  const words = new Uint32Array(route.words);
+  words.set(ids);
+  words.set(Array.from(weights, f32Bits), route.weights);
+  words.set(Array.from(inverses, f32Bits), route.inverses);
+  return words;
+}
+
+/** Everything that a feed-forward reads. */
+export function expertInputs(shape: ExpertShape) {
+  const random = new Random(shape.seed);
+  const { layout, group, scaleType, experts, slots, hidden, inner, rows, spread } = shape;
+  const [blocks, pairs] = [paddedRows(hidden) / BLOCK_ROWS, paddedRows(inner) / BLOCK_ROWS];
+  const gateUpRows = 2 * pairs * BLOCK_ROWS;
+  const gateUp = randomMatrix(random, layouts[layout], experts * gateUpRows, hidden, group, scaleType);
+  const down = randomMatrix(random, layouts[layout], experts * blocks * BLOCK_ROWS, inner, group, scaleType);
+  const ids = chosenBy(shape, random);
+  const weights = Float32Array.from({ length: rows * slots }, () => 0.1 + random.next());
+  const x = random.floats(rows * hidden, spread);
+  const inverses = Float32Array.from({ length: rows }, () => (0.5 + random.next()) / spread);
+  const gateUpBias = random.floats(experts * gateUpRows);
+  const downBias = random.floats(experts * blocks * BLOCK_ROWS);
+  const norm = random.floats(blocks * BLOCK_ROWS);
+  const z = activationShape(rows, hidden);
+  const y = activation(rows, hidden, random.floats(rows * hidden, spread)).data.subarray(0, z.sums);
+  const route = routeWords(shape, ids, weights, inverses);
+  const aux = new Float32Array([...gateUpBias, ...downBias, ...norm]);
+  return { gateUp, down, ids, weights, x, inverses, gateUpBias, downBias, norm, z, y, route, aux, blocks, pairs };
+}
+type Inputs = ReturnType<typeof expertInputs>;
+
+/** y and z of a dense loop over the chosen experts, in f64: whole blocks, since padding between experts is not zero here. */
+function reference(shape: ExpertShape, from: Inputs) {
+  const { rows, slots, hidden, inner, bias, gated, multiplier } = shape;
+  const [gateUpRows, downRows] = [2 * from.pairs * BLOCK_ROWS, from.blocks * BLOCK_ROWS];
+  const sum = new Float64Array(rows * downRows);
+  from.ids.forEach((expert, item) => {
+    const row = Math.floor(item / slots);
+    const w = from.gateUp.values.subarray(expert * gateUpRows * hidden, (expert + 1) * gateUpRows * hidden);
+    const both = product(w, from.x.subarray(row * hidden, (row + 1) * hidden), 1, hidden, gateUpRows).map(
+      (v, n) => v * at(from.inverses, row) + (bias ? at(from.gateUpBias, expert * gateUpRows + n) : 0),
+    );
+    const middle = Float64Array.from({ length: inner }, (_, n) => {
+      const gate = Math.floor(n / BLOCK_ROWS) * 2 * BLOCK_ROWS + (n % BLOCK_ROWS);
+      return gatedPair(at(both, gate), at(both, gate + BLOCK_ROWS), gated);
+    });
+    const v = from.down.values.subarray(expert * downRows * inner, (expert + 1) * downRows * inner);
+    product(v, middle, 1, inner, downRows).forEach((value, n) => {
+      const own = value + (bias ? at(from.downBias, expert * downRows + n) : 0);
+      sum[row * downRows + n] = at(sum, row * downRows + n) + at(from.weights, item) * own;
+    });
+  });
+  const y = sum.map((v, i) => v * multiplier + at(from.y, i));
+  return { y, z: y.map((v, i) => v * at(from.norm, i % downRows)) };
+}
+
+/** Runs of a path: y (rows, stride) and the activation z. */
+export async function runExperts(bed: Testbed, shape: ExpertShape, from: Inputs, path: ExpertPath) {
+  const { layout, experts, slots, hidden, inner, rows, gated, bias, multiplier } = shape;
+  const { z, blocks, pairs } = from;
+  const tiled = path === "tiled";
+  const route = routeShape(rows, slots);
+  const lists = listShape(route.items, experts);
+  const act = activation(rows, hidden, from.x);
+  const middle = activationShape(route.items, inner);
+  const buffers = {
+    x: bed.buffer(act.data),
+    aux: bed.buffer(from.aux),
+    route: bed.buffer(from.route),
+    lists: bed.buffer(new Uint32Array(lists.words).fill(NONE)),
+    middle: bed.output(middle.bytes / 4),
+    items: bed.output(route.items * z.stride),
+    y: bed.buffer(from.y),
+    z: bed.output(z.bytes / 4),
+  };
+  const { x, aux } = buffers;
+  const residual = {
+    multiplier,
+    norm_weight: from.gateUpBias.length + from.downBias.length,
+    y_stride: z.stride / 4,
+    y_runs: z.runs,
+    z_sums: z.sums,
+    z_squares: z.squares,
+  };
+  const stored = ({ layout: { name }, shape }: Inputs["down"]) => ({ ...shape, layout: name });
+  const gateUps = shards(bed, shape, from.gateUp.packed);
+  const downs = shards(bed, shape, from.down.packed);
+  await bed.submit((recorder) => {
+    if (tiled) {
+      const params = { items: route.items, experts, items_at: lists.itemsAt };
+      expertLists.launch(recorder, {
+        buffers: { route: buffers.route, lists: buffers.lists },
+        params,
+        grid: [1, 1, 1],
+      });
+    }
+    const high = tiled ? lists.tiles : route.items;
+    for (const shard of gateUps) {
+      expertGateUp(layout, tiled).launch(recorder, {
+        buffers: { ...shard.weights, x, aux, route: buffers.route, lists: buffers.lists, out: buffers.middle },
+        params: {
+          ...dotParams(stored(from.gateUp), act.shape, true),
+          ...gatedParams(gated),
+          ...shard.range,
+          expert_blocks: 2 * pairs,
+          bias: bias ? 0 : NONE,
+          slots,
+          inverses: route.inverses,
+          out_stride: middle.stride / 4,
+          out_runs: middle.runs,
+          out_sums: middle.sums,
+        },
+        grid: [pairs, high, 1],
+      });
+    }
+    const inner2 = dotParams(stored(from.down), middle, true);
+    const downBias = bias ? from.gateUpBias.length : NONE;
+    if (!tiled) {
+      for (const { weights } of downs) {
+        expertDownSum(layout).launch(recorder, {
+          buffers: { ...weights, x: buffers.middle, aux, route: buffers.route, y: buffers.y, z: buffers.z },
+          params: { ...inner2, ...residual, bias: downBias, expert_blocks: blocks, slots, weights: route.weights },
+          grid: [blocks, rows, 1],
+        });
+      }
+      return;
+    }
+    for (const shard of downs) {
+      expertDown(layout).launch(recorder, {
+        buffers: { ...shard.weights, x: buffers.middle, aux, lists: buffers.lists, out: buffers.items },
+        params: { ...inner2, ...shard.range, expert_blocks: blocks, bias: downBias, out_stride: z.stride / 4 },
+        grid: [blocks, high, 1],
+      });
+    }
+    expertSum.launch(recorder, {
+      buffers: { x: buffers.items, route: buffers.route, aux, y: buffers.y, z: buffers.z },
+      params: { ...residual, slots, weights: route.weights },
+      grid: [Math.ceil(z.runs / 8), rows, 1],
+    });
+  });
+  return { y: await bed.f32(buffers.y), z: await bed.f32(buffers.z) };
+}
+
+interface ShardBuffers {
+  readonly weights: { readonly words: Guarded; readonly scales: Guarded };
+  readonly range: { readonly first_expert: number; readonly end_expert: number };
+}
+
+/** The experts of a matrix in shards, each in buffers of its own. */
+function shards(bed: Testbed, shape: ExpertShape, packed: { words: Uint32Array; scales: Uint32Array }) {
+  const { experts, shard } = shape;
+  const cut = (list: Uint32Array, first: number, end: number) =>
+    bed.buffer(list.slice((list.length / experts) * first, (list.length / experts) * end));
+  return Array.from({ length: Math.ceil(experts / shard) }, (_, i): ShardBuffers => {
+    const [first, end] = [i * shard, Math.min((i + 1) * shard, experts)];
+    const words = cut(packed.words, first, end);
+    const scales = packed.scales.length === 0 ? words : cut(packed.scales, first, end);
+    return { weights: { words, scales }, range: { first_expert: first, end_expert: end } };
+  });
+}
+
+function feedForwardCase(shape: ExpertShape, path: ExpertPath): Case {
+  return {
+    kernel: path === "fused" ? "expert_down_sum" : "expert_down",
+    title: title(`experts ${path}`, shape),
+    async run(bed) {
+      const from = expertInputs(shape);
+      const { z } = from;
+      const { rows } = shape;
+      const got = await runExperts(bed, shape, from, path);
+      const want = reference(shape, from);
+      const limit = LIMIT;
+      return [
+        { name: "y", got: got.y, want: want.y, limit },
+        { name: "z", got: got.z.subarray(0, z.sums), want: want.z, limit },
+        { name: "sums", got: got.z.subarray(z.sums, z.squares), want: runSums(want.z, rows, z.stride), limit },
+        { name: "squares", got: got.z.subarray(z.squares), want: runSums(want.y, rows, z.stride, 2), limit },
+      ] satisfies Comparison[];
+    },
+  };
+}
+
+/** Lists of items: every item once, experts ascending, items of an expert in their order, tiles over them. */
+function listsCase(rows: number, slots: number, experts: number, choice: Choice, seed: number): Case {
+  return {
+    kernel: "expert_lists",
+    title: `expert_lists rows=${rows} slots=${slots} E=${experts} ${choice} seed=${seed}`,
+    async run(bed) {
+      const shape = { ...PLAIN, rows, slots, experts, choice, seed };
+      const ids = chosenBy(shape, new Random(seed));
+      const lists = listShape(ids.length, experts);
+      const out = bed.buffer(new Uint32Array(lists.words).fill(NONE));
+      const route = bed.buffer(routeWords(shape, ids, new Float32Array(ids.length), new Float32Array(rows)));
+      const params = { items: ids.length, experts, items_at: lists.itemsAt };
+      await bed.submit((recorder) =>
+        expertLists.launch(recorder, { buffers: { route, lists: out }, params, grid: [1, 1, 1] }),
+      );
+      const got = await bed.u32(out);
+      const tiles: number[] = [];
+      const items: number[] = [];
+      for (let e = 0; e < experts; e++) {
+        const mine = ids.flatMap((id, item) => (id === e ? [item] : []));
+        for (let done = 0; done < mine.length; done += TILE_ROWS)
+          tiles.push(e, lists.itemsAt + items.length + done, Math.min(mine.length - done, TILE_ROWS), NONE);
+        items.push(...mine);
+      }
+      return [
+        { name: "tiles", got: [got[0] ?? NONE], want: [tiles.length / TILE_WORDS], limit: 0 },
+        { name: "records", got: got.subarray(TILES_AT, TILES_AT + tiles.length), want: tiles, limit: 0 },
+        { name: "items", got: got.subarray(lists.itemsAt), want: items, limit: 0 },
+      ];
+    },
+  };
+}
+
+const PLAIN: ExpertShape = {
+  layout: "f32",
+  group: 32,
+  scaleType: "f16",
+  experts: 4,
+  slots: 2,
+  hidden: 32,
+  inner: 32,
+  rows: 1,
+  choice: "any",
+  gated: { activation: "silu" },
+  bias: false,
+  multiplier: 1,
+  shard: 4,
+  spread: 1,
+  seed: 1,
+};
+
+function title(kernel: string, s: ExpertShape): string {
+  const weights = layouts[s.layout].scaling === "none" ? s.layout : `${s.layout}/${s.group}/${s.scaleType}`;
+  const flags = [
+    s.gated.activation,
+    s.bias && "bias",
+    s.multiplier !== 1 && `multiplier=${s.multiplier}`,
+    s.shard < s.experts && `shard=${s.shard}`,
+    s.choice !== "any" && s.choice,
+    s.spread > 1 && `spread=${s.spread}`,
+  ].filter(Boolean);
+  const sizes = `E=${s.experts} slots=${s.slots} hidden=${s.hidden} inner=${s.inner} rows=${s.rows}`;
+  return `${kernel} ${weights} ${sizes} ${flags.join(",")} seed=${s.seed}`;
+}
+
+function randomShape(layout: LayoutName, path: ExpertPath, seed: number): ExpertShape {
+  const random = new Random(seed * 4001);
+  const group = random.pick([32, 64]);
+  const size = () => (layouts[layout].scaling === "none" ? 1 + random.below(100) : group * (1 + random.below(2)));
+  const experts = random.pick([1, 3, 5, 7, 8, 9]);
+  const clamped = { activation: "clamped swiglu", alpha: 1.702, limit: random.pick([0.5, 7]) } as const;
+  return {
+    layout,
+    group,
+    scaleType: random.pick(["f16", "bf16", "f32"] as const),
+    experts,
+    slots: 1 + random.below(Math.min(experts, 4)),
+    hidden: size(),
+    inner: size(),
+    rows: random.pick([1, 2, 3, 8, 32]),
+    choice: random.pick(["any", "any", "same", "not the last"] as const),
+    gated: random.pick([{ activation: "silu" }, { activation: "gelu_pytorch_tanh" }, clamped] as const),
+    bias: random.next() < 0.4,
+    multiplier: random.pick([1, 1, 0.22]),
+    // The fused kernel has all experts in one shard.
+    shard: path === "tiled" && random.next() < 0.4 ? 1 + random.below(experts) : experts,
+    spread: random.next() < 0.2 ? 1e5 : 1,
+    seed,
+  };
+}
+
+/** `count` random feed-forwards a path, the layouts by turns, and lists. */
+export function expertCases(count: number, firstSeed: number, names: readonly LayoutName[] = LAYOUT_NAMES): Case[] {
+  let seed = firstSeed;
+  const paths = ["fused", "tiled"] as const;
+  return [
+    ...Array.from({ length: count }, (_, i) =>
+      paths.map((path) => feedForwardCase(randomShape(names[i % names.length] ?? "f32", path, seed++), path)),
+    ).flat(),
+    listsCase(1, 1, 1, "any", seed++),
+    listsCase(64, 8, 128, "any", seed++),
+    listsCase(33, 3, 7, "same", seed++),
+    listsCase(64, 9, 257, "not the last", seed++),
+  ];
+}
+
+/** Some experts of Qwen3-30B-A3B, by slices of its hidden size, and of gpt-oss-20b. */
+export function realExpertCases(firstSeed: number): Case[] {
+  const qwen = { ...PLAIN, layout: "affine4", group: 64, experts: 3, hidden: 768, inner: 768, shard: 3 } as const;
+  const gated = { activation: "clamped swiglu", alpha: 1.702, limit: 7 } as const;
+  const oss = { ...PLAIN, layout: "bf16", experts: 3, hidden: 2880, inner: 96, bias: true, gated, shard: 3 } as const;
+  return [
+    feedForwardCase({ ...qwen, rows: 1, seed: firstSeed }, "fused"),
+    feedForwardCase({ ...qwen, rows: 9, seed: firstSeed + 1 }, "tiled"),
+    feedForwardCase({ ...oss, rows: 2, seed: firstSeed + 2 }, "fused"),
+  ];
+}
+
+const bits = (data: Float32Array): Uint32Array => new Uint32Array(data.buffer, data.byteOffset, data.length);
+
+/** Eight rows item by item and by tiles, and each of them alone: equal words. */
+function sameExpertsCase(layout: LayoutName, seed: number): Case {
+  return {
+    kernel: "expert_down_sum",
+    title: `same_bits experts ${layout} fused, tiled, one by one seed=${seed}`,
+    async run(bed) {
+      const shape: ExpertShape = {
+        ...PLAIN,
+        layout,
+        group: 64,
+        experts: 5,
+        slots: 3,
+        hidden: layouts[layout].scaling === "none" ? 100 : 128,
+        inner: layouts[layout].scaling === "none" ? 70 : 192,
+        rows: 8,
+        bias: true,
+        multiplier: 0.7,
+        shard: 5,
+        seed,
+      };
+      const from = expertInputs(shape);
+      const fused = await runExperts(bed, shape, from, "fused");
+      const tiled = await runExperts(bed, shape, from, "tiled");
+      const sharded = await runExperts(bed, { ...shape, shard: 2 }, from, "tiled");
+      const { y, z } = await oneByOne(bed, shape, from);
+      const want = { y: bits(fused.y), z: bits(fused.z) };
+      return [
+        { name: "y by tiles", got: bits(tiled.y), want: want.y, limit: 0 },
+        { name: "z by tiles", got: bits(tiled.z), want: want.z, limit: 0 },
+        { name: "z in shards", got: bits(sharded.z), want: want.z, limit: 0 },
+        { name: "y one by one", got: y, want: want.y, limit: 0 },
+        { name: "z one by one", got: z, want: want.z.subarray(0, from.z.sums), limit: 0 },
+      ];
+    },
+  };
+}
+
+/** Each row in a launch of its own: words of y, and of the values of z. */
+async function oneByOne(bed: Testbed, shape: ExpertShape, from: Inputs) {
+  const { slots, hidden } = shape;
+  const { stride } = from.z;
+  const [y, z]: [number[], number[]] = [[], []];
+  for (let row = 0; row < shape.rows; row++) {
+    const own = <T extends Float32Array | readonly number[]>(list: T, width: number) =>
+      list.slice(row * width, (row + 1) * width) as T;
+    const one = { ...shape, rows: 1 };
+    const ids = own(from.ids, slots);
+    const [weights, inverses] = [own(from.weights, slots), own(from.inverses, 1)];
+    const got = await runExperts(
+      bed,
+      one,
+      {
+        ...from,
+        ids,
+        weights,
+        inverses,
+        x: own(from.x, hidden),
+        y: own(from.y, stride),
+        z: activationShape(1, hidden),
+        route: routeWords(one, ids, weights, inverses),
+      },
+      "fused",
+    );
+    y.push(...bits(got.y));
+    z.push(...bits(got.z.subarray(0, stride)));
+  }
+  return { y, z };
+}
+
+/** The experts of each layout in every path. */
+export function sameExpertsCases(names: readonly LayoutName[], firstSeed: number): Case[] {
+  return names.map((layout, i) => sameExpertsCase(layout, firstSeed + i));
+}
