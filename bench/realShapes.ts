@@ -25,7 +25,7 @@ export function realOps(): PerfOp[] {
   return [
     // Of a prompt only the last row reaches the head.
     ...MATMULS.flatMap((spec, i) => matmulOps(spec, spec.name === "lm_head" ? ROWS : [...ROWS, PROMPT_ROWS], i + 1)),
-    ...[64, 1024].map((depth) => attentionOp({ ...heads, depth })),
+    ...[64, 1024, 4096].map((depth) => attentionOp({ ...heads, depth })),
     ...[
       { temperature: 0, topP: 1 },
       { temperature: 0.7, topP: 0.95 },

@@ -1,64 +1,90 @@
 #!/usr/bin/env node
-/** `node dist/bench/peers/main.js`: ingle and its peers on one random model, by turns, on one adapter. */
+/** `node dist/bench/peers/main.js`: ingle and its peers on one random model, by turns, on one adapter (docs/benchmarks.md). */
 import { parseArgs } from "node:util";
-import { openGpu } from "../../device/gpu.ts";
+import { IngleError } from "../../device/errors.ts";
+import { type Gpu, openGpu } from "../../device/gpu.ts";
 import { PipelineCache } from "../../device/pipelines.ts";
-import { Random } from "../../kernels/testbed.ts";
-import { median } from "../statistics.ts";
-import { markdown } from "../tables.ts";
+import { measureMatmuls } from "./gpuJs.ts";
 import { inglePeer } from "./inglePeer.ts";
 import { onnxPeer, onnxVersion } from "./onnxPeer.ts";
-import type { Peer, PeerAnswer } from "./peer.ts";
+import type { Peer } from "./peer.ts";
+import { byTurns, matmulTable, peerTable } from "./peerReport.ts";
 import { randomLlama, SMOLLM2_135M } from "./randomLlama.ts";
 
-const { values } = parseArgs({
-  options: {
-    prompt: { type: "string", default: "128" },
-    tokens: { type: "string", default: "16" },
-    rounds: { type: "string", default: "3" },
-    only: { type: "string", default: "" },
-    layers: { type: "string", default: String(SMOLLM2_135M.layers) },
-  },
-});
-const [promptTokens, tokens, rounds] = [values.prompt, values.tokens, values.rounds].map(Number);
-if (promptTokens === undefined || tokens === undefined || rounds === undefined) throw new RangeError("numbers");
-const model = randomLlama({ ...SMOLLM2_135M, layers: Number(values.layers) }, 1);
-const gpu = await openGpu();
-console.log(gpu.adapter.name, gpu.adapter.driver, onnxVersion());
-const device = { gpu, pipelines: new PipelineCache(gpu) };
-const make: [string, () => Promise<Peer>][] = [
-  ["ingle", () => inglePeer(model, device)],
-  ["webgpu0", () => onnxPeer(model, { provider: "webgpu", accuracy: 0 })],
-  ["webgpu4", () => onnxPeer(model, { provider: "webgpu", accuracy: 4 })],
-  ["cpu0", () => onnxPeer(model, { provider: "cpu", accuracy: 0 })],
-  ["cpu4", () => onnxPeer(model, { provider: "cpu", accuracy: 4 })],
-];
-const peers: Peer[] = [];
-for (const [name, it] of make) {
-  if (!name.includes(values.only) && values.only !== "") continue;
-  const start = performance.now();
-  peers.push(await it());
-  console.error(name, "loaded", ((performance.now() - start) / 1000).toFixed(1));
+const USAGE = `node dist/bench/peers/main.js [--prompt 128] [--tokens 16] [--rounds 3] [--part models|matmuls]
+Measures a random model of SmolLM2-135M's shape in 4 bits with ingle and with ONNX Runtime, and a matmul in a page with ingle and
+with gpu.js. INGLE_ADAPTER chooses the adapter of the models.`;
+const SEED = 1;
+
+/** Both parts, or the one that is asked for. */
+async function main(): Promise<number> {
+  const { values } = parseArgs({
+    options: {
+      prompt: { type: "string", default: "128" },
+      tokens: { type: "string", default: "16" },
+      rounds: { type: "string", default: "3" },
+      part: { type: "string" },
+      help: { type: "boolean", short: "h" },
+    },
+  });
+  if (values.help === true) {
+    console.log(USAGE);
+    return 0;
+  }
+  const { prompt, tokens, rounds } = {
+    prompt: count(values, "prompt"),
+    tokens: count(values, "tokens"),
+    rounds: count(values, "rounds"),
+  };
+  let agreed = true;
+  if (values.part !== "matmuls") {
+    const gpu = await openGpu();
+    try {
+      agreed = await models(gpu, { prompt, tokens, rounds });
+    } finally {
+      gpu.close();
+    }
+  }
+  if (values.part !== "models") console.log(`\n${matmulTable(await measureMatmuls())}`);
+  return agreed ? 0 : 1;
 }
-const random = new Random(7);
-const answers = new Map<Peer, PeerAnswer[]>();
-for (let round = -1; round < rounds; round++) {
-  const prompt = Array.from({ length: promptTokens }, () => random.below(model.shape.vocab));
-  for (const peer of peers) {
-    const answer = await peer.answer(prompt, 1 + tokens);
-    console.error(peer.name, round, answer.promptMs.toFixed(0), answer.decodeMs.toFixed(0), answer.tokens.join());
-    if (round >= 0) answers.set(peer, [...(answers.get(peer) ?? []), answer]);
+
+function count(values: Readonly<Record<string, unknown>>, name: string): number {
+  const value = Number(values[name]);
+  if (Number.isInteger(value) && value >= 1 && value <= 512) return value;
+  throw new RangeError(`--${name}: is ${JSON.stringify(values[name])}, expected a whole number from 1 to 512`);
+}
+
+/** Whether the first token of every answer was the same in all engines. */
+async function models(
+  gpu: Gpu,
+  counts: { readonly prompt: number; readonly tokens: number; readonly rounds: number },
+): Promise<boolean> {
+  const model = randomLlama(SMOLLM2_135M, SEED);
+  const version = onnxVersion();
+  const peers: Peer[] = [];
+  try {
+    peers.push(await inglePeer(model, { gpu, pipelines: new PipelineCache(gpu) }));
+    for (const provider of ["webgpu", "cpu"] as const) {
+      for (const accuracy of [0, 4] as const) peers.push(await onnxPeer(model, { provider, accuracy }));
+    }
+    const { name, driver } = gpu.adapter;
+    console.log(
+      `${name} · ${driver} · node ${process.version} · onnxruntime-node ${version} · ${new Date().toISOString()}`,
+    );
+    console.log(`prompts of ${counts.prompt} tokens, ${counts.tokens} more one by one, ${counts.rounds} rounds\n`);
+    const measured = await byTurns(peers, model.shape.vocab, counts, (line) => console.error(line));
+    const { text, agreed } = peerTable(measured, counts);
+    console.log(text);
+    return agreed;
+  } finally {
+    for (const peer of peers) await peer.close();
   }
 }
-const rows = peers.map((peer) => {
-  const own = answers.get(peer) ?? [];
-  return [
-    peer.name,
-    ((1000 * promptTokens) / median(own.map((a) => a.promptMs))).toFixed(1),
-    ((1000 * tokens) / median(own.map((a) => a.decodeMs))).toFixed(2),
-  ];
-});
-console.log(markdown(["engine", ">pp", ">tg"], rows));
-for (const peer of peers) await peer.close();
-gpu.close();
-process.exit(0);
+
+try {
+  process.exitCode = await main();
+} catch (error) {
+  console.error(error instanceof IngleError || error instanceof RangeError ? error.message : error);
+  process.exitCode = 1;
+}
