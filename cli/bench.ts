@@ -22,7 +22,7 @@ import { openGpu } from "../device/gpu.ts";
 import { MAX_ROWS } from "../engine/batch.ts";
 import type { Engine } from "../engine/engine.ts";
 import { Random, Testbed } from "../kernels/testbed.ts";
-import { decodeLine, decodeStepOf, profileOne } from "./benchExtras.ts";
+import { decodeLine, decodeStepOf, LoadClock, type LoadTime, loadLine, profileOne } from "./benchExtras.ts";
 import type { Command, Context } from "./command.ts";
 import { EXIT, UsageError } from "./errors.ts";
 import type { Arguments, FlagTable } from "./flags.ts";
@@ -82,9 +82,22 @@ async function benchCommand(args: Flags, context: Context): Promise<number> {
   try {
     // The pipelines that pass are those that are timed.
     const tap = new StepTap(target?.profiler);
-    const engine = await open({ device: { gpu, pipelines: bed.pipelines }, profiler: tap });
+    const clock = new LoadClock();
+    const { onProgress } = clock;
+    const engine = await open({ device: { gpu, pipelines: bed.pipelines }, profiler: tap, onProgress });
+    const load = clock.stop();
     try {
-      const code = await measureAll(engine, bed, { args, context, output, tests, repetitions, seed, target, tap });
+      const code = await measureAll(engine, bed, {
+        args,
+        context,
+        output,
+        tests,
+        repetitions,
+        seed,
+        target,
+        tap,
+        load,
+      });
       if (target !== undefined) await writeProfile(target, engine, args, context.reporter);
       return code;
     } finally {
@@ -105,6 +118,7 @@ interface Plan {
   readonly seed: number;
   readonly target: ProfileTarget | undefined;
   readonly tap: StepTap;
+  readonly load: LoadTime;
 }
 
 /** Proves the model's kernels, then measures test after test. Returns the exit code. */
@@ -113,6 +127,7 @@ async function measureAll(engine: Engine, bed: Testbed, plan: Plan): Promise<num
   const { reporter, signal } = plan.context;
   const { measured, subject } = await conditionsOf(engine, bed, plan);
   for (const line of conditionLines(measured)) reporter.say(line);
+  reporter.say(loadLine(measured.load));
   const { config, tokenizer } = engine.model;
   const vocabulary = Math.min(config.vocab_size, tokenizer?.size ?? Number.POSITIVE_INFINITY);
   const random = new Random(seed);
@@ -143,7 +158,7 @@ async function measureAll(engine: Engine, bed: Testbed, plan: Plan): Promise<num
 }
 
 /** What every row depends on: kernels that passed, bandwidth, and how the model was loaded. */
-async function conditionsOf(engine: Engine, bed: Testbed, { args, context, repetitions, seed }: Plan) {
+async function conditionsOf(engine: Engine, bed: Testbed, { args, context, repetitions, seed, load }: Plan) {
   const { reporter, signal } = context;
   const { gpu, model, kvType } = engine;
   const kernels = modelKernels({ matrices: model.weights.matrices, caches: model.model.caches, kvType, gpu });
@@ -160,6 +175,7 @@ async function conditionsOf(engine: Engine, bed: Testbed, { args, context, repet
     precision: "f32",
     context: engine.plan.context,
     rows_per_step: MAX_ROWS,
+    load: { ...load, bytes: model.weightBytes },
     memory: engine.stats().memory,
     sampling: "greedy, past the end of text",
     seed,

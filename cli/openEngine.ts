@@ -33,14 +33,20 @@ export function wantsJson(args: Arguments<"json" | "output">): boolean {
   return args.has("json") || output === "json";
 }
 
+/** What a command adds to the flags. */
+interface OwnOptions {
+  readonly device?: SharedDevice;
+  readonly profiler?: StepEncoder | undefined;
+  readonly onProgress?: (progress: LoadProgress) => void;
+}
+
 /**
- * Checks the flags of loading at once, and returns what loads the model, on a device and with a profiler of the caller's if they are
- * given. The caller closes the engine.
+ * Checks the flags of loading at once, and returns what loads the model, with what the caller adds. The caller closes the engine.
  */
 export function engineOpener(
   args: Arguments<keyof typeof MODEL_FLAGS>,
   { reporter, signal }: Context,
-): (own?: { readonly device?: SharedDevice; readonly profiler?: StepEncoder | undefined }) => Promise<Engine> {
+): (own?: OwnOptions) => Promise<Engine> {
   const model = modelName(args);
   refuse(args, "precision", "f16", "products of f16 do not exist");
   refuse(args, "kv-type", "int8", "keys and values are kept as f16 or f32");
@@ -55,10 +61,13 @@ export function engineOpener(
     reporter.status(`opening ${model}`);
     const engine = await Engine.load(model, {
       ...options,
-      ...given(own),
+      ...given({ device: own.device, profiler: own.profiler }),
       signal,
       onPlan: (plan, adapter) => reporter.say(planLine(plan, adapter)),
-      onProgress: (progress) => reporter.status(progressLine(progress)),
+      onProgress: (progress) => {
+        own.onProgress?.(progress);
+        reporter.status(progressLine(progress));
+      },
     });
     reporter.clear();
     for (const note of notes(engine)) reporter.say(note);
