@@ -2,7 +2,7 @@
 import type { Gpu } from "../device/gpu.ts";
 import type { Profiler, StepEncoder } from "../device/profiler.ts";
 import type { Dispatch, Program } from "../device/program.ts";
-import { median } from "./statistics.ts";
+import { least } from "./statistics.ts";
 import { timeTogether } from "./timing.ts";
 
 /** Kernels whose time is that of reading the weights. */
@@ -33,7 +33,7 @@ export class StepTap implements StepEncoder {
   }
 }
 
-/** Times of a decode step, in ms. */
+/** Times of a decode step, in ms: the least of the repetitions. */
 export interface DecodeStep {
   readonly dispatches: number;
   readonly matmuls: number;
@@ -55,7 +55,7 @@ export async function measureDecodeStep(
   const matmuls = program.dispatches.filter(isMatmul);
   if (matmuls.length === 0) return undefined;
   const [whole = [], alone = []] = await timeTogether(gpu, [program, { dispatches: matmuls }], REPETITIONS, signal);
-  const [stepMs, matmulsMs] = [median(whole), median(alone)];
+  const [stepMs, matmulsMs] = [least(whole), least(alone)];
   return {
     dispatches: program.dispatches.length,
     matmuls: matmuls.length,

@@ -13,17 +13,15 @@ import { Arena } from "../device/arena.ts";
 import { createBuffer, destroyBuffer } from "../device/buffers.ts";
 import type { Gpu } from "../device/gpu.ts";
 import type { PipelineCache } from "../device/pipelines.ts";
-import { Recorder } from "../device/program.ts";
+import { type Program, Recorder } from "../device/program.ts";
 import { readBuffer } from "../device/readback.ts";
 import { kernel } from "../kernels/kernel.ts";
 import { BenchError } from "./errors.ts";
-import { median } from "./statistics.ts";
-import { type Clock, clockOf, timeProgram } from "./timing.ts";
+import { timeProgram } from "./timing.ts";
 
 const LANES = 64;
 const CHAINS = 8;
 const LOOPS = 4096;
-const REPETITIONS = 9;
 /** Some ms of work: software adapters do some 10 GFLOP/s, GPUs a thousand times that. */
 const groupsFor = ({ adapter }: Pick<Gpu, "adapter">): number => (adapter.kind === "software" ? 64 : 16_384);
 
@@ -47,40 +45,43 @@ ${chains.map((c) => `    v${c} = fma(v${c}, params.a, params.b);`).join("\n")}
 }`,
 });
 
-/** What was measured. */
-export interface FmaRate {
-  /** Multiplications and additions a second: the median. */
-  readonly flopsPerSecond: number;
-  readonly samplesMs: readonly number[];
-  readonly clock: Clock;
+/** Recorded chains of `flops` multiplications and additions, proved right. Whoever made it frees it. */
+export interface FmaProbe {
+  readonly program: Program;
+  readonly flops: number;
+  free(): void;
 }
 
-/** Measures it. Throws BenchError where a lane's sum is wrong. */
-export async function measureFmaRate(gpu: Gpu, pipelines: PipelineCache, signal?: AbortSignal): Promise<FmaRate> {
+/** Records the chains and proves them. Throws BenchError where a lane's sum is wrong. */
+export async function fmaProbe(gpu: Gpu, pipelines: PipelineCache, signal?: AbortSignal): Promise<FmaProbe> {
   const groups = groupsFor(gpu);
   const usage = GPUBufferUsage.STORAGE | GPUBufferUsage.COPY_SRC;
   const out = createBuffer(gpu, { label: "fma rate", size: groups * LANES * 4, usage });
   const arena = new Arena(gpu);
+  const freeBuffers = () => {
+    destroyBuffer(gpu, out);
+    arena.destroy();
+  };
   try {
     const recorder = new Recorder(gpu, pipelines);
     fmaRate.launch(recorder, { buffers: { out }, params: { loops: LOOPS, a: 0.5, b: 1 }, grid: [groups, 1, 1] });
     const program = await recorder.finish(arena);
-    try {
-      const samplesMs = await timeProgram(gpu, program, REPETITIONS, signal);
-      const sums = new Float32Array((await readBuffer(gpu, out)).buffer);
-      const wrong = sums.findIndex((sum) => sum !== 2 * CHAINS);
-      if (wrong >= 0) {
-        throw new BenchError(
-          `fma_rate: lane ${wrong} has ${sums[wrong]}, expected ${2 * CHAINS}; do not trust "${gpu.adapter.name}"`,
-        );
-      }
-      const flops = 2 * CHAINS * LOOPS * LANES * groups;
-      return { flopsPerSecond: (1000 * flops) / median(samplesMs), samplesMs, clock: clockOf(gpu) };
-    } finally {
+    await timeProgram(gpu, program, 0, signal);
+    const sums = new Float32Array((await readBuffer(gpu, out)).buffer);
+    const wrong = sums.findIndex((sum) => sum !== 2 * CHAINS);
+    if (wrong >= 0) {
       program.destroy();
+      throw new BenchError(
+        `fma_rate: lane ${wrong} has ${sums[wrong]}, expected ${2 * CHAINS}; do not trust "${gpu.adapter.name}"`,
+      );
     }
-  } finally {
-    destroyBuffer(gpu, out);
-    arena.destroy();
+    const free = () => {
+      program.destroy();
+      freeBuffers();
+    };
+    return { program, flops: 2 * CHAINS * LOOPS * LANES * groups, free };
+  } catch (error) {
+    freeBuffers();
+    throw error;
   }
 }

@@ -20,6 +20,7 @@ const row = (op: string, rows: number, milliseconds: number): PerfRow => ({
   gflop_per_second: null,
   g_weight_columns_per_second: null,
   bandwidth_share: 0.5,
+  fma_gflop_per_second: 10,
   fma_share: 0.1 * rows,
   naive: { milliseconds: 4 * milliseconds, ratio: 4, nmse: 1e-14 },
 });

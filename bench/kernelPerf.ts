@@ -11,15 +11,15 @@ import type { CompiledKernel } from "../device/pipelines.ts";
 import { everyKernel } from "../kernels/kernelList.ts";
 import type { Testbed, Verdict } from "../kernels/testbed.ts";
 import { BenchError } from "./errors.ts";
-import { type FmaRate, measureFmaRate } from "./fma_rate.ts";
+import { type FmaProbe, fmaProbe } from "./fma_rate.ts";
 import { type Proof, prove } from "./gate.ts";
 import { type PerfBed, type PerfOp, perfTitle } from "./perfOp.ts";
-import { coldBytes, measureReadRate, type ReadRate } from "./read_rate.ts";
+import { coldBytes, measureReadRate, type ReadProbe, type ReadRate, readProbe } from "./read_rate.ts";
 import { PROMPT_ROWS } from "./realShapes.ts";
-import { deviation, mean, median } from "./statistics.ts";
+import { deviation, least, mean } from "./statistics.ts";
 import { timeProgram, timeTogether } from "./timing.ts";
 
-const REPETITIONS = 5;
+const REPETITIONS = 7;
 const LEAST_COPIES = 3;
 const MAX_COPIES = 512;
 
@@ -31,7 +31,7 @@ export interface PerfRow {
   /** Kernels that a run launches, each once. */
   readonly kernels: readonly string[];
   readonly copies: number;
-  /** Of one run. */
+  /** Of one run: the least of the samples, since what else the machine does only ever adds to them. */
   readonly milliseconds: number;
   readonly samples_ms: readonly number[];
   /** Least bytes that a run reads. */
@@ -40,9 +40,10 @@ export interface PerfRow {
   readonly gflop_per_second: number | null;
   /** 10⁹ weights times rows a second. */
   readonly g_weight_columns_per_second: number | null;
-  /** Of the bandwidth measured in the same run. */
+  /** Of the bandwidth measured by turns with it. */
   readonly bandwidth_share: number;
-  /** Of the rate of fused multiply-adds measured in the same run. */
+  /** The adapter's rate of fused multiply-adds measured by turns with it, and the share of it. */
+  readonly fma_gflop_per_second: number;
   readonly fma_share: number | null;
   /** The naive kernel's time over ours, and the NMSE between both. */
   readonly naive: { readonly milliseconds: number; readonly ratio: number; readonly nmse: number } | null;
@@ -52,7 +53,6 @@ export interface PerfRow {
 export interface PerfReport {
   readonly checks: Proof;
   readonly bandwidth: ReadRate;
-  readonly fma: FmaRate;
   readonly rows: readonly PerfRow[];
 }
 
@@ -81,15 +81,19 @@ export async function measureKernels(
     };
     const checks = await prove(testbed, gate);
     const bandwidth = await measureReadRate(gpu, pipelines, signal);
-    const fma = await measureFmaRate(gpu, pipelines, signal);
-    const rates = { bytesPerSecond: bandwidth.bytesPerSecond, flopsPerSecond: fma.flopsPerSecond };
-    const rows: PerfRow[] = [];
-    for (const [index, op] of ops.entries()) {
-      signal?.throwIfAborted();
-      onOp?.(perfTitle(op), index);
-      rows.push(await measureOp(bed, op, rates, signal));
+    const probes = { reads: await readProbe(gpu, pipelines, signal), fma: await fmaProbe(gpu, pipelines, signal) };
+    try {
+      const rows: PerfRow[] = [];
+      for (const [index, op] of ops.entries()) {
+        signal?.throwIfAborted();
+        onOp?.(perfTitle(op), index);
+        rows.push(await measureOp(bed, op, probes, signal));
+      }
+      return { checks, bandwidth, rows };
+    } finally {
+      probes.reads.free();
+      probes.fma.free();
     }
-    return { checks, bandwidth, fma, rows };
   } finally {
     arena.destroy();
   }
@@ -115,7 +119,7 @@ async function kernelsOf(bed: PerfBed, ops: readonly PerfOp[]): Promise<Compiled
 async function measureOp(
   bed: PerfBed,
   op: PerfOp,
-  rates: { readonly bytesPerSecond: number; readonly flopsPerSecond: number },
+  { reads, fma }: { readonly reads: ReadProbe; readonly fma: FmaProbe },
   signal: AbortSignal | undefined,
 ): Promise<PerfRow> {
   const copies = copiesOf(bed.gpu, op);
@@ -130,10 +134,14 @@ async function measureOp(
         `${perfTitle(op)}: NMSE ${agreement.error.toExponential(1)} against the naive kernel, expected at most ${agreement.limit}; its time is not taken`,
       );
     }
-    const programs = [built.program, ...(built.naive === undefined ? [] : [built.naive])];
+    const programs = [built.program, reads.program, fma.program, ...(built.naive === undefined ? [] : [built.naive])];
     const timed = await timeTogether(bed.gpu, programs, REPETITIONS, signal);
-    const [samples = [], naive = []] = timed.map((all) => all.map((ms) => ms / copies));
-    const milliseconds = median(samples);
+    const [whole = [], readMs = [], fmaMs = [], naiveMs = []] = timed;
+    const samples = whole.map((ms) => ms / copies);
+    const milliseconds = least(samples);
+    const naive = built.naive === undefined ? Number.NaN : least(naiveMs) / copies;
+    const bytesPerMs = reads.bytes / least(readMs);
+    const flopsPerMs = fma.flops / least(fmaMs);
     const rate = (amount: number) => (amount === 0 ? null : amount / milliseconds / 1e6);
     return {
       op: op.name,
@@ -147,12 +155,11 @@ async function measureOp(
       gb_per_second: op.bytes / milliseconds / 1e6,
       gflop_per_second: rate(op.flops),
       g_weight_columns_per_second: rate(op.weightColumns),
-      bandwidth_share: (1000 * op.bytes) / milliseconds / rates.bytesPerSecond,
-      fma_share: op.flops === 0 ? null : (1000 * op.flops) / milliseconds / rates.flopsPerSecond,
+      bandwidth_share: op.bytes / milliseconds / bytesPerMs,
+      fma_gflop_per_second: flopsPerMs / 1e6,
+      fma_share: op.flops === 0 ? null : op.flops / milliseconds / flopsPerMs,
       naive:
-        agreement === undefined
-          ? null
-          : { milliseconds: median(naive), ratio: median(naive) / milliseconds, nmse: agreement.error },
+        agreement === undefined ? null : { milliseconds: naive, ratio: naive / milliseconds, nmse: agreement.error },
     };
   } finally {
     built.free();

@@ -13,7 +13,7 @@ import { Arena } from "../device/arena.ts";
 import { createBuffer, destroyBuffer } from "../device/buffers.ts";
 import type { Gpu } from "../device/gpu.ts";
 import type { PipelineCache } from "../device/pipelines.ts";
-import { Recorder } from "../device/program.ts";
+import { type Program, Recorder } from "../device/program.ts";
 import { readBuffer } from "../device/readback.ts";
 import { kernel } from "../kernels/kernel.ts";
 import { BenchError } from "./errors.ts";
@@ -63,35 +63,57 @@ export interface ReadRate {
   readonly clock: Clock;
 }
 
+/** A recorded read of `bytes`, proved right. Whoever made it frees it. */
+export interface ReadProbe {
+  readonly program: Program;
+  readonly bytes: number;
+  free(): void;
+}
+
 /** Measures it. Throws BenchError where a word was read wrong, and as buffers do where there is no memory. */
 export async function measureReadRate(gpu: Gpu, pipelines: PipelineCache, signal?: AbortSignal): Promise<ReadRate> {
+  const { program, bytes, free } = await readProbe(gpu, pipelines, signal);
+  try {
+    const samplesMs = await timeProgram(gpu, program, REPETITIONS, signal);
+    return { bytesPerSecond: (1000 * bytes) / median(samplesMs), bytes, samplesMs, clock: clockOf(gpu) };
+  } finally {
+    free();
+  }
+}
+
+/** Records the read and proves it. Throws as `measureReadRate`. */
+export async function readProbe(gpu: Gpu, pipelines: PipelineCache, signal?: AbortSignal): Promise<ReadProbe> {
   const { maxBufferSize, maxStorageBufferBindingSize } = gpu.limits;
   const bytes = Math.floor(Math.min(coldBytes(gpu), maxBufferSize, maxStorageBufferBindingSize) / 16) * 16;
   const usage = GPUBufferUsage.STORAGE | GPUBufferUsage.COPY_DST | GPUBufferUsage.COPY_SRC;
   const data = createBuffer(gpu, { label: "read rate", size: bytes, usage });
   const out = createBuffer(gpu, { label: "read rate sums", size: GROUPS * LANES * 16, usage });
   const arena = new Arena(gpu);
+  const freeBuffers = () => {
+    for (const buffer of [data, out]) destroyBuffer(gpu, buffer);
+    arena.destroy();
+  };
   try {
     const want = fill(gpu, data);
     const recorder = new Recorder(gpu, pipelines);
     readRate.launch(recorder, { buffers: { data, out }, params: { vecs: bytes / 16 }, grid: [GROUPS, 1, 1] });
     const program = await recorder.finish(arena);
-    try {
-      await timeProgram(gpu, program, 0, signal);
-      const got = new Uint32Array((await readBuffer(gpu, out)).buffer).reduce((a, b) => a ^ b, 0) >>> 0;
-      if (got !== want) {
-        throw new BenchError(
-          `read_rate: the XOR of ${bytes} bytes is ${got}, expected ${want}; do not trust "${gpu.adapter.name}"`,
-        );
-      }
-      const samplesMs = await timeProgram(gpu, program, REPETITIONS, signal);
-      return { bytesPerSecond: (1000 * bytes) / median(samplesMs), bytes, samplesMs, clock: clockOf(gpu) };
-    } finally {
+    await timeProgram(gpu, program, 0, signal);
+    const got = new Uint32Array((await readBuffer(gpu, out)).buffer).reduce((a, b) => a ^ b, 0) >>> 0;
+    if (got !== want) {
       program.destroy();
+      throw new BenchError(
+        `read_rate: the XOR of ${bytes} bytes is ${got}, expected ${want}; do not trust "${gpu.adapter.name}"`,
+      );
     }
-  } finally {
-    for (const buffer of [data, out]) destroyBuffer(gpu, buffer);
-    arena.destroy();
+    const free = () => {
+      program.destroy();
+      freeBuffers();
+    };
+    return { program, bytes, free };
+  } catch (error) {
+    freeBuffers();
+    throw error;
   }
 }
 

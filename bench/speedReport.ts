@@ -1,7 +1,7 @@
 /** Rows of speed as people and programs read them: llama-bench's columns, and all of it as data. */
 import { bytesPerToken, type ModelBytes } from "./modelBytes.ts";
 import type { SpeedRow } from "./speed.ts";
-import { deviation, mean, percentile } from "./statistics.ts";
+import { deviation, least, mean, percentile } from "./statistics.ts";
 
 /** What all rows of a run share. */
 export interface SpeedSubject {
@@ -51,7 +51,12 @@ export function speedRecord(row: SpeedRow, subject: SpeedSubject) {
       between_tokens_ms:
         between.length === 0
           ? null
-          : { p50: percentile(between, 50), p95: percentile(between, 95), p99: percentile(between, 99) },
+          : {
+              least: least(between),
+              p50: percentile(between, 50),
+              p95: percentile(between, 95),
+              p99: percentile(between, 99),
+            },
       dispatches_per_token: perToken * total(({ dispatches }) => dispatches),
       submits_per_token: perToken * total(({ submits }) => submits),
       bytes_back_per_token: perToken * total(({ bytesBack }) => bytesBack),

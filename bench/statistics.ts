@@ -12,6 +12,11 @@ export function deviation(samples: readonly number[]): number {
   return Math.sqrt(sum(samples.map((it) => (it - middle) ** 2)) / (samples.length - 1));
 }
 
+/** The least sample: of times, the one that the machine's other work met least. */
+export function least(samples: readonly number[]): number {
+  return percentile(samples, 0);
+}
+
 /** The 50th percentile. */
 export function median(samples: readonly number[]): number {
   return percentile(samples, 50);

@@ -5,6 +5,7 @@ import { perfTitle } from "../bench/perfOp.ts";
 import { perfRatios, stepMatmuls } from "../bench/perfRatios.ts";
 import { RATIO_HEAD, ratioCells } from "../bench/ratios.ts";
 import { realOps } from "../bench/realShapes.ts";
+import { least, percentile } from "../bench/statistics.ts";
 import { openGpu } from "../device/gpu.ts";
 import { Testbed } from "../kernels/testbed.ts";
 import type { Context } from "./command.ts";
@@ -44,14 +45,13 @@ export async function kernelPerf(options: KernelPerfOptions, { reporter, signal 
     reporter.clear();
     const measured = conditions(gpu, version(), report.checks, report.bandwidth);
     if (options.json) {
-      const { rows, fma } = report;
-      const rates = { fma: { flops_per_second: fma.flopsPerSecond, samples_ms: fma.samplesMs, clock: fma.clock } };
-      const sums = { step_matmuls: stepMatmuls(rows), ratios: perfRatios(rows) };
-      print(jsonLine({ conditions: { ...measured, ...rates }, rows, ...sums }));
+      const { rows } = report;
+      print(jsonLine({ conditions: measured, rows, step_matmuls: stepMatmuls(rows), ratios: perfRatios(rows) }));
       return EXIT.done;
     }
     for (const line of conditionLines(measured)) print(`${line}\n`);
-    print(`${(report.fma.flopsPerSecond / 1e9).toFixed(1)} GFLOP/s of fused multiply-adds\n`);
+    const fma = report.rows.map((row) => row.fma_gflop_per_second);
+    print(`between ${least(fma).toFixed(1)} and ${percentile(fma, 100).toFixed(1)} GFLOP/s of fused multiply-adds\n`);
     print(`\n${table(PERF_HEAD, perfCells(report.rows))}`);
     const steps = stepMatmuls(report.rows).map(
       ({ rows, milliseconds }) => `${milliseconds.toFixed(1)} ms at M=${rows}`,
