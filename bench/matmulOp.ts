@@ -147,7 +147,7 @@ function record(recorder: Recorder, spec: MatmulSpec, matrices: readonly Matrix[
         out = project(step, [matrix], x, { label }).slot;
         break;
       case "gateUp":
-        out = gateUp(step, matrix, x, { activation: "silu", label }).slot;
+        out = gateUp(step, [matrix], x, { activation: "silu", label }).slot;
         break;
       case "addToResidual":
         out = addToResidual(step, { matrix, bias: undefined, label }, x.z, residual, next).y;

@@ -2,7 +2,7 @@
 import type { ReadModel } from "../engine/loadModel.ts";
 import type { MemoryPlan } from "../engine/memoryPlan.ts";
 import type { Matrix } from "../models/matrix.ts";
-import { blockBytes } from "../models/weightPlan.ts";
+import { blockBytes } from "../models/pieces.ts";
 import { type SpeedTest, tgPrompt } from "./speedTest.ts";
 
 /** Bytes on the GPU. */

@@ -1,4 +1,5 @@
 import { describe, expect, test } from "vitest";
+import { fieldsOf } from "../kernels/formats/bit_planes.ts";
 import { readScale } from "../kernels/formats/group_scales.ts";
 import { BLOCK_ROWS, runIndex } from "../kernels/formats/layout.ts";
 import { layouts } from "../kernels/formats/layouts.ts";
@@ -28,11 +29,11 @@ describe.each(["affine4", "affine8"] as const)("a random matrix in %s", (name) =
   });
 
   test("lies in blocks as kernels/formats/layout.ts has it", () => {
-    const [field] = layout.fields(40 % 32);
+    const [field] = fieldsOf(layout.planes, 40 % 32);
     const at = runIndex(layout, cols, 37, 40) + (field?.word ?? Number.NaN) * BLOCK_ROWS;
     const row = matrix.rowMajor.words.subarray(37 * ((cols * layout.runWords) / 32));
     expect(matrix.stored.words[at]).toBe(row[Math.floor((40 * layout.runWords) / 32)]);
-    expect(readScale(matrix.stored.scales, shape, 37, 2).scale).toBe(matrix.rowMajor.scales[37 * 3 + 2]);
+    expect(readScale(layout, matrix.stored.scales, shape, 37, 2).scale).toBe(matrix.rowMajor.scales[37 * 3 + 2]);
   });
 });
 

@@ -1,7 +1,7 @@
 /** How weights are stored, in a word. */
 import { layouts } from "../kernels/formats/layouts.ts";
 import type { Matrix } from "../models/matrix.ts";
-import { blockBytes } from "../models/weightPlan.ts";
+import { blockBytes } from "../models/pieces.ts";
 
 /** "affine4/32" (4 bits, 32 columns a scale), "f16" … */
 export function weightLabel({ layout, group }: Pick<Matrix, "layout" | "group">): string {

@@ -1,6 +1,7 @@
 /** What can be known of a model before its weights: from small files and headers. */
 import type { Folder } from "../device/files.ts";
 import { type ModelConfig, modelTypeOf, normalizeConfig } from "../models/config.ts";
+import { readDetails } from "../models/details.ts";
 import { ModelFormatError } from "../models/errors.ts";
 import { familyOf } from "../models/families/registry.ts";
 import { type GenerationDefaults, readGenerationConfig, stopTokenIds } from "../models/generationConfig.ts";
@@ -54,10 +55,10 @@ export async function readModel(folder: Folder, signal?: AbortSignal): Promise<R
   }
   const checkpoint = await openCheckpoint(folder, signal);
   try {
-    const weights = new WeightPlan(checkpoint, config.quantization);
+    const details = await readDetails(checkpoint, config.quantization, signal);
+    const weights = new WeightPlan(checkpoint, config.quantization, details);
     const model = family.build(weights, config);
-    const copies = ["weight", "scales", "biases"].map((tensor) => `${model.head}.${tensor}`);
-    weights.finish((name) => config.tie_word_embeddings && copies.includes(name));
+    weights.finish((name) => config.tie_word_embeddings && name.startsWith(`${model.head}.`));
     const stopIds = stopTokenIds(config, generation, tokenizer?.eosTokenIds ?? []);
     return {
       location: folder.location,

@@ -3,12 +3,16 @@ import { f32Bits } from "./formats/halves.ts";
 import {
   BLOCK_COLS,
   type Layout,
+  type LayoutName,
   type MatrixShape,
   type PackedMatrix,
   paddedCols,
   paddedRows,
+  SCALE_TYPES,
   type ScaleType,
+  type Zeros,
 } from "./formats/layout.ts";
+import { layouts } from "./formats/layouts.ts";
 import { codeOf, pack, unpack } from "./formats/packing.ts";
 import { activationShape } from "./fragments/activation.ts";
 import { SAMPLE, SAMPLE_WORDS } from "./fragments/batch.ts";
@@ -31,18 +35,52 @@ export function randomMatrix(
   cols: number,
   group = BLOCK_COLS,
   scaleType: ScaleType = "f16",
+  zeros?: Zeros,
 ): TestMatrix {
-  const shape = { rows, cols, group: layout.scaling !== "none" ? group : BLOCK_COLS, scaleType };
+  const table = layout.prepare === undefined ? undefined : random.floats(16);
+  const shape = { rows, cols, group: layout.scaling !== "none" ? group : BLOCK_COLS, scaleType, zeros, table };
   const spread = 1 / Math.sqrt(cols);
-  const levels = layout.name === "affine4" ? 16 : 256;
   const packed = pack(layout, shape, {
-    code: () => (layout.scaling !== "none" ? random.below(levels) : codeOf(layout, (random.next() * 2 - 1) * spread)),
-    scale: () => {
-      const scale = ((0.5 + random.next()) * 2 * spread) / levels;
-      return { scale, bias: (-levels / 2) * scale * (0.8 + 0.4 * random.next()) };
-    },
+    code: () => randomCode(random, layout, spread),
+    scale: () => randomScale(random, layout, scaleType, spread),
+    factor: () => spread / 8,
   });
   return { layout, shape, packed, values: unpack(layout, shape, packed) };
+}
+
+/** The scale types that a layout is seen with. */
+export const scaleChoices = ({ scaling }: Layout): readonly ScaleType[] =>
+  scaling === "scale" ? [...SCALE_TYPES, "e8m0", "e4m3"] : SCALE_TYPES;
+
+/** Layout, group, scales and zeros in a title. */
+export function scalesTitle(s: {
+  readonly layout: LayoutName;
+  readonly group: number;
+  readonly scaleType: ScaleType;
+  readonly zeros?: Zeros | undefined;
+}): string {
+  if (layouts[s.layout].scaling === "none") return s.layout;
+  const zeros = s.zeros === undefined ? "" : `/zeros=${s.zeros.bits}+${s.zeros.add}`;
+  return `${s.layout}/${s.group}/${s.scaleType}${zeros}`;
+}
+
+function randomCode(random: Random, layout: Layout, spread: number): number {
+  if (layout.scaling === "none") return codeOf(layout, (random.next() * 2 - 1) * spread);
+  const code = random.below(2 ** layout.runWords);
+  // Exponents of weights around 1; the codes of NaN stand for nothing.
+  return layout.name === "e4m3" ? (code & 0x8f) | (0x30 + (code & 0x18)) : code;
+}
+
+function randomScale(random: Random, layout: Layout, scaleType: ScaleType, spread: number) {
+  if (scaleType === "e8m0") return { scale: 127 + Math.round(Math.log2(spread)) - random.below(3), bias: 0 };
+  if (scaleType === "e4m3") return { scale: 1 + random.below(0x48), bias: 0 };
+  const levels = layout.scaling === "affine" ? 2 ** layout.runWords : 4;
+  const scale = ((0.5 + random.next()) * 2 * spread) / levels;
+  return {
+    scale,
+    bias: (-levels / 2) * scale * (0.8 + 0.4 * random.next()),
+    zero: random.below(Math.min(levels, 256)),
+  };
 }
 
 /** An activation buffer with values, sums in the kernels' own order, and squares: those of `residual` where given. */

@@ -3,22 +3,34 @@
  *
  * Seeds of a list never change its neighbours': a title names the same numbers for ever.
  */
+import { actMulCases } from "./act_mul.cases.ts";
 import { attentionCases, attentionOptionCases, realAttentionCases } from "./attention/attention.cases.ts";
 import { embedCases, realEmbedCases } from "./embed.cases.ts";
 import type { LayoutName } from "./formats/layout.ts";
 import { LAYOUT_NAMES } from "./formats/layouts.ts";
 import { MATMUL_ROWS } from "./fragments/matmul.ts";
 import { logProbsCases, realLogProbsCases } from "./log_probs.cases.ts";
-import { edgeMatmulCases, type MatmulVariant, matmulCases, realMatmulCases } from "./matmul.cases.ts";
+import {
+  edgeMatmulCases,
+  groupCases,
+  type MatmulVariant,
+  matmulCases,
+  normMatmulCases,
+  realMatmulCases,
+} from "./matmul.cases.ts";
 import { expertCases, realExpertCases, sameExpertsCases } from "./moe/experts.cases.ts";
 import { realRouterCases, routerCases } from "./moe/router.cases.ts";
+import { permuteCases } from "./permute.cases.ts";
 import { pickRowsCases } from "./pick_rows.cases.ts";
 import { MANY_ROWS, sameBitsCases } from "./sameBits.cases.ts";
 import { extremeSampleCases, greedySampleCases, realSampleCases, sampleCases } from "./sample.cases.ts";
 import type { Case } from "./testbed.ts";
 
-/** Every layout at M = 1 and 8, two of them at 2 and 4 as well: pipelines are what costs on software adapters. */
-const FEW: readonly MatmulVariant[] = LAYOUT_NAMES.flatMap((layout): MatmulVariant[] =>
+const MAIN_LAYOUTS: readonly LayoutName[] = ["f32", "f16", "bf16", "affine4", "affine8"];
+/** Layouts that differ from affine4 and affine8 in their decoding alone: seen through one kernel at one row in the lean suite. */
+const DECODED_ONLY: readonly LayoutName[] = LAYOUT_NAMES.filter((name) => !MAIN_LAYOUTS.includes(name));
+/** Every main layout at M = 1 and 8, two of them at 2 and 4 as well: pipelines are what costs on software adapters. */
+const FEW: readonly MatmulVariant[] = MAIN_LAYOUTS.flatMap((layout): MatmulVariant[] =>
   layout === "f16" || layout === "affine4"
     ? MATMUL_ROWS.map((m): MatmulVariant => [layout, m])
     : [
@@ -48,6 +60,10 @@ export function namedCases(): Case[] {
     ...routerCases(24, 1, FEW_LAYOUTS),
     ...expertCases(12, 1, FEW_LAYOUTS),
     ...sameExpertsCases(FEW_LAYOUTS, 1),
+    ...normMatmulCases(DECODED_ONLY, 4, 110_001),
+    ...groupCases(120_001),
+    ...actMulCases(6, 1),
+    ...permuteCases(6, 1),
   ];
 }
 

@@ -68,9 +68,14 @@ test("an error has no length to hide behind", () => {
 const stepKernels = everyKernel()
   .map(({ name }) => name)
   .filter((name) => name !== "repack");
-/** The named cases leave out some numbers of rows of some layouts, their experts, and the longest heads. */
+/**
+ * The named cases leave out some numbers of rows of some layouts, their experts, and the longest heads; of layouts that differ from others in their decoding
+ * alone, all but one matmul and the embedding.
+ */
 const leanVariants = stepKernels.filter(
-  (name) => !/head_dim<=256|own sums|(f32|bf16|affine8) M=[24]|(router|expert_\w+) (f32|bf16|affine8)/.test(name),
+  (name) =>
+    !/head_dim<=256|own sums|(f32|bf16|affine8) M=[24]|(router|expert_\w+) (f32|bf16|affine8)/.test(name) &&
+    (!/ (affine[2356]|e2m1|e4m3|codebook4)/.test(name) || /^norm_matmul \w+ M=1$|^embed /.test(name)),
 );
 const adapters = await chosenAdapters(); // throws where there is none
 
@@ -86,7 +91,6 @@ describe.each(adapters)("on $name", ({ name: adapter }) => {
   test.runIf(FULL)("all cases pass", { timeout: 3_600_000 }, async () => {
     const report = await proved({ adapter, suite: "all" });
     expect(failures(report)).toEqual([]);
-    expect(report.pipelines).toBeLessThanOrEqual(120);
     expect(report.kernels).toEqual(stepKernels); // a kernel that never ran did not pass
   });
 

@@ -1,8 +1,8 @@
 /** Cases of the embedding gather: every layout, row shards, padded columns, against f64. */
-import { columns, padded, randomMatrix, runSums, untouched } from "./caseData.ts";
+import { columns, padded, randomMatrix, runSums, scaleChoices, scalesTitle, untouched } from "./caseData.ts";
 import { embed } from "./embed.ts";
 import { scaleTypeCode } from "./formats/group_scales.ts";
-import { type LayoutName, paddedCols, SCALE_TYPES, type ScaleType } from "./formats/layout.ts";
+import { groupCount, type LayoutName, paddedCols, paramWords, type ScaleType, type Zeros } from "./formats/layout.ts";
 import { LAYOUT_NAMES, layouts } from "./formats/layouts.ts";
 import { activationShape } from "./fragments/activation.ts";
 import { ROW, ROW_WORDS } from "./fragments/batch.ts";
@@ -13,6 +13,7 @@ export interface EmbedShape {
   readonly layout: LayoutName;
   readonly group: number;
   readonly scaleType: ScaleType;
+  readonly zeros?: Zeros | undefined;
   readonly vocab: number;
   readonly cols: number;
   /** Tokens of the step. */
@@ -32,7 +33,7 @@ export async function runEmbed(bed: Testbed, shape: EmbedShape) {
   const random = new Random(shape.seed);
   const { rows, cols, firstRow, endRow } = shape;
   const layout = layouts[shape.layout];
-  const matrix = randomMatrix(random, layout, endRow - firstRow, cols, shape.group, shape.scaleType);
+  const matrix = randomMatrix(random, layout, endRow - firstRow, cols, shape.group, shape.scaleType, shape.zeros);
   const weight = random.floats(cols);
   // The first and the last row of the shard, then any.
   const tokens = Array.from({ length: rows }, (_, i) => [firstRow, endRow - 1][i] ?? random.below(shape.vocab));
@@ -42,19 +43,22 @@ export async function runEmbed(bed: Testbed, shape: EmbedShape) {
   });
   const z = activationShape(rows, cols);
   const words = bed.buffer(matrix.packed.words);
+  const table = matrix.shape.table ?? new Float32Array();
   const out = { y: bed.output(rows * z.stride), z: bed.output(z.bytes / 4) };
   const buffers = {
     words,
     scales: layout.scaling !== "none" ? bed.buffer(matrix.packed.scales) : words,
-    aux: bed.buffer(padded(weight, paddedCols(cols))),
+    aux: bed.buffer(new Float32Array([...padded(weight, paddedCols(cols)), ...table])),
     batch: bed.buffer(batch),
     ...out,
   };
   const params = {
     row_runs: z.runs,
-    groups: layout.scaling !== "none" ? cols / shape.group : 0,
-    group_cols: layout.scaling !== "none" ? shape.group : 1,
-    scale_type: scaleTypeCode(shape.scaleType),
+    groups: groupCount(matrix.shape),
+    group_cols: matrix.shape.group,
+    scale_type: scaleTypeCode(layout, matrix.shape),
+    param_words: paramWords(layout, matrix.shape),
+    table: paddedCols(cols),
     first_row: firstRow,
     end_row: endRow,
     multiplier: shape.multiplier,
@@ -107,7 +111,7 @@ export function embedCase(shape: EmbedShape): Case {
 }
 
 function title(s: EmbedShape): string {
-  const weights = layouts[s.layout].scaling !== "none" ? `${s.layout}/${s.group}/${s.scaleType}` : s.layout;
+  const weights = scalesTitle(s);
   const scaled = s.multiplier === 1 ? "" : ` multiplier=${s.multiplier}`;
   return `embed ${weights} rows=${s.rows} cols=${s.cols} vocab=${s.vocab} shard=${s.firstRow}-${s.endRow}${scaled} seed=${s.seed}`;
 }
@@ -124,7 +128,7 @@ export function embedCases(count: number, firstSeed: number): Case[] {
     return embedCase({
       layout,
       group,
-      scaleType: random.pick(SCALE_TYPES),
+      scaleType: random.pick(scaleChoices(layouts[layout])),
       vocab,
       cols:
         layouts[layout].scaling !== "none"

@@ -6,20 +6,24 @@
  * Shapes: w (vocab, cols) in any layout, possibly a row shard · aux holds the first norm's weight (cols) f32, zero behind, or none, which is 1 ·
  * y (rows, stride) f32 · z activation (rows, cols). A row whose token lies in another shard is left alone.
  *
- * How: one workgroup a row; eight lanes a run of 32 columns. Grid: (rows, 1, 1).
+ * How: one workgroup a row; four lanes a run of 32 columns, each of which decodes eight columns as the matmuls do, of four rows, and takes
+ * its row's. Grid: (rows, 1, 1).
  */
 
-import { BLOCK_ROWS, type LayoutName } from "./formats/layout.ts";
+import { GROUP_SCALE } from "./formats/group_scales.ts";
+import { BLOCK_ROWS, EIGHT, type LayoutName } from "./formats/layout.ts";
 import { layouts } from "./formats/layouts.ts";
 import { FIXED_SUMS } from "./fragments/activation.ts";
 import { ROW, ROW_WORDS } from "./fragments/batch.ts";
 import { kernel, variants } from "./kernel.ts";
 
+const COLUMNS = [0, 1, 2, 3, 4, 5, 6, 7];
+
 export const embed = variants((name: LayoutName) => {
   const layout = layouts[name];
   return kernel({
     name: `embed ${name}`,
-    reads: { words: "u32", scales: "u32", aux: "f32", batch: "u32" },
+    reads: { words: "vec4u", scales: "vec4u", aux: "f32", batch: "u32" },
     writes: { y: "f32", z: "f32" },
     params: {
       /** Runs of 32 columns a row of w. */
@@ -27,6 +31,8 @@ export const embed = variants((name: LayoutName) => {
       groups: "u32",
       group_cols: "u32",
       scale_type: "u32",
+      param_words: "u32",
+      table: "u32",
       /** Rows of the whole matrix in this shard. */
       first_row: "u32",
       end_row: "u32",
@@ -38,47 +44,51 @@ export const embed = variants((name: LayoutName) => {
       z_squares: "u32",
     },
     workgroup: 64,
-    code: /* wgsl */ `${layout.codeAt}${FIXED_SUMS}
-var<workgroup> z_quads: array<vec4f, 64>;
-var<workgroup> y_quads: array<vec4f, 64>;
-fn weight(row: u32, column: u32) -> f32 {
+    code: /* wgsl */ `${EIGHT}${layout.prepare ?? ""}${layout.eight}${layout.scaling === "none" ? "" : GROUP_SCALE[layout.scaling]}${FIXED_SUMS}
+var<workgroup> z_quads: array<vec4f, 128>;
+var<workgroup> y_quads: array<vec4f, 128>;
+/** Eight columns of a row, from column k on. */
+fn weights(row: u32, k: u32) -> array<f32, 8> {
   let block = row / ${BLOCK_ROWS}u;
-  let r = row % ${BLOCK_ROWS}u;
-  let code = code_at((block * params.row_runs + column / 32u) * ${layout.runWords * BLOCK_ROWS}u + r, column % 32u);
+  let quad = (row % ${BLOCK_ROWS}u) / 4u;
+  let r = row % 4u;
+  let e = eight((block * params.row_runs + k / 32u) * ${layout.runWords * 8}u + quad, (k % 32u) / 8u);
 ${
-  layout.scaling !== "none"
-    ? `  let i = (block * params.groups + column / params.group_cols) * ${BLOCK_ROWS}u;
-  if (params.scale_type == 2u) { return bitcast<f32>(scales[2u * i + r]) * code + bitcast<f32>(scales[2u * i + ${BLOCK_ROWS}u + r]); }
-  let s = scales[i + r];
-  if (params.scale_type == 1u) { return bitcast<f32>(s << 16u) * code + bitcast<f32>(s & 0xffff0000u); }
-  let half = unpack2x16float(s);
-  return half.x * code + half.y;`
-    : "  return code;"
+  layout.scaling === "none"
+    ? `  return array<f32, 8>(${COLUMNS.map((i) => `e.q${i}[r]`).join(", ")});`
+    : `  // A group is eight columns at least, so one group has all of them.
+  let at = block * params.param_words * 8u + quad;
+  let g = k / params.group_cols;
+  return array<f32, 8>(${COLUMNS.map((i) => `whole_weight(e.q${i}, at, g, params.groups, params.scale_type)[r]`).join(", ")});`
 }
 }
 @compute @workgroup_size(WG)
 fn main(@builtin(workgroup_id) wg: vec3u, @builtin(local_invocation_index) lane: u32) {
   let token = batch[wg.x * ${ROW_WORDS}u + ${ROW.token}u];
   if (token < params.first_row || token >= params.end_row) { return; }
+${layout.prepare === undefined ? "" : "  prepare(lane);"}
   let row = token - params.first_row;
-  for (var run = 0u; run < params.runs; run += 8u) {
-    let k = run * 32u + lane * 4u;
+  for (var run = 0u; run < params.runs; run += 16u) {
+    let k = run * 32u + lane * 8u;
     if (k < params.stride) {
-      let v = params.multiplier * vec4f(weight(row, k), weight(row, k + 1u), weight(row, k + 2u), weight(row, k + 3u));
-      var u = v;
-      if (params.norm_weight != NONE) {
-        let at = params.norm_weight + k;
-        u = vec4f(aux[at], aux[at + 1u], aux[at + 2u], aux[at + 3u]) * v;
+      var w = weights(row, k);
+      for (var half = 0u; half < 2u; half++) {
+        let v = params.multiplier * vec4f(w[4u * half], w[4u * half + 1u], w[4u * half + 2u], w[4u * half + 3u]);
+        var u = v;
+        if (params.norm_weight != NONE) {
+          let at = params.norm_weight + k + 4u * half;
+          u = vec4f(aux[at], aux[at + 1u], aux[at + 2u], aux[at + 3u]) * v;
+        }
+        for (var i = 0u; i < 4u; i++) {
+          y[wg.x * params.stride + k + 4u * half + i] = v[i];
+          z[wg.x * params.stride + k + 4u * half + i] = u[i];
+        }
+        z_quads[2u * lane + half] = u;
+        y_quads[2u * lane + half] = v;
       }
-      for (var i = 0u; i < 4u; i++) {
-        y[wg.x * params.stride + k + i] = v[i];
-        z[wg.x * params.stride + k + i] = u[i];
-      }
-      z_quads[lane] = u;
-      y_quads[lane] = v;
     }
     workgroupBarrier();
-    if (lane < 8u && run + lane < params.runs) {
+    if (lane < 16u && run + lane < params.runs) {
       let q = lane * 8u;
       var sum = z_quads[q];
       var square = y_quads[q] * y_quads[q];

@@ -1,5 +1,6 @@
 /** Every kernel there is, all variants: what a report hashes, what tests hold to the rules. */
 import type { CompiledKernel } from "../device/pipelines.ts";
+import { actMul } from "./act_mul.ts";
 import { attentionFused, attentionPaged } from "./attention/attention.ts";
 import { attentionReduce } from "./attention/attention_reduce.ts";
 import { KV_TYPES } from "./attention/kv_page.ts";
@@ -19,6 +20,7 @@ import { expertSum } from "./moe/expert_sum.ts";
 import { router } from "./moe/router.ts";
 import { normGateUp } from "./norm_gate_up.ts";
 import { normMatmul } from "./norm_matmul.ts";
+import { permute } from "./permute.ts";
 import { pickRows } from "./pick_rows.ts";
 import { repack } from "./repack.ts";
 import { sample } from "./sample.ts";
@@ -29,7 +31,7 @@ export function everyKernel(): CompiledKernel[] {
     MATMUL_ROWS.flatMap((rows) => [
       normMatmul(layout, rows),
       normGateUp(layout, rows),
-      ...[false, ...(layouts[layout].scaling !== "none" ? [true] : [])].map((ownSums) =>
+      ...[false, ...(layouts[layout].scaling === "affine" ? [true] : [])].map((ownSums) =>
         matmulResidual(layout, rows, ownSums),
       ),
     ]),
@@ -48,7 +50,7 @@ export function everyKernel(): CompiledKernel[] {
     expertDown(layout),
     expertDownSum(layout),
   ]);
-  const others = [repack, pickRows, sample, logProbs, qkNorm, expertLists, expertSum];
+  const others = [repack, actMul, permute, pickRows, sample, logProbs, qkNorm, expertLists, expertSum];
   return [...matmuls, ...attention, ...LAYOUT_NAMES.map((layout) => embed(layout)), ...experts, ...others].map(
     ({ compiled }) => compiled,
   );

@@ -1,7 +1,17 @@
 /** Cases of the three fused matmuls: every layout, group, scale type and number of rows, against f64. */
-import { activation, columns, padded, product, randomMatrix, runSums, type TestMatrix, untouched } from "./caseData.ts";
-import type { LayoutName, ScaleType } from "./formats/layout.ts";
-import { BLOCK_ROWS, paddedRows, SCALE_TYPES } from "./formats/layout.ts";
+import {
+  activation,
+  columns,
+  padded,
+  product,
+  randomMatrix,
+  runSums,
+  scaleChoices,
+  scalesTitle,
+  untouched,
+} from "./caseData.ts";
+import type { LayoutName, ScaleType, Zeros } from "./formats/layout.ts";
+import { BLOCK_ROWS, paddedRows } from "./formats/layout.ts";
 import { layouts } from "./formats/layouts.ts";
 import { ACTIVATIONS, type Activation, activate, activationCode } from "./fragments/act.ts";
 import { activationShape } from "./fragments/activation.ts";
@@ -17,6 +27,7 @@ export interface MatmulShape {
   readonly layout: LayoutName;
   readonly group: number;
   readonly scaleType: ScaleType;
+  readonly zeros?: Zeros | undefined;
   /** Outputs, columns, and rows of x, which are taken `m` at once. */
   readonly outputs: number;
   readonly cols: number;
@@ -35,13 +46,17 @@ export interface MatmulShape {
 }
 
 /** A test matrix as the kernels are told of it. */
-const storedAs = ({ layout, shape }: TestMatrix) => ({ ...shape, layout: layout.name });
+const storedAs = ({ matrix: { layout, shape }, aux }: MatmulInputs) => ({
+  ...shape,
+  layout: layout.name,
+  tableAt: aux.length - 16,
+});
 
 /** Whether matmul_residual adds Σ x up itself; the others always find it stored. */
-const ownSums = ({ layout, storedSums }: MatmulShape): boolean => layouts[layout].scaling !== "none" && !storedSums;
+const ownSums = ({ layout, storedSums }: MatmulShape): boolean => layouts[layout].scaling === "affine" && !storedSums;
 
 /** Largest NMSE: quantized and half weights against the same dequantized weights, and f32 sums. */
-const LIMIT = { f32: 1e-10, f16: 1e-10, bf16: 1e-10, affine4: 1e-10, affine8: 1e-10 } as const;
+const LIMIT = 1e-10;
 const ACTIVATED_LIMIT = 1e-9; // exp and tanh of drivers are good to about 1e-5
 
 /**
@@ -52,7 +67,7 @@ export function matmulInputs(shape: MatmulShape, outputs = shape.outputs, lead =
   const random = new Random(shape.seed);
   const { rows, cols, m } = shape;
   const capacity = Math.ceil(rows / m) * m;
-  const matrix = randomMatrix(random, layouts[shape.layout], outputs, cols, shape.group, shape.scaleType);
+  const matrix = randomMatrix(random, layouts[shape.layout], outputs, cols, shape.group, shape.scaleType, shape.zeros);
   const x = random.floats(capacity * cols, shape.spread);
   const residual = random.floats(capacity * cols, shape.spread);
   const biases = random.floats(outputs);
@@ -63,7 +78,8 @@ export function matmulInputs(shape: MatmulShape, outputs = shape.outputs, lead =
     return n < 0 ? Number.NaN : n < outputs ? value : 0;
   });
   const others = new Float32Array(lead).fill(Number.NaN);
-  const aux = new Float32Array([...others, ...padded(biases), ...others, ...padded(weight)]);
+  const vectors = [...others, ...padded(biases), ...others, ...padded(weight)];
+  const aux = new Float32Array([...vectors, ...(matrix.shape.table ?? [])]);
   const act = activation(capacity, cols, x, residual);
   const norm = { x_squares: shape.norm ? act.shape.squares : NONE, hidden_size: cols, eps: 1e-5 };
   const inverse = Float64Array.from({ length: capacity }, (_, row) => {
@@ -112,7 +128,7 @@ export async function runNormMatmul(bed: Testbed, shape: MatmulShape, from: Matm
   const out = bed.output(capacity * width);
   const buffers = { ...upload(bed, from), out };
   const params = {
-    ...dotParams(storedAs(from.matrix), from.act.shape, true),
+    ...dotParams(storedAs(from), from.act.shape, true),
     ...from.norm,
     bias: shape.bias ? lead : NONE,
     delta_stride: shape.delta ? width / 4 : NONE,
@@ -135,7 +151,7 @@ export function normMatmulCase(shape: MatmulShape): Case {
       const all = await runNormMatmul(bed, shape, from);
       const got = columns(all, capacity, width, lead, shape.outputs);
       return [
-        { name: "out", got, want: reference(shape, shape.outputs, from), limit: LIMIT[shape.layout] },
+        { name: "out", got, want: reference(shape, shape.outputs, from), limit: LIMIT },
         untouched(all, (i) => i % width >= lead),
       ];
     },
@@ -159,7 +175,7 @@ export async function runMatmulResidual(
   const out = { y: bed.buffer(y), z: bed.output(z.bytes / 4) };
   const buffers = { ...upload(bed, from), ...out };
   const params = {
-    ...dotParams(storedAs(from.matrix), from.act.shape, !ownSums(shape)),
+    ...dotParams(storedAs(from), from.act.shape, !ownSums(shape)),
     bias: shape.bias ? 0 : NONE,
     norm_weight: from.width,
     delta_stride: shape.delta ? z.stride / 4 : NONE,
@@ -193,7 +209,7 @@ export function matmulResidualCase(shape: MatmulShape): Case {
       const ownRuns = (data: Float32Array) => columns(data, z.rows, runs, leadRuns, runs - leadRuns);
       const wantY = reference(plain, outputs, from).map((v, i) => v + (own(stream.y)[i] ?? Number.NaN));
       const wantZ = wantY.map((v, i) => v * (from.weight[i % outputs] ?? Number.NaN));
-      const limit = LIMIT[shape.layout];
+      const limit = LIMIT;
       const others = (data: Float32Array) => columns(data, z.rows, z.stride, 0, from.lead);
       return [
         { name: "y", got: own(got.y), want: wantY, limit },
@@ -222,7 +238,7 @@ export async function runNormGateUp(bed: Testbed, shape: MatmulShape, from: Matm
   const result = bed.output(out.bytes / 4);
   const buffers = { ...upload(bed, from), out: result };
   const params = {
-    ...dotParams(storedAs(from.matrix), from.act.shape, true),
+    ...dotParams(storedAs(from), from.act.shape, true),
     ...from.norm,
     activation: activationCode(shape.activation),
     bias: shape.bias ? 0 : NONE,
@@ -267,7 +283,7 @@ export function normGateUpCase(shape: MatmulShape): Case {
 }
 
 function title(kernel: string, s: MatmulShape): string {
-  const weights = layouts[s.layout].scaling !== "none" ? `${s.layout}/${s.group}/${s.scaleType}` : s.layout;
+  const weights = scalesTitle(s);
   const flags = [
     s.norm && "norm",
     s.bias && "bias",
@@ -292,13 +308,45 @@ export function matmulCases(from: readonly MatmulVariant[], count: number, first
   ).flat();
 }
 
+/** `count` random shapes of norm_matmul at one row for each layout: enough to see that a layout is decoded right. */
+export function normMatmulCases(names: readonly LayoutName[], count: number, firstSeed: number): Case[] {
+  return names.flatMap((layout, n) =>
+    Array.from({ length: count }, (_, i) => normMatmulCase(randomShape(layout, 1, firstSeed + n * count + i))),
+  );
+}
+
+/** Integer zeros in place of biases, and groups that are half a run of 32, through norm_matmul at one row. */
+export function groupCases(firstSeed: number): Case[] {
+  const ways = [
+    { layout: "affine4", zeros: { bits: 4, add: 1 }, scaleType: "f16", group: 32 },
+    { layout: "affine4", zeros: { bits: 4, add: 0 }, scaleType: "bf16", group: 64 },
+    { layout: "affine4", zeros: { bits: 0, add: 8 }, scaleType: "f16", group: 128 },
+    { layout: "affine8", zeros: { bits: 8, add: 1 }, scaleType: "f32", group: 32 },
+    { layout: "affine8", zeros: { bits: 0, add: 128 }, scaleType: "bf16", group: 32 },
+    { layout: "e2m1", scaleType: "e4m3", group: 16 },
+    { layout: "e2m1", scaleType: "e8m0", group: 8 },
+    { layout: "e4m3", scaleType: "e8m0", group: 32 },
+    { layout: "codebook4", scaleType: "f32", group: 16 },
+  ] as const;
+  return ways.flatMap((way, n) =>
+    [3, 7].map((groups, i) =>
+      normMatmulCase({
+        ...randomShape(way.layout, 1, firstSeed + 2 * n + i),
+        spread: 1,
+        ...way,
+        cols: groups * way.group,
+      }),
+    ),
+  );
+}
+
 function randomShape(layout: LayoutName, m: MatmulRows, seed: number): MatmulShape {
   const random = new Random(seed * 7919);
   const group = random.pick([32, 64, 128]);
   return {
     layout,
     group,
-    scaleType: random.pick(SCALE_TYPES),
+    scaleType: random.pick(scaleChoices(layouts[layout])),
     outputs: 1 + random.below(100),
     cols: layouts[layout].scaling !== "none" ? group * (1 + random.below(4)) : 1 + random.below(300),
     rows: random.pick([1, m, m, m + 1, 3 * m]),

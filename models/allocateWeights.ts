@@ -3,7 +3,8 @@ import { allocateBuffer, destroyBuffer } from "../device/buffers.ts";
 import type { Gpu } from "../device/gpu.ts";
 import { BLOCK_ROWS } from "../kernels/formats/layout.ts";
 import type { Matrix } from "./matrix.ts";
-import { blockBytes, type WeightPlan } from "./weightPlan.ts";
+import { blockBytes } from "./pieces.ts";
+import type { WeightPlan } from "./weightPlan.ts";
 
 /**
  * Gives every matrix its shards, and returns the f32 buffer of norms and biases; `loadWeights` fills them. All belong to the caller:
@@ -14,6 +15,7 @@ export async function allocateWeights(gpu: Gpu, plan: WeightPlan): Promise<GPUBu
   const make = (label: string, size: number) => allocateBuffer(gpu, { label, size, usage });
   try {
     for (const matrix of plan.matrices) {
+      if (matrix.order !== undefined) matrix.orderBuffer = await make(`${matrix.name} order`, matrix.order.byteLength);
       const bytes = blockBytes(matrix);
       for (const { firstBlock, blocks } of shardBlocks(gpu, matrix)) {
         const words = await make(`${matrix.name} words`, blocks * bytes.words);
@@ -39,6 +41,8 @@ export function freeWeights(gpu: Gpu, plan: WeightPlan, aux: GPUBuffer | undefin
       if (scales !== undefined) destroyBuffer(gpu, scales);
     }
     matrix.shards = [];
+    if (matrix.orderBuffer !== undefined) destroyBuffer(gpu, matrix.orderBuffer);
+    matrix.orderBuffer = undefined;
   }
   if (aux !== undefined) destroyBuffer(gpu, aux);
 }

@@ -4,7 +4,6 @@ import { modelTypeOf } from "./config.ts";
 import { FOREIGN_KEYS } from "./configRules.ts";
 import { ModelFormatError, UnsupportedModelError } from "./errors.ts";
 import { readConfig } from "./families/registry.ts";
-import { quantizationOf } from "./quantization.ts";
 
 type Json = Readonly<Record<string, unknown>>;
 
@@ -146,12 +145,7 @@ describe("what a config says", () => {
   test("MLX quantization", () => {
     const quantization = { group_size: 32, bits: 4, mode: "affine", "model.embed_tokens": { group_size: 32, bits: 8 } };
     const config = readConfig({ ...OLD, quantization, quantization_config: quantization });
-    expect(quantizationOf(config.quantization, "model.embed_tokens")).toEqual({
-      format: "affine",
-      bits: 8,
-      group_size: 32,
-    });
-    expect(quantizationOf(config.quantization, "lm_head")).toEqual({ format: "affine", bits: 4, group_size: 32 });
+    expect(config.quantization).toMatchObject({ method: "mlx", names: ["model.embed_tokens"] });
   });
 
   test("keys without a part in the result are let pass, auto_map among them", () => {
@@ -398,7 +392,7 @@ describe("refused as unsupported", () => {
     ["hidden_act", "toString", 'hidden_act is "toString"'],
     ["torch_dtype", "float8_e4m3fn", 'torch_dtype is "float8_e4m3fn", supported: float32, float16, bfloat16'],
     ["rope_scaling", { type: "ntk", factor: 2 }, 'rope_scaling.type is "ntk", supported: default'],
-    ["quantization_config", { quant_method: "gptq", bits: 4 }, 'quantization_config.quant_method is "gptq"'],
+    ["quantization_config", { quant_method: "quip#", bits: 4 }, 'quantization_config.quant_method is "gptq"'],
     ["architectures", ["LlamaForSequenceClassification"], 'architectures has "LlamaForSequenceClassification"'],
     ["attn_logit_softcapping", 50, 'attn_logit_softcapping is 50, supported: for model_type "llama" none'],
     ["residual_multiplier", 0.22, 'residual_multiplier is 0.22, supported: for model_type "llama" 1, none'],

@@ -30,7 +30,8 @@ import {
 } from "./configRules.ts";
 import { readWindows } from "./configWindows.ts";
 import { ModelFormatError, UnsupportedModelError } from "./errors.ts";
-import { normalizeQuantization, type Quantization } from "./quantization.ts";
+import type { Quantization } from "./formats/stored.ts";
+import { normalizeQuantization } from "./quantization.ts";
 import { readRope } from "./ropeConfig.ts";
 
 /** The type that a checkpoint says its plain weights have; each tensor states its own. */

@@ -7,7 +7,7 @@ import { bf16FromBits, f16FromBits } from "../kernels/formats/halves.ts";
 import { BLOCK_ROWS } from "../kernels/formats/layout.ts";
 import { layouts } from "../kernels/formats/layouts.ts";
 import { unpack } from "../kernels/formats/packing.ts";
-import { type TinyModel, type TinyShape, type TinyTensor, tinyFolder, tinyModel } from "../test/tinyModel.ts";
+import { bitsOf, type TinyModel, type TinyShape, type TinyTensor, tinyFolder, tinyModel } from "../test/tinyModel.ts";
 import { allocateWeights, freeWeights, shardBlocks } from "./allocateWeights.ts";
 import { llama } from "./families/llama.ts";
 import { readConfig } from "./families/registry.ts";
@@ -45,9 +45,12 @@ function weightAt(
     return found;
   };
   const at = row * cols + column;
-  if (part.scales === undefined) return read(tensor("weight"), at);
-  const perWord = 32 / bits;
-  const code = (read(tensor("weight"), Math.floor(at / perWord)) >>> (bits * (at % perWord))) & (2 ** bits - 1);
+  if (part.params.length === 0) return read(tensor("weight"), at);
+  let code = 0; // a row is one stream of bits
+  for (let i = 0; i < bits; i++) {
+    const bit = at * bits + i;
+    code |= ((read(tensor("weight"), Math.floor(bit / 32)) >>> (bit % 32)) & 1) << i;
+  }
   const g = row * (cols / group) + Math.floor(column / group);
   return read(tensor("scales"), g) * code + read(tensor("biases"), g);
 }
@@ -83,7 +86,7 @@ const storedRow = ({ firstBlock, blockStride }: Part, row: number) =>
 async function check(shape: TinyShape, on: typeof gpu): Promise<number> {
   const model = tinyModel({ layers: 1, ...shape });
   const plan = await planOf(model);
-  const bits = shape.layout === "affine4" ? 4 : 8;
+  const bits = bitsOf(shape.layout ?? "f32");
   const aux = await allocateWeights(on, plan);
   await loadWeights(on, pipelines, plan, aux);
   try {
@@ -123,6 +126,10 @@ describe("loadWeights", () => {
     { ...ragged, layout: "bf16" },
     { ...affine, layout: "affine4", scales: "F16" },
     { ...affine, layout: "affine8", scales: "BF16" },
+    { ...affine, layout: "affine2", scales: "BF16" },
+    { ...affine, layout: "affine3", scales: "F16" },
+    { ...affine, layout: "affine5", scales: "F32" },
+    { ...affine, layout: "affine6", scales: "F16" },
     { ...affine, layout: "affine4", scales: "F32", hidden: 128, heads: 4, group: 32 },
     { ...affine, layout: "affine8", scales: "F32", hidden: 128, heads: 4, intermediate: 256, group: 64 },
   ];
@@ -134,7 +141,9 @@ describe("loadWeights", () => {
     // Just above two blocks of the widest matrix, and staging that takes a few rows at once.
     const limit = 2 * BLOCK_ROWS * 4 * 264;
     const small = { ...gpu, limits: { ...gpu.limits, maxStorageBufferBindingSize: limit, maxBufferSize: limit } };
-    expect(await check({ ...shape, vocab: shape.layout === "affine4" ? 4001 : 1001 }, small)).toBeGreaterThan(1);
+    expect(await check({ ...shape, vocab: shape.layout?.startsWith("affine") ? 8001 : 1001 }, small)).toBeGreaterThan(
+      1,
+    );
   });
 
   test("a row that fits no binding is refused in numbers", async () => {

@@ -11,12 +11,12 @@ import type { Gpu } from "../device/gpu.ts";
 import type { PipelineCache } from "../device/pipelines.ts";
 import { encode, Recorder } from "../device/program.ts";
 import { bf16FromBits, f16FromBits } from "../kernels/formats/halves.ts";
-import { BLOCK_ROWS, runCount } from "../kernels/formats/layout.ts";
+import { BLOCK_ROWS } from "../kernels/formats/layout.ts";
 import { layouts } from "../kernels/formats/layouts.ts";
-import { REPACK_LANES, REPACK_MODES, type RepackMode, repack } from "../kernels/repack.ts";
-import type { Matrix, Part, Shard } from "./matrix.ts";
+import { ELEMENT_ORDERS, REPACK_WORDS, repack } from "../kernels/repack.ts";
+import type { Matrix, Part, Shard, TensorView } from "./matrix.ts";
+import { type Piece, piecesOf, placesIn, type Target, targetsOf } from "./pieces.ts";
 import type { VectorPart, WeightPlan } from "./weightPlan.ts";
-import type { CheckpointTensor } from "./weights/checkpoint.ts";
 
 /** Bytes read and uploaded at once, where a binding may be as large. */
 const PIECE = 8 * 2 ** 20;
@@ -46,15 +46,14 @@ export async function loadWeights(
   }
 }
 
-/** Reads pieces into staging buffers and records their repacking. */
+/** Reads pieces into a staging buffer and records their repacking. */
 class Uploader {
   readonly #gpu: Gpu;
   readonly #pipelines: PipelineCache;
   readonly #options: LoadOptions;
   readonly #arena: Arena;
-  readonly #staging: GPUBuffer[];
-  /** Bytes of a staging buffer. */
-  readonly #piece: number;
+  /** The pieces; one serves all, since the queue keeps the order. */
+  #staging: GPUBuffer;
   #loaded = 0;
   readonly #errorsBefore: number;
 
@@ -64,103 +63,80 @@ class Uploader {
     this.#options = options;
     this.#arena = new Arena(gpu);
     this.#errorsBefore = gpu.uncaptured.length;
+    this.#staging = this.#newStaging(Math.min(PIECE, 4 * Math.floor(gpu.limits.maxStorageBufferBindingSize / 4)));
+  }
+
+  #newStaging(size: number): GPUBuffer {
     const usage = GPUBufferUsage.STORAGE | GPUBufferUsage.COPY_DST;
-    this.#piece = Math.min(PIECE, 4 * Math.floor(gpu.limits.maxStorageBufferBindingSize / 4));
-    this.#staging = ["weights", "biases"].map((label) =>
-      createBuffer(gpu, { label: `staging ${label}`, size: this.#piece, usage }),
-    );
+    return createBuffer(this.#gpu, { label: "staging", size, usage });
   }
 
   async matrix(matrix: Matrix): Promise<void> {
-    for (const part of matrix.parts) await this.#part(matrix, part);
-  }
-
-  async #part(matrix: Matrix, part: Part): Promise<void> {
-    const { weight, scales, biases } = part;
-    const wordsARow = runCount(matrix.cols) * layouts[matrix.layout].runWords;
-    if (scales === undefined || biases === undefined) {
-      const mode = matrix.layout === "f32" ? "f32" : "halves";
-      return await this.#rows(matrix, part, [weight], mode, matrix.cols, wordsARow);
-    }
-    await this.#rows(matrix, part, [weight], matrix.layout === "affine4" ? "nibbles" : "bytes", wordsARow, wordsARow);
-    const groups = matrix.cols / matrix.group;
-    await this.#rows(
-      matrix,
-      part,
-      [scales, biases],
-      matrix.scaleType === "f32" ? "scales32" : "scales16",
-      groups,
-      groups,
-    );
-  }
-
-  /** Reads whole rows in pieces and repacks each piece into the shards it falls in. */
-  async #rows(
-    matrix: Matrix,
-    part: Part,
-    tensors: readonly CheckpointTensor[],
-    mode: RepackMode,
-    sourceCols: number,
-    outCols: number,
-  ): Promise<void> {
-    const [first] = tensors;
-    if (first === undefined || part.rows === 0) return;
-    const rowBytes = (first.end - first.begin) / part.rows;
-    // Even, so that pieces of odd rows of halves begin at a word; and a row is a workgroup along y.
-    const { maxComputeWorkgroupsPerDimension } = this.#gpu.limits;
-    const most = Math.min(this.#piece / rowBytes, maxComputeWorkgroupsPerDimension ?? 65535);
-    const step = Math.max(2 * Math.floor(most / 2), 2);
-    for (let row = 0; row < part.rows; row += step) {
-      const rows = Math.min(step, part.rows - row);
-      for (const [i, tensor] of tensors.entries()) await this.#upload(tensor, row * rowBytes, rows * rowBytes, i);
-      const params = {
-        mode: REPACK_MODES.indexOf(mode),
-        source_cols: sourceCols,
-        out_cols: outCols,
-        block_stride: part.blockStride,
-      };
-      await this.#repack(matrix, part, { row, rows }, params, mode.startsWith("scales"));
+    const { order, orderBuffer } = matrix;
+    if (order !== undefined && orderBuffer !== undefined) this.#gpu.device.queue.writeBuffer(orderBuffer, 0, order);
+    for (const [tensor, targets] of targetsOf(matrix)) {
+      for (const piece of piecesOf(tensor, targets, this.#staging.size)) {
+        await this.#upload(piece);
+        await this.#repack(matrix, piece, targets);
+      }
     }
   }
 
-  async #upload(tensor: CheckpointTensor, begin: number, count: number, index: number): Promise<void> {
+  /** Reads a piece into the staging buffer, which grows where one row or column of the tensor is larger. */
+  async #upload({ tensor, begin, end }: Piece): Promise<void> {
     const { signal, onBytes } = this.#options;
-    const data = await tensor.source.read(tensor.begin + begin, tensor.begin + begin + count, signal);
-    const staging = this.#staging[index];
-    if (staging === undefined) throw new RangeError(`${tensor.name}: no staging buffer ${index}`);
+    const data = await tensor.source.read(tensor.begin + begin, tensor.begin + end, signal);
+    const count = end - begin;
+    if (count > this.#staging.size) {
+      destroyBuffer(this.#gpu, this.#staging);
+      this.#staging = this.#newStaging(4 * Math.ceil(count / 4));
+    }
     const whole = count - (count % 4);
     const { queue } = this.#gpu.device;
-    queue.writeBuffer(staging, 0, data.buffer as ArrayBuffer, data.byteOffset, whole);
+    queue.writeBuffer(this.#staging, 0, data.buffer as ArrayBuffer, data.byteOffset, whole);
     if (whole < count) {
       const tail = new Uint8Array(4);
       tail.set(data.subarray(whole));
-      queue.writeBuffer(staging, whole, tail);
+      queue.writeBuffer(this.#staging, whole, tail);
     }
     this.#loaded += count;
     onBytes?.(this.#loaded);
   }
 
-  async #repack(
-    matrix: Matrix,
-    part: Part,
-    { row, rows }: { row: number; rows: number },
-    params: { mode: number; source_cols: number; out_cols: number; block_stride: number },
-    intoScales: boolean,
-  ): Promise<void> {
+  /** Repacks what of a piece belongs to the targets, into the shards it falls in. */
+  async #repack(matrix: Matrix, piece: Piece, targets: readonly Target[]): Promise<void> {
     const recorder = new Recorder(this.#gpu, this.#pipelines);
-    const [source, second] = this.#staging;
-    if (source === undefined || second === undefined) throw new RangeError("staging buffers are closed");
-    for (const shard of matrix.shards) {
-      for (const run of runsIn(shard, part, row, rows)) {
-        const out = intoScales ? shard.scales : shard.words;
+    for (const target of targets) {
+      const place = placesIn(matrix, target, piece);
+      if (place === undefined) continue;
+      const permuted = target.param === undefined && matrix.order !== undefined;
+      for (const shard of matrix.shards) {
+        const rows = rowsIn(shard, target.part, place.rowBegin, place.rowEnd);
+        const out = target.param === undefined ? shard.words : shard.scales;
+        if (rows === undefined) continue;
         if (out === undefined) throw new RangeError(`${matrix.name}: no scales to write`);
-        // Blocks count from the shard's first: a part that begins before the shard wraps around, and its blocks wrap back.
-        const first_block = (part.firstBlock - shard.firstBlock) >>> 0;
-        const source_offset = (run.row - row) * params.source_cols;
+        const tiles = Math.ceil(rows.end / BLOCK_ROWS) - Math.floor(rows.begin / BLOCK_ROWS);
         repack.launch(recorder, {
-          buffers: { source, second, out },
-          params: { ...params, first_row: run.row, first_block, source_offset },
-          grid: [Math.ceil(params.out_cols / REPACK_LANES), run.rows, 1],
+          buffers: {
+            source: this.#staging,
+            order: permuted ? (matrix.orderBuffer ?? this.#staging) : this.#staging,
+            out,
+          },
+          params: {
+            ...viewParams(target.view, piece),
+            ...sliceParams(target.part),
+            row_begin: rows.begin,
+            row_end: rows.end,
+            // Blocks count from the shard's first: a part that begins before the shard wraps around, and its blocks wrap back.
+            first_block: (target.part.firstBlock - shard.firstBlock) >>> 0,
+            block_stride: target.part.blockStride,
+            permuted: permuted ? 1 : 0,
+            row_words: place.rowWords,
+            first_word: place.firstWord,
+            words: place.words,
+            ...targetParams(matrix, target),
+          },
+          grid: [Math.ceil(place.words / REPACK_WORDS), tiles, 1],
         });
       }
     }
@@ -172,17 +148,17 @@ class Uploader {
   }
 
   /** Reads norms and biases, widens them to f32 and uploads them as one buffer. */
-  async vectors({ vectors }: WeightPlan, aux: GPUBuffer): Promise<void> {
+  async vectors({ vectors, tables }: WeightPlan, aux: GPUBuffer): Promise<void> {
     const values = new Float32Array(aux.size / 4);
+    for (const table of tables) values.set(table.values, table.offset);
     for (const part of vectors) await this.#vector(part, values);
     this.#gpu.device.queue.writeBuffer(aux, 0, values);
   }
 
-  async #vector({ tensor, at }: VectorPart, values: Float32Array): Promise<void> {
+  async #vector({ tensor, count, from, at, add }: VectorPart, values: Float32Array): Promise<void> {
     const data = await tensor.source.read(tensor.begin, tensor.end, this.#options.signal);
     const view = new DataView(data.buffer, data.byteOffset, data.byteLength);
-    const count = tensor.shape[0] ?? 0;
-    for (let i = 0; i < count; i++) values[at(i)] = readElement(view, tensor.dtype, i);
+    for (let i = 0; i < count; i++) values[at(i)] = readElement(view, tensor.dtype, from(i)) + add;
     this.#loaded += data.byteLength;
     this.#options.onBytes?.(this.#loaded);
   }
@@ -196,19 +172,47 @@ class Uploader {
 
   close(): void {
     this.#arena.destroy();
-    for (const buffer of this.#staging.splice(0)) destroyBuffer(this.#gpu, buffer);
+    destroyBuffer(this.#gpu, this.#staging);
   }
 }
 
-/** Rows of the part, within [row, row + rows), whose blocks lie in the shard: runs of whole blocks. */
-function runsIn(shard: Shard, part: Part, row: number, rows: number): { row: number; rows: number }[] {
-  const { firstBlock, blockStride } = part;
+/** Params of where elements lie, for a piece that begins inside the tensor. */
+function viewParams(view: TensorView, { first, count }: Piece) {
+  return {
+    bits: view.bits,
+    element_order: ELEMENT_ORDERS.indexOf(view.elementOrder),
+    flip: view.flip,
+    count,
+    base: modulo(view.base - first),
+    row_tile: view.rowTile,
+    row_tile_stride: modulo(view.rowTileStride),
+    row_stride: view.rowStride,
+    column_tile: view.columnTile,
+    column_tile_stride: view.columnTileStride,
+    column_stride: view.columnStride,
+    columns: view.columns,
+  };
+}
+
+/** Elements are counted modulo 2^32: only those of the piece matter, and it is smaller. */
+const modulo = (value: number): number => ((value % 2 ** 32) + 2 ** 32) % 2 ** 32;
+
+const sliceParams = ({ slice }: Part) => ({ row_first: slice.first, take: slice.take, period: slice.period });
+
+function targetParams({ layout }: Matrix, { param }: Target) {
+  if (param !== undefined) return { low_plane: 0, high_plane: 0, first_bit: param.firstBit, step_bits: param.stepBits };
+  const [low_plane = 0, high_plane = 0] = layouts[layout].planes;
+  return { low_plane, high_plane, first_bit: 0, step_bits: 32 };
+}
+
+/** Rows of the part, within begin … end-1, whose blocks lie in the shard. */
+function rowsIn(shard: Shard, { firstBlock, blockStride }: Part, rowBegin: number, rowEnd: number) {
   // Block b of the part is stored block firstBlock + b · blockStride.
   const from = Math.max(Math.ceil((shard.firstBlock - firstBlock) / blockStride), 0);
   const to = Math.ceil((shard.firstBlock + shard.blocks - firstBlock) / blockStride);
-  const begin = Math.max(row, from * BLOCK_ROWS);
-  const end = Math.min(row + rows, to * BLOCK_ROWS);
-  return begin < end ? [{ row: begin, rows: end - begin }] : [];
+  const begin = Math.max(rowBegin, from * BLOCK_ROWS);
+  const end = Math.min(rowEnd, to * BLOCK_ROWS);
+  return begin < end ? { begin, end } : undefined;
 }
 
 function readElement(view: DataView, dtype: string, index: number): number {

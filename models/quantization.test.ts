@@ -1,32 +1,66 @@
 import { describe, expect, test } from "vitest";
 import { fieldsOf } from "./configChecks.ts";
 import { ModelFormatError, UnsupportedModelError } from "./errors.ts";
-import { normalizeQuantization, quantizationOf, unmatchedModules } from "./quantization.ts";
+import type { Quantization, StoredModule, Tensors } from "./formats/stored.ts";
+import { normalizeQuantization } from "./quantization.ts";
+import type { Dtype } from "./weights/safetensors.ts";
 
 const read = (config: unknown) => normalizeQuantization(fieldsOf("config.json", config));
-const affine = (bits: number, group_size: number) => ({ format: "affine", bits, group_size });
+
+/** Tensors that are there by name alone: a dtype and a shape. */
+function tensorsOf(all: Readonly<Record<string, readonly [dtype: Dtype, shape: readonly number[]]>>): Tensors {
+  const get = (name: string) => {
+    const found = all[name];
+    if (found === undefined) return undefined;
+    const source = { name: "memory", size: 0, read: () => Promise.reject(new Error(name)), close: async () => {} };
+    return { name, dtype: found[0], shape: found[1], begin: 0, end: 0, source };
+  };
+  return {
+    has: (name) => all[name] !== undefined,
+    dtype: (name) => all[name]?.[0] ?? "",
+    claim: get,
+    claimIfThere: get,
+    detail: () => undefined,
+  };
+}
+
+/** How MLX's module of 64 rows and 128 columns would be stored by config.json, if its tensors have `bits` and `group`. */
+function mlx(
+  quantization: Quantization | null,
+  module: string,
+  bits: number,
+  group: number,
+): StoredModule | null | undefined {
+  const shape = { module, rows: 64, cols: 128, expertRows: undefined, transposed: false, weight: `${module}.weight` };
+  const tensors = tensorsOf({
+    [`${module}.weight`]: ["U32", [64, (128 * bits) / 32]],
+    [`${module}.scales`]: ["F16", [64, 128 / group]],
+    [`${module}.biases`]: ["F16", [64, 128 / group]],
+  });
+  return quantization?.module(tensors, shape);
+}
 
 test("a config without the keys, or with null, is of plain weights", () => {
   expect(read({})).toBeNull();
   expect(read({ quantization: null, quantization_config: null })).toBeNull();
-  expect(quantizationOf(null, "lm_head")).toBeNull();
-  expect(unmatchedModules(null, [])).toEqual([]);
 });
 
 test.each([
+  [2, 32],
+  [3, 64],
   [4, 32],
-  [4, 64],
   [4, 128],
-  [8, 32],
-  [8, 64],
+  [5, 128],
+  [6, 64],
   [8, 128],
 ])("%d bits in groups of %d, under either key and with or without a mode", (bits, group_size) => {
   for (const object of [
     { bits, group_size },
     { bits, group_size, mode: "affine" },
   ]) {
-    for (const config of [{ quantization: object }, { quantization_config: object }]) {
-      expect(quantizationOf(read(config), "model.layers.0.mlp.up_proj")).toEqual(affine(bits, group_size));
+    for (const config of [{ quantization: object }, { quantization_config: object }, { compression_config: object }]) {
+      const stored = mlx(read(config), "model.layers.0.mlp.up_proj", bits, group_size);
+      expect(stored).toMatchObject({ layout: `affine${bits}`, group: group_size, scaleType: "f16" });
     }
   }
 });
@@ -42,20 +76,21 @@ describe("widths of single modules", () => {
   };
 
   test("go before the width of all, by exact path", () => {
-    const read4 = read({ quantization });
-    expect(quantizationOf(read4, "model.embed_tokens")).toEqual(affine(8, 32));
-    expect(quantizationOf(read4, "model.layers.1.self_attn.v_proj")).toEqual(affine(8, 64));
-    expect(quantizationOf(read4, "model.layers.11.self_attn.v_proj")).toEqual(affine(4, 64));
-    expect(quantizationOf(read4, "model.layers.1.mlp.up_proj")).toEqual(affine(4, 64));
-    expect(quantizationOf(read4, "lm_head")).toBeNull();
-    expect(quantizationOf(read4, "constructor")).toEqual(affine(4, 64));
+    const all = read({ quantization });
+    expect(mlx(all, "model.embed_tokens", 8, 32)).toMatchObject({ layout: "affine8", group: 32 });
+    expect(mlx(all, "model.layers.1.self_attn.v_proj", 8, 64)).toMatchObject({ layout: "affine8", group: 64 });
+    expect(mlx(all, "model.layers.11.self_attn.v_proj", 4, 64)).toMatchObject({ layout: "affine4" });
+    expect(mlx(all, "model.layers.1.mlp.up_proj", 4, 64)).toMatchObject({ layout: "affine4" });
+    expect(mlx(all, "lm_head", 4, 64)).toBeNull();
+    expect(mlx(all, "constructor", 4, 64)).toMatchObject({ layout: "affine4" });
+    expect(() => mlx(all, "model.embed_tokens", 4, 64)).toThrow(
+      "model.embed_tokens.weight: shape (64, 16), expected (64, 32)",
+    );
   });
 
-  test("under a prefix that no module has are told", () => {
-    const modules = ["model.embed_tokens", "model.layers.1.self_attn.v_proj", "model.layers.1.mlp.up_proj", "lm_head"];
-    expect(unmatchedModules(read({ quantization }), modules)).toEqual([]);
-    const other = { bits: 4, group_size: 64, "language_model.model.embed_tokens": { bits: 8, group_size: 64 } };
-    expect(unmatchedModules(read({ quantization: other }), modules)).toEqual(["language_model.model.embed_tokens"]);
+  test("are told, so that one under another prefix is found", () => {
+    const names = ["model.embed_tokens", "model.layers.1.self_attn.v_proj", "model.layers.1.mlp.up_proj", "lm_head"];
+    expect(read({ quantization })?.names).toEqual(names);
   });
 });
 
@@ -70,7 +105,7 @@ describe("two keys", () => {
       group_size: 64,
       bits: 4,
     };
-    expect(read({ quantization: one, quantization_config: other })).toEqual(read({ quantization: one }));
+    expect(read({ quantization: one, quantization_config: other })?.summary).toBe(read({ quantization: one })?.summary);
   });
 
   test.each([
@@ -86,12 +121,6 @@ describe("two keys", () => {
 
 describe("refused", () => {
   test.each<[string, unknown]>([
-    ["gptq", { quant_method: "gptq", bits: 4, group_size: 128, desc_act: false, sym: true }],
-    ["awq", { quant_method: "awq", bits: 4, group_size: 128, version: "gemm", zero_point: true }],
-    ["bitsandbytes", { quant_method: "bitsandbytes", load_in_4bit: true, bnb_4bit_quant_type: "nf4" }],
-    ["compressed-tensors", { quant_method: "compressed-tensors", format: "float-quantized" }],
-    ["fp8", { quant_method: "fp8", fmt: "e4m3", weight_block_size: [128, 128] }],
-    ["mxfp4", { quant_method: "mxfp4" }],
     ["quip#", { quant_method: "quip#", bits: 4, group_size: 32 }],
     ["toString", { quant_method: "toString", bits: 4, group_size: 32 }],
   ])("quant_method %s", (method, quantization_config) => {
@@ -101,10 +130,57 @@ describe("refused", () => {
     );
   });
 
+  const gptq = { quant_method: "gptq", bits: 4, group_size: 128 };
+  const awq = { quant_method: "awq", bits: 4, group_size: 128, version: "gemm" };
+  const fp8 = { quant_method: "fp8", weight_block_size: [128, 128] };
+  const weights = { num_bits: 4, type: "int", strategy: "group", group_size: 32, symmetric: true };
+  const group = { targets: ["Linear"], weights };
+  const ct = { quant_method: "compressed-tensors", format: "pack-quantized", config_groups: { group_0: group } };
+  const grouped = (over: object) => ({
+    ...ct,
+    config_groups: { group_0: { ...group, weights: { ...weights, ...over } } },
+  });
+  test.each<[object, string]>([
+    [{ ...gptq, bits: 5 }, "bits is 5, supported: 4, 8"],
+    [{ ...gptq, bits: 3 }, "bits is 3, supported: 4, 8"],
+    [{ ...gptq, checkpoint_format: "marlin" }, 'checkpoint_format is "marlin", supported: "gptq", "gptq_v2"'],
+    [{ ...gptq, dynamic: { "+:.*": { bits: 8 } } }, "dynamic is an object, supported: none"],
+    [{ ...gptq, pack_dtype: "int8" }, 'pack_dtype is "int8"'],
+    [{ ...awq, bits: 8 }, "bits is 8, supported: 4"],
+    [{ ...awq, version: "gemv" }, 'version is "gemv", supported: "gemm"'],
+    [{ ...fp8, fmt: "e5m2" }, 'fmt is "e5m2", supported: "e4m3"'],
+    [{ ...fp8, weight_block_size: [100, 128] }, "weight_block_size is a list of 2, supported: two multiples of 8"],
+    [{ ...ct, format: "marlin-24" }, 'format is "marlin-24", supported: pack-quantized'],
+    [{ ...ct, sparsity_config: { format: "sparse-24-bitmask" } }, "sparsity_config is an object, supported: none"],
+    [{ ...ct, kv_cache_scheme: { num_bits: 8 } }, "kv_cache_scheme is an object, supported: none"],
+    [{ ...ct, config_groups: { group_0: { ...group, targets: ["re:("] } } }, 'targets has the pattern "("'],
+    [grouped({ num_bits: 7 }), "config_groups.group_0.weights.num_bits is 7, supported: 2, 3, 4, 5, 6, 8"],
+    [grouped({ strategy: "block" }), "weights.block_structure is missing"],
+    [grouped({ type: "float" }), 'weights.type is "float", supported: "int" with format pack-quantized'],
+    [grouped({ dynamic: true }), "weights.dynamic is true, supported: false"],
+    [{ quant_method: "bitsandbytes" }, "load_in_4bit is missing, supported: either load_in_4bit or load_in_8bit"],
+    [
+      { quant_method: "bitsandbytes", load_in_4bit: true, bnb_4bit_quant_type: "int4" },
+      'bnb_4bit_quant_type is "int4"',
+    ],
+  ])("%j", (quantization_config, words) => {
+    expect(() => read({ quantization_config })).toThrow(UnsupportedModelError);
+    expect(() => read({ quantization_config })).toThrow(words);
+  });
+
+  test("a module that two groups name alike and store otherwise", () => {
+    const two = { ...ct, config_groups: { a: group, b: { ...group, weights: { ...weights, num_bits: 8 } } } };
+    const quantization = read({ quantization_config: two });
+    expect(() => mlx(quantization, "model.layers.0.mlp.up_proj", 4, 64)).toThrow(
+      "model.layers.0.mlp.up_proj is in a and in b, supported: one scheme a module",
+    );
+    expect(mlx(quantization, "model.embed_tokens", 4, 64)).toBeNull(); // no linear module
+  });
+
   test.each<[string, Readonly<Record<string, unknown>>, string]>([
-    ["5 bits", { bits: 5, group_size: 64 }, "quantization.bits is 5, supported: 4, 8"],
+    ["7 bits", { bits: 7, group_size: 64 }, "quantization.bits is 7, supported: 2, 3, 4, 5, 6, 8"],
     ["groups of 48", { bits: 4, group_size: 48 }, "quantization.group_size is 48, supported: 32, 64, 128"],
-    ["mode", { bits: 4, group_size: 32, mode: "mxfp4" }, 'quantization.mode is "mxfp4", supported: "affine"'],
+    ["mode", { bits: 4, group_size: 32, mode: "mxfp3" }, 'quantization.mode is "mxfp3", supported: "affine", "mxfp4"'],
     [
       "another format's option",
       { bits: 4, group_size: 32, sym: true },
@@ -112,8 +188,8 @@ describe("refused", () => {
     ],
     [
       "a module's bits",
-      { bits: 4, group_size: 64, "a.b": { bits: 3, group_size: 64 } },
-      "quantization.a.b.bits is 3, supported: 4, 8",
+      { bits: 4, group_size: 64, "a.b": { bits: 7, group_size: 64 } },
+      "quantization.a.b.bits is 7, supported: 2, 3, 4, 5, 6, 8",
     ],
     [
       "a module's option",

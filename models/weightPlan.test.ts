@@ -2,7 +2,7 @@
 import { describe, expect, test } from "vitest";
 import { paddedRows } from "../kernels/formats/layout.ts";
 import { type TinyModel, type TinyShape, tinyFolder, tinyModel } from "../test/tinyModel.ts";
-import { ModelFormatError, UnsupportedModelError } from "./errors.ts";
+import { ModelFormatError } from "./errors.ts";
 import { readConfig } from "./families/registry.ts";
 import { planBytes, WeightPlan } from "./weightPlan.ts";
 import { openCheckpoint } from "./weights/checkpoint.ts";
@@ -76,9 +76,9 @@ describe("stacked", () => {
 describe("interleaved", () => {
   test("gate and up alternate by blocks, and so do their biases", async () => {
     const plan = await planOf(tinyModel(ragged));
-    const matrix = plan.interleaved(`${mlp}.gate_proj`, `${mlp}.up_proj`, 80, 64);
-    expect(matrix).toMatchObject({ blocks: 6, unit: 2 });
-    expect(matrix.parts.map(({ firstBlock, blockStride }) => [firstBlock, blockStride])).toEqual([
+    const matrices = plan.interleaved(`${mlp}.gate_proj`, `${mlp}.up_proj`, 80, 64);
+    expect(matrices).toMatchObject([{ blocks: 6, unit: 2 }]);
+    expect(matrices[0]?.parts.map(({ firstBlock, blockStride }) => [firstBlock, blockStride])).toEqual([
       [0, 2],
       [1, 2],
     ]);
@@ -91,15 +91,26 @@ describe("interleaved", () => {
     ]);
   });
 
-  test("two that are stored otherwise are refused by name", async () => {
-    const model = tinyModel({ ...ragged, bias: false });
-    const half = tinyModel({ ...ragged, bias: false, layout: "f16" }).tensors.get(`${mlp}.up_proj.weight`);
+  test("two that are stored otherwise are a matrix each, with their biases behind each other", async () => {
+    const model = tinyModel(ragged);
+    const half = tinyModel({ ...ragged, layout: "f16" }).tensors.get(`${mlp}.up_proj.weight`);
     if (half === undefined) throw new Error("no up_proj");
     model.tensors.set(`${mlp}.up_proj.weight`, half);
     const plan = await planOf(model);
-    expect(() => plan.interleaved(`${mlp}.gate_proj`, `${mlp}.up_proj`, 80, 64)).toThrow(
-      new UnsupportedModelError(`${mlp}.up_proj: stored as f16, expected f32 as ${mlp}.gate_proj; quantize both alike`),
-    );
+    const matrices = plan.interleaved(`${mlp}.gate_proj`, `${mlp}.up_proj`, 80, 64);
+    expect(matrices.map(({ layout, blocks, unit }) => [layout, blocks, unit])).toEqual([
+      ["f32", 3, 1],
+      ["f16", 3, 1],
+    ]);
+    expect(matrices.map(({ parts }) => parts.map(({ firstBlock, blockStride }) => [firstBlock, blockStride]))).toEqual([
+      [[0, 1]],
+      [[0, 1]],
+    ]);
+    plan.interleavedBias(`${mlp}.gate_proj`, `${mlp}.up_proj`, 80, true);
+    expect(plan.vectors.map(({ at }) => [at(0), at(79)])).toEqual([
+      [0, 79],
+      [96, 175],
+    ]);
   });
 });
 

@@ -4,19 +4,21 @@
  * A family asks for matrices and vectors by the hub's names and gets handles; nothing is read or allocated yet, so that
  * what is missing, left over or of another shape is said first, and the memory needed is a number.
  */
-import {
-  BLOCK_COLS,
-  BLOCK_ROWS,
-  type LayoutName,
-  paddedRows,
-  planes,
-  runCount,
-  type ScaleType,
-} from "../kernels/formats/layout.ts";
+import { BLOCK_COLS, BLOCK_ROWS, paddedRows } from "../kernels/formats/layout.ts";
 import { layouts } from "../kernels/formats/layouts.ts";
 import { ModelFormatError, UnsupportedModelError } from "./errors.ts";
-import type { Matrix, Part, Storage } from "./matrix.ts";
-import { type Quantization, quantizationOf, unmatchedModules } from "./quantization.ts";
+import { storedModule } from "./formats/module.ts";
+import {
+  checkDtype,
+  checkShape,
+  PLAIN,
+  type Quantization,
+  rowMajor,
+  type StoredModule,
+  type Tensors,
+} from "./formats/stored.ts";
+import type { Matrix, Part, RowSlice, Storage } from "./matrix.ts";
+import { blockBytes, tensorRow } from "./pieces.ts";
 import type { Checkpoint, CheckpointTensor } from "./weights/checkpoint.ts";
 import { TensorClaims } from "./weights/claims.ts";
 
@@ -29,35 +31,82 @@ export interface Vector {
 /** A tensor of the checkpoint and where its elements go in the f32 buffer. */
 export interface VectorPart {
   readonly tensor: CheckpointTensor;
-  /** Element i goes to `at(i)`. */
+  readonly count: number;
+  /** Element `from(i)` of the tensor, plus `add`, goes to `at(i)`. */
+  from(index: number): number;
   at(index: number): number;
+  readonly add: number;
 }
 
-/** A projection to fuse: module path and rows. */
+/** Rows of a tensor that is not a projection's alone: see RowSlice. `take` and `period` are left out where the rows follow each other. */
+export interface Slice {
+  readonly first: number;
+  readonly take?: number;
+  readonly period?: number;
+  readonly of: number;
+}
+
+/** A projection: which module's rows, and in which form the checkpoint has them. */
 export interface Projection {
+  /** Module path: tensors are `${module}.weight` and whatever its format adds. */
   readonly module: string;
   readonly rows: number;
+  /** The projection's rows among those of the tensor, where it has more. Several projections may take from one tensor. */
+  readonly slice?: Slice;
+  /** Whether the plain tensor is (inputs, outputs). */
+  readonly transposed?: true;
+  /** Which expert's, where the tensor has all experts in its first dimension; `slice` then counts inside one expert. */
+  readonly expert?: { readonly index: number; readonly of: number };
+  /** Names of the plain tensor and of the bias, where they are not `${module}.weight` and `${module}.bias`. */
+  readonly weight?: string;
+  readonly bias?: string;
 }
 
-/** Name of what stands in for a tensor that is not there. */
-const MISSING = "";
+/** What a vector is besides its name and length. */
+export interface VectorOptions {
+  /** Added to each element: 1 for Gemma's norms. */
+  readonly add?: number;
+  readonly slice?: Slice;
+}
 
-const PLAIN: Readonly<Record<string, LayoutName>> = { F32: "f32", F16: "f16", BF16: "bf16" };
-const SCALES: Readonly<Record<string, ScaleType>> = { F32: "f32", F16: "f16", BF16: "bf16" };
+/** One projection, or gate and up, which alternate by blocks. */
+export type ExpertProjections = Projection | readonly [gate: Projection, up: Projection];
 
 /** Claims tensors and lays matrices and vectors out; `finish` checks that the checkpoint was used up. */
 export class WeightPlan {
   readonly #claims: TensorClaims;
+  readonly #tensors: Tensors;
+  readonly #details: ReadonlyMap<string, Uint8Array>;
   readonly #quantization: Quantization | null;
   readonly #location: string;
-  readonly #modules = new Set<string>();
+  /** By module: one that several projections share is claimed once. */
+  readonly #modules = new Map<string, StoredModule>();
+  readonly #shared = new Set<string>();
+  /** Gates whose up is stored otherwise. */
+  readonly #apart = new Set<string>();
   readonly matrices: Matrix[] = [];
   readonly vectors: VectorPart[] = [];
+  /** Tables of codes, in the buffer of norms and biases too. */
+  readonly tables: { readonly offset: number; readonly values: Float32Array }[] = [];
   /** f32s of the buffer of norms and biases. */
   auxLength = 0;
 
-  constructor(checkpoint: Checkpoint, quantization: Quantization | null) {
-    this.#claims = new TensorClaims(checkpoint);
+  /** `details` are those of `readDetails`: a format that wants some cannot be planned without. */
+  constructor(
+    checkpoint: Checkpoint,
+    quantization: Quantization | null,
+    details: ReadonlyMap<string, Uint8Array> = new Map(),
+  ) {
+    const claims = new TensorClaims(checkpoint);
+    this.#claims = claims;
+    this.#details = details;
+    this.#tensors = {
+      has: (name) => claims.has(name),
+      dtype: (name) => checkpoint.tensors.get(name)?.dtype ?? "",
+      claim: (name) => claims.claim(name),
+      claimIfThere: (name) => claims.claimIfThere(name),
+      detail: (name) => details.get(name),
+    };
     this.#quantization = quantization;
     this.#location = checkpoint.location;
   }
@@ -67,8 +116,8 @@ export class WeightPlan {
   }
 
   /** One projection as one matrix. */
-  matrix(module: string, rows: number, cols: number): Matrix {
-    return this.#add(module, [this.#part({ module, rows }, cols, 0, 1)], cols, 1);
+  matrix(module: string, rows: number, cols: number, form: Omit<Projection, "module" | "rows"> = {}): Matrix {
+    return this.#add(module, [this.#part({ ...form, module, rows }, cols, 0, 1)], cols, 1);
   }
 
   /**
@@ -76,166 +125,219 @@ export class WeightPlan {
    * one each, in order. The stored row at which projection i begins is the sum of the padded rows before it.
    */
   stacked(projections: readonly Projection[], cols: number): Matrix[] {
-    const parts = projections.map((projection) => this.#part(projection, cols, 0, 1));
-    const runs: Part[][] = [];
-    for (const part of parts) {
+    const runs: PlannedPart[][] = [];
+    for (const projection of projections) {
+      const planned = this.#part(projection, cols, 0, 1);
       const last = runs.at(-1);
-      if (last?.[0] !== undefined && sameStorage(this.#storage(last[0], cols), this.#storage(part, cols)))
-        last.push(part);
-      else runs.push([part]);
+      if (last?.[0] !== undefined && sameStorage(last[0].storage, planned.storage)) last.push(planned);
+      else runs.push([planned]);
     }
     return runs.map((run) => {
       let block = 0;
-      const placed = run.map((part) => {
+      const placed = run.map((planned) => {
         const firstBlock = block;
-        block += paddedRows(part.rows) / BLOCK_ROWS;
-        return { ...part, firstBlock };
+        block += blocksOf(planned.part.rows);
+        return { ...planned, part: { ...planned.part, firstBlock } };
       });
-      return this.#add(run.map(({ module }) => module).join(" + "), placed, cols, 1);
+      return this.#add(run.map(({ part }) => part.module).join(" + "), placed, cols, 1);
     });
   }
 
-  /** Two projections of one size by alternate blocks of 32 rows: gate and up. */
-  interleaved(gate: string, up: string, rows: number, cols: number): Matrix {
-    const parts = [this.#part({ module: gate, rows }, cols, 0, 2), this.#part({ module: up, rows }, cols, 1, 2)];
-    const [a, b] = parts.map((part) => this.#storage(part, cols));
-    const missing = parts.some(({ weight }) => weight.name === MISSING); // `finish` reports it
-    if (!missing && a !== undefined && b !== undefined && !sameStorage(a, b)) {
-      const [is, other] = [describe(b), describe(a)];
-      throw new UnsupportedModelError(`${up}: stored as ${is}, expected ${other} as ${gate}; quantize both alike`);
-    }
-    return this.#add(`${gate} + ${up}`, parts, cols, 2);
+  /**
+   * Two projections of one size, gate and up: one matrix by alternate blocks of 32 rows where they are stored alike, else
+   * one matrix each.
+   */
+  interleaved(gate: string | Projection, up: string | Projection, rows: number, cols: number): readonly Matrix[] {
+    const [a, b] = [gate, up].map((it) => (typeof it === "string" ? { module: it, rows } : it)) as [
+      Projection,
+      Projection,
+    ];
+    const parts = [this.#part(a, cols, 0, 2), this.#part(b, cols, 1, 2)] as const;
+    if (sameStorage(parts[0].storage, parts[1].storage))
+      return [this.#add(`${a.module} + ${b.module}`, parts, cols, 2)];
+    this.#apart.add(keyOf(a));
+    return parts.map((planned) => {
+      const part = { ...planned.part, firstBlock: 0, blockStride: 1 };
+      return this.#add(part.module, [{ ...planned, part }], cols, 1);
+    });
+  }
+
+  /**
+   * A stack of experts as one matrix: expert e begins at block e · (blocks of its rows), twice that where `of` gives gate and up, whose
+   * blocks alternate. No expert is split between shards. `rows` is of one projection.
+   */
+  experts(count: number, of: (expert: number) => ExpertProjections, rows: number, cols: number): Matrix {
+    const each = blocksOf(rows);
+    const parts = Array.from({ length: count }, (_, e) => {
+      const given = of(e);
+      const list = isPair(given) ? given : [given];
+      return list.map((projection, i) => this.#part(projection, cols, e * each * list.length + i, list.length));
+    });
+    const sorted = parts.flat().find(({ storage }) => storage.order !== undefined);
+    if (sorted !== undefined)
+      throw new UnsupportedModelError(
+        `${sorted.part.module}: columns sorted by group (act-order), supported: experts without`,
+      );
+    const [first = []] = parts;
+    return this.#add(
+      `${first.map(({ part }) => part.module).join(" + ")} and other experts`,
+      parts.flat(),
+      cols,
+      each * first.length,
+    );
   }
 
   /** A vector of `length` elements, with zeros behind up to whole blocks. */
-  vector(name: string, length: number): Vector {
-    return this.#vector([{ name, length, at: (i) => i }], paddedRows(length));
+  vector(name: string, length: number, { add = 0, slice }: VectorOptions = {}): Vector {
+    const from = rowOf(wholeSlice({ rows: length, ...(slice === undefined ? {} : { slice }) }));
+    return this.#vector(
+      [{ name, length, of: [slice?.of ?? length], from, at: (i) => i, add, shared: slice !== undefined }],
+      paddedRows(length),
+    );
   }
 
   /** Biases in the order of the stored rows of `stacked`; undefined where `present` is false. */
   stackedBias(projections: readonly Projection[], present: boolean): Vector | undefined {
     if (!present) return undefined;
     let row = 0;
-    const parts = projections.map(({ module, rows }) => {
+    const parts = projections.map((projection) => {
       const first = row;
-      row += paddedRows(rows);
-      return { name: `${module}.bias`, length: rows, at: (i: number) => first + i };
+      row += paddedRows(projection.rows);
+      return biasOf(projection, (i) => first + i);
     });
     return this.#vector(parts, row);
   }
 
-  /** Biases in the order of the stored rows of `interleaved`. */
-  interleavedBias(gate: string, up: string, rows: number, present: boolean): Vector | undefined {
+  /** Biases in the order of the stored rows of what `interleaved` returned: call it after. */
+  interleavedBias(
+    gate: string | Projection,
+    up: string | Projection,
+    rows: number,
+    present: boolean,
+  ): Vector | undefined {
     if (!present) return undefined;
-    const parts = [gate, up].map((module, part) => {
-      const at = (i: number) => (Math.floor(i / BLOCK_ROWS) * 2 + part) * BLOCK_ROWS + (i % BLOCK_ROWS);
-      return { name: `${module}.bias`, length: rows, at };
-    });
+    const pair = [gate, up].map((it) => (typeof it === "string" ? { module: it, rows } : it));
+    const [first] = pair;
+    if (first !== undefined && this.#apart.has(keyOf(first))) return this.stackedBias(pair, present);
+    const parts = pair.map((projection, part) => biasOf(projection, (i) => alternate(i, part, 2)));
     return this.#vector(parts, 2 * paddedRows(rows));
+  }
+
+  /** Biases in the order of the stored rows of `experts`. */
+  expertsBias(
+    count: number,
+    of: (expert: number) => ExpertProjections,
+    rows: number,
+    present: boolean,
+  ): Vector | undefined {
+    if (!present) return undefined;
+    let length = 0;
+    const parts = Array.from({ length: count }, (_, e) => {
+      const given = of(e);
+      const list = isPair(given) ? given : [given];
+      const before = e * list.length * paddedRows(rows);
+      length = before + list.length * paddedRows(rows);
+      return list.map((projection, part) => biasOf(projection, (i) => before + alternate(i, part, list.length)));
+    });
+    return this.#vector(parts.flat(), length);
   }
 
   /** Throws ModelFormatError where tensors are missing or left over; `ignored` names more that may be left. */
   finish(ignored?: (name: string) => boolean): void {
-    this.#claims.finish(ignored);
-    const [unmatched] = unmatchedModules(this.#quantization, this.#modules);
+    this.#claims.finish((name) => this.#isZeroBias(name) || ignored?.(name) === true);
+    const unmatched = this.#quantization?.names.find((name) => !this.#modules.has(name));
     if (unmatched !== undefined) {
       throw new ModelFormatError(
         "QUANTIZATION",
-        `config.json: quantization names ${unmatched}, expected a module of the model such as ${[...this.#modules][0]}`,
+        `config.json: quantization names ${unmatched}, expected a module of the model such as ${[...this.#modules.keys()][0]}`,
       );
     }
   }
 
-  #vector(parts: readonly { name: string; length: number; at(i: number): number }[], length: number): Vector {
+  /** A bias of zeros that tools gave each module they quantized, whether the model has one or not. */
+  #isZeroBias(name: string): boolean {
+    const bytes = this.#details.get(name);
+    const module = name.replace(/\.bias$/, "");
+    return bytes !== undefined && module !== name && this.#modules.has(module) && bytes.every((byte) => byte === 0);
+  }
+
+  #vector(parts: readonly PlannedVector[], length: number): Vector {
     const offset = this.auxLength;
     this.auxLength += length;
-    for (const { name, length: count, at } of parts) {
-      const tensor = this.#claims.claim(name);
+    for (const { name, length: count, of, from, at, add, shared } of parts) {
+      const tensor = shared ? this.#claims.share(name) : this.#claims.claim(name);
       if (tensor === undefined) continue;
-      checkShape(tensor, [count]);
-      if (PLAIN[tensor.dtype] === undefined) throw wrongDtype(tensor, Object.keys(PLAIN));
-      this.vectors.push({ tensor, at: (i) => offset + at(i) });
+      checkShape(tensor, of);
+      checkDtype(tensor, ...Object.keys(PLAIN));
+      this.vectors.push({ tensor, count, from, at: (i) => offset + at(i), add });
     }
     return { offset };
   }
 
-  #part({ module, rows }: Projection, cols: number, firstBlock: number, blockStride: number): Part {
-    this.#modules.add(module);
-    const weight = this.#claims.claim(`${module}.weight`);
-    const width = quantizationOf(this.#quantization, module);
-    const quantized = width !== null && this.#claims.has(`${module}.scales`);
-    // A missing tensor is reported by `finish`, with all others: until then any stand-in of the right shape will do.
-    if (weight === undefined)
-      return {
-        module,
-        rows,
-        firstBlock,
-        blockStride,
-        weight: standIn(this.#location, rows, cols),
-        scales: undefined,
-        biases: undefined,
-      };
-    if (!quantized) {
-      checkShape(weight, [rows, cols]);
-      if (PLAIN[weight.dtype] === undefined) throw wrongDtype(weight, Object.keys(PLAIN));
-      return { module, rows, firstBlock, blockStride, weight, scales: undefined, biases: undefined };
-    }
-    const { bits, group_size } = width;
-    if (cols % group_size !== 0) {
-      throw new ModelFormatError(
-        "CONFIG",
-        `${module}.weight: ${cols} columns, expected a multiple of group_size ${group_size}`,
-        { tensor: weight.name },
-      );
-    }
-    const scales = this.#claims.claim(`${module}.scales`);
-    const biases = this.#claims.claim(`${module}.biases`);
-    checkShape(weight, [rows, (cols * bits) / 32], `${bits} bits and group_size ${group_size} in config.json`);
-    if (weight.dtype !== "U32") throw wrongDtype(weight, ["U32"]);
-    for (const tensor of [scales, biases]) {
-      if (tensor === undefined) continue;
-      checkShape(tensor, [rows, cols / group_size], `group_size ${group_size} in config.json`);
-      if (SCALES[tensor.dtype] === undefined) throw wrongDtype(tensor, Object.keys(SCALES));
-    }
-    if (scales !== undefined && biases !== undefined && scales.dtype !== biases.dtype)
-      throw wrongDtype(biases, [scales.dtype]);
-    return { module, rows, firstBlock, blockStride, weight, scales, biases };
+  #part(projection: Projection, cols: number, firstBlock: number, blockStride: number): PlannedPart {
+    const { module, rows } = projection;
+    const slice = wholeSlice(projection);
+    const stored = this.#module(projection, slice, cols);
+    const { codes, params, ...storage } = stored;
+    return { part: { module, rows, slice, firstBlock, blockStride, codes, params }, storage };
   }
 
-  #storage({ module, weight, scales }: Part, cols: number): Storage {
-    const width = quantizationOf(this.#quantization, module);
-    if (scales === undefined || width === null)
-      return { layout: PLAIN[weight.dtype] ?? "f32", group: BLOCK_COLS, scaleType: "f16" };
-    if (cols % width.group_size !== 0) throw new RangeError(`${module}: ${cols} columns by ${width.group_size}`);
-    return {
-      layout: width.bits === 4 ? "affine4" : "affine8",
-      group: width.group_size,
-      scaleType: SCALES[scales.dtype] ?? "f16",
-    };
+  /** The module's tensors, claimed at its first projection. A missing tensor is reported by `finish`: until then a stand-in will do. */
+  #module(projection: Projection, slice: RowSlice, cols: number): StoredModule {
+    const { module, transposed = false, weight = `${module}.weight`, expert } = projection;
+    const known = this.#modules.get(module);
+    const shared = projection.slice !== undefined || expert !== undefined;
+    if (known !== undefined) {
+      if (shared && this.#shared.has(module)) return known;
+      throw new RangeError(`weight plan: ${module} is taken twice, expected once or by slices`);
+    }
+    const expertRows = expert === undefined ? undefined : slice.of / expert.of;
+    const shape = { module, rows: slice.of, cols, expertRows, transposed, weight };
+    const stored = storedModule(this.#tensors, shape, this.#quantization) ?? standIn(this.#location, slice.of, cols);
+    this.#modules.set(module, stored);
+    if (shared) this.#shared.add(module);
+    return stored;
   }
 
-  #add(name: string, parts: readonly Part[], cols: number, unit: number): Matrix {
-    const [first] = parts;
+  /** Where a table lies: equal ones are one. */
+  #place(values: Float32Array | undefined): number | undefined {
+    if (values === undefined) return undefined;
+    const known = this.tables.find((table) => sameNumbers(table.values, values));
+    if (known !== undefined) return known.offset;
+    const offset = this.auxLength;
+    this.auxLength += paddedRows(values.length);
+    this.tables.push({ offset, values });
+    return offset;
+  }
+
+  #add(name: string, planned: readonly PlannedPart[], cols: number, unit: number): Matrix {
+    const [first] = planned;
     if (first === undefined) throw new RangeError(`${name}: a matrix of no parts`);
-    const blocks = parts.reduce((sum, { rows }) => sum + paddedRows(rows) / BLOCK_ROWS, 0);
-    const matrix: Matrix = { name, cols, blocks, unit, parts, ...this.#storage(first, cols), shards: [] };
+    const parts = planned.map(({ part }) => part);
+    const odd = planned.find(({ storage }) => !sameStorage(storage, first.storage));
+    if (odd !== undefined) throw storedOtherwise(first, odd);
+    const blocks = parts.reduce((sum, { rows }) => sum + blocksOf(rows), 0);
+    const tableAt = this.#place(first.storage.table);
+    const matrix: Matrix = { name, cols, blocks, unit, parts, ...first.storage, tableAt, shards: [] };
     this.matrices.push(matrix);
     return matrix;
   }
 }
 
-/** Bytes of a block of 32 stored rows: its words, and its scales. */
-export function blockBytes({
-  layout,
-  cols,
-  group,
-  scaleType,
-}: Pick<Matrix, "layout" | "cols" | "group" | "scaleType">) {
-  const { runWords, scaling } = layouts[layout];
-  return {
-    words: BLOCK_ROWS * runCount(cols) * runWords * 4,
-    scales: scaling !== "none" ? BLOCK_ROWS * (cols / group) * planes(scaleType) * 4 : 0,
-  };
+interface PlannedPart {
+  readonly part: Part;
+  readonly storage: Storage;
+}
+
+interface PlannedVector {
+  readonly name: string;
+  readonly length: number;
+  /** The tensor's shape. */
+  readonly of: readonly number[];
+  from(index: number): number;
+  at(index: number): number;
+  readonly add: number;
+  readonly shared: boolean;
 }
 
 /** Bytes on the GPU of everything in the plan. */
@@ -246,24 +348,65 @@ export function planBytes({ matrices, auxLength }: Pick<WeightPlan, "matrices" |
   }, auxLength * 4);
 }
 
+const blocksOf = (rows: number): number => paddedRows(rows) / BLOCK_ROWS;
+const keyOf = ({ module, slice, expert }: Projection): string => JSON.stringify([module, slice, expert]);
+const isPair = (given: ExpertProjections): given is readonly [Projection, Projection] => Array.isArray(given);
+
+/** Element i of part `part` of `parts` whose blocks of 32 alternate. */
+const alternate = (i: number, part: number, parts: number): number =>
+  (Math.floor(i / BLOCK_ROWS) * parts + part) * BLOCK_ROWS + (i % BLOCK_ROWS);
+
+/** Rows of the whole tensor, of all experts where it has all. */
+function wholeSlice({ rows, slice, expert }: Pick<Projection, "rows" | "slice" | "expert">): RowSlice {
+  const { first = 0, take = rows, period = take, of = rows } = slice ?? {};
+  const last = first + Math.floor((rows - 1) / take) * period + ((rows - 1) % take);
+  if (take < 1 || period < take || last >= of) throw new RangeError(`weight plan: rows ${first} to ${last} of ${of}`);
+  if (expert === undefined) return { first, take, period, of };
+  return { first: first + expert.index * of, take, period, of: of * expert.of };
+}
+
+const rowOf =
+  (slice: RowSlice) =>
+  (row: number): number =>
+    tensorRow(slice, row);
+
+function biasOf(projection: Projection, at: (index: number) => number): PlannedVector {
+  const { module, rows, bias = `${module}.bias` } = projection;
+  const slice = wholeSlice(projection);
+  const shared = projection.slice !== undefined || projection.expert !== undefined;
+  return { name: bias, length: rows, of: [slice.of], from: rowOf(slice), at, add: 0, shared };
+}
+
 const sameStorage = (a: Storage, b: Storage) =>
-  a.layout === b.layout && a.group === b.group && a.scaleType === b.scaleType;
+  a.layout === b.layout &&
+  a.group === b.group &&
+  a.scaleType === b.scaleType &&
+  a.zeros?.bits === b.zeros?.bits &&
+  a.zeros?.add === b.zeros?.add &&
+  sameNumbers(a.table, b.table) &&
+  sameNumbers(a.order, b.order);
+
+function sameNumbers(a: ArrayLike<number> | undefined, b: ArrayLike<number> | undefined): boolean {
+  if (a === undefined || b === undefined) return a === b;
+  if (a.length !== b.length) return false;
+  for (let i = 0; i < a.length; i++) if (a[i] !== b[i]) return false;
+  return true;
+}
+
+function storedOtherwise(first: PlannedPart, odd: PlannedPart): UnsupportedModelError {
+  const [a, b] = [first, odd].map(({ storage }) => describe(storage));
+  return new UnsupportedModelError(
+    `${odd.part.module}: stored as ${b}, expected ${a} as ${first.part.module}; quantize all experts alike`,
+  );
+}
+
 const describe = ({ layout, group, scaleType }: Storage) =>
-  layouts[layout].scaling !== "none" ? `${layout}/${group} with ${scaleType} scales` : layout;
+  layouts[layout].scaling === "none" ? layout : `${layout}/${group} with ${scaleType} scales`;
 
-function checkShape(tensor: CheckpointTensor, want: readonly number[], because = "config.json"): void {
-  const is = tensor.shape;
-  if (is.length === want.length && is.every((size, i) => size === want[i])) return;
-  const message = `${tensor.name}: shape (${is.join(", ")}), expected (${want.join(", ")}) from ${because}`;
-  throw new ModelFormatError("TENSOR_SHAPE", message, { tensor: tensor.name });
-}
-
-function wrongDtype(tensor: CheckpointTensor, want: readonly string[]): UnsupportedModelError {
-  return new UnsupportedModelError(`${tensor.name}: dtype ${tensor.dtype}, expected ${want.join(" or ")}`);
-}
-
-function standIn(location: string, rows: number, cols: number): CheckpointTensor {
+/** What stands for a module with missing tensors: nothing of it is ever read. */
+function standIn(location: string, rows: number, cols: number): StoredModule {
   const read = () => Promise.reject(new RangeError(`${location}: a tensor that is missing was read`));
   const source = { name: location, size: 0, read, close: async () => {} };
-  return { name: MISSING, dtype: "F32", shape: [rows, cols], begin: 0, end: 0, source };
+  const tensor: CheckpointTensor = { name: "", dtype: "F32", shape: [rows, cols], begin: 0, end: 0, source };
+  return { layout: "f32", group: BLOCK_COLS, scaleType: "f16", codes: rowMajor(tensor, 32, cols), params: [] };
 }

@@ -23,7 +23,7 @@ export interface TinyShape {
   readonly context?: number;
   readonly tied?: boolean;
   readonly bias?: boolean;
-  readonly layout?: "f32" | "f16" | "bf16" | "affine4" | "affine8";
+  readonly layout?: "f32" | "f16" | "bf16" | `affine${2 | 3 | 4 | 5 | 6 | 8}`;
   /** Of affine layouts; divides hidden, heads · headDim and intermediate. */
   readonly group?: 32 | 64 | 128;
   readonly scales?: "F32" | "F16" | "BF16";
@@ -96,7 +96,7 @@ export function tinyModel(given: TinyShape = {}): TinyModel {
 }
 
 function configOf(shape: Required<Omit<TinyShape, "config">> & TinyShape): Record<string, unknown> {
-  const bits = shape.layout === "affine4" ? 4 : 8;
+  const bits = bitsOf(shape.layout);
   return {
     model_type: "llama",
     hidden_act: "silu",
@@ -118,6 +118,9 @@ function configOf(shape: Required<Omit<TinyShape, "config">> & TinyShape): Recor
   };
 }
 
+/** Bits of a code of an affine layout. */
+export const bitsOf = (layout: string): number => Number(layout.replace(/\D/g, ""));
+
 /** As MLX writes it: w = scale · q + bias by group, codes of a row from the low bits of its words up. */
 function affine(
   tensors: Map<string, TinyTensor>,
@@ -128,7 +131,7 @@ function affine(
   { layout, group, scales }: Pick<Required<TinyShape>, "layout" | "group" | "scales">,
   random: Random,
 ): void {
-  const bits = layout === "affine4" ? 4 : 8;
+  const bits = bitsOf(layout);
   const words = Uint32Array.from({ length: (rows * cols * bits) / 32 }, () => random.below(2 ** 32));
   const step = Float32Array.from({ length: (rows * cols) / group }, () => (spread * (1 + random.next())) / 2 ** bits);
   const groups = [rows, cols / group];

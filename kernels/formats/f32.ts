@@ -4,6 +4,7 @@ import type { Layout } from "./layout.ts";
 
 export const f32: Layout = {
   name: "f32",
+  planes: [32],
   runWords: 32,
   scaling: "none",
   eight: /* wgsl */ `
@@ -13,8 +14,5 @@ fn eight(run: u32, step: u32) -> Eight {
     bitcast<vec4f>(words[i]), bitcast<vec4f>(words[i + 8u]), bitcast<vec4f>(words[i + 16u]), bitcast<vec4f>(words[i + 24u]),
     bitcast<vec4f>(words[i + 32u]), bitcast<vec4f>(words[i + 40u]), bitcast<vec4f>(words[i + 48u]), bitcast<vec4f>(words[i + 56u]));
 }`,
-  codeAt: /* wgsl */ `
-fn code_at(run: u32, column: u32) -> f32 { return bitcast<f32>(words[run + column * 32u]); }`,
-  fields: (column) => [{ word: column, bit: 0, bits: 32, from: 0 }],
   value: f32FromBits,
 };

@@ -6,6 +6,7 @@ import type { Layout, LayoutName } from "./layout.ts";
 function halves(name: LayoutName, pair: string, fromBits: (bits: number) => number): Layout {
   return {
     name,
+    planes: [16],
     runWords: 16,
     scaling: "none",
     eight: /* wgsl */ `
@@ -20,13 +21,6 @@ fn eight(run: u32, step: u32) -> Eight {
   let a = two(words[i]); let b = two(words[i + 8u]); let c = two(words[i + 16u]); let d = two(words[i + 24u]);
   return Eight(a.even, a.odd, b.even, b.odd, c.even, c.odd, d.even, d.odd);
 }`,
-    codeAt: /* wgsl */ `
-fn code_at(run: u32, column: u32) -> f32 {
-  let w = words[run + (column >> 1u) * 32u];
-  let pair = ${pair};
-  return select(pair.x, pair.y, (column & 1u) == 1u);
-}`,
-    fields: (column) => [{ word: Math.floor(column / 2), bit: 16 * (column % 2), bits: 16, from: 0 }],
     value: fromBits,
   };
 }

@@ -1,16 +1,19 @@
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
+import { fieldsOf } from "./bit_planes.ts";
 import { bf16Bits, bf16FromBits, f16Bits, f16FromBits } from "./halves.ts";
 import {
   BLOCK_ROWS,
+  groupCount,
   type MatrixShape,
   paddedCols,
   paddedRows,
+  paramIndex,
+  paramPlaces,
   runIndex,
   SCALE_TYPES,
   type ScaleType,
   scaleCount,
-  scaleIndex,
   wordCount,
 } from "./layout.ts";
 import { LAYOUT_NAMES, layouts } from "./layouts.ts";
@@ -31,6 +34,9 @@ const shapes = fc.record({
   seed: fc.integer({ min: 0, max: 2 ** 31 - 1 }),
 });
 
+/** Of layouts that have one. */
+const TABLE = Float32Array.from({ length: 16 }, (_, i) => i);
+
 /** A number that depends on its place, so that a swapped place shows. */
 const mixed = (seed: number, ...place: number[]) =>
   place.reduce((hash, i) => Math.imul(hash ^ i, 0x9e3779b1) ^ (hash >>> 15), seed | 1) >>> 0;
@@ -38,13 +44,16 @@ const mixed = (seed: number, ...place: number[]) =>
 describe.each(LAYOUT_NAMES)("%s", (name) => {
   const layout = layouts[name];
   const sized = ({ rows, cols, groups, group, scaleType }: MatrixShape & { groups: number }): MatrixShape =>
-    layout.scaling !== "none" ? { rows, cols: groups * group, group, scaleType } : { rows, cols, group: 32, scaleType };
+    layout.scaling !== "none"
+      ? { rows, cols: groups * group, group, scaleType, table: TABLE }
+      : { rows, cols, group: 32, scaleType };
+  const numberOf = (code: number) => (layout.prepare === undefined ? layout.value(code) : (TABLE[code] ?? Number.NaN));
 
   test("unpacks what was packed, for every shape", () => {
     fc.assert(
       fc.property(shapes, (drawn) => {
         const shape = sized(drawn);
-        const bits = { affine4: 4, affine8: 8, f16: 16, bf16: 16, f32: 32 }[name];
+        const bits = layout.runWords; // of a code
         const value = (row: number, column: number) => (mixed(drawn.seed, row, column) / 2 ** 32 - 0.5) * 4;
         const code = (row: number, column: number) =>
           layout.scaling !== "none"
@@ -63,7 +72,8 @@ describe.each(LAYOUT_NAMES)("%s", (name) => {
           const group = scale(row, Math.floor(column / shape.group));
           const want =
             layout.scaling !== "none"
-              ? stored(group.scale, shape.scaleType) * code(row, column) + stored(group.bias, shape.scaleType)
+              ? stored(group.scale, shape.scaleType) * numberOf(code(row, column)) +
+                (layout.scaling === "affine" ? stored(group.bias, shape.scaleType) : 0)
               : name === "f32"
                 ? Math.fround(value(row, column))
                 : stored(value(row, column), name === "f16" ? "f16" : "bf16");
@@ -81,7 +91,7 @@ describe.each(LAYOUT_NAMES)("%s", (name) => {
         const taken = new Map<number, number>();
         for (let row = 0; row < shape.rows; row++) {
           for (let column = 0; column < shape.cols; column++) {
-            for (const { word, bits } of layout.fields(column % 32)) {
+            for (const { word, bits } of fieldsOf(layout.planes, column % 32)) {
               const at = runIndex(layout, shape.cols, row, column) + word * BLOCK_ROWS;
               taken.set(at, (taken.get(at) ?? 0) + bits);
             }
@@ -105,15 +115,20 @@ describe.each(LAYOUT_NAMES)("%s", (name) => {
         fc.property(shapes, (drawn) => {
           const shape = sized(drawn);
           const places = new Set<number>();
+          const { scale, offset } = paramPlaces(layout, shape);
           for (let row = 0; row < paddedRows(shape.rows); row++) {
-            for (let g = 0; g < shape.cols / shape.group; g++) {
-              const at = scaleIndex(shape, row, g);
-              places.add(at);
-              if (shape.scaleType === "f32") places.add(at + BLOCK_ROWS);
+            for (let g = 0; g < groupCount(shape); g++) {
+              for (const place of [scale, offset].filter((it) => it !== undefined)) {
+                const bit = place.first + g * place.step;
+                places.add(32 * paramIndex(layout, shape, row, Math.floor(bit / 32)) + (bit % 32));
+              }
             }
           }
-          expect(places.size).toBe(scaleCount(layout, shape));
-          expect(Math.max(...places)).toBe(places.size - 1);
+          const width = shape.scaleType === "f32" ? 32 : 16;
+          const each = offset === undefined ? 1 : 2;
+          expect(places.size).toBe(paddedRows(shape.rows) * groupCount(shape) * each);
+          expect(Math.max(...places) + width).toBeLessThanOrEqual(scaleCount(layout, shape) * 32);
+          expect([...places].every((bit) => bit % width === 0)).toBe(true);
         }),
         { numRuns: 40 },
       );
@@ -123,7 +138,11 @@ describe.each(LAYOUT_NAMES)("%s", (name) => {
 
 /** The code of weight 1, scale 1. */
 function codeOfOne(name: (typeof LAYOUT_NAMES)[number]): number {
-  return layouts[name].scaling !== "none" ? 1 : codeOf(layouts[name], 1);
+  const layout = layouts[name];
+  if (layout.scaling === "none") return codeOf(layout, 1);
+  return layout.scaling === "affine"
+    ? 1
+    : ([...TABLE.keys()].concat(0x38).find((code) => layout.value(code) === 1) ?? 0);
 }
 
 test("affine4 keeps column b in the low and column 4 + b in the high nibble of byte b", () => {

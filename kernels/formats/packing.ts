@@ -1,23 +1,30 @@
 /** Packs matrices on the CPU into a layout, and reads them back: for tests, small cases and the conversion's reference. */
-import { readScale } from "./group_scales.ts";
+import { fieldsOf } from "./bit_planes.ts";
+import { type GroupParams, readScale } from "./group_scales.ts";
 import { bf16Bits, f16Bits, f32Bits } from "./halves.ts";
 import {
   BLOCK_COLS,
   BLOCK_ROWS,
+  groupCount,
   type Layout,
   type MatrixShape,
   type PackedMatrix,
+  paramIndex,
+  paramPlaces,
   runIndex,
+  type ScaleType,
   scaleCount,
-  scaleIndex,
   wordCount,
 } from "./layout.ts";
 
-/** What one row and column holds: a code, and its group's scale and bias (unused where the layout has none). */
+/** What one row and column holds: a code, and its group's scale and bias, or zero (unused where the layout has none). */
 export interface Codes {
   /** The code's bits as the layout stores them in its field of a word. */
   code(row: number, column: number): number;
-  scale(row: number, groupIndex: number): { readonly scale: number; readonly bias: number };
+  /** `zero` is the stored one, before anything is added to it. */
+  scale(row: number, groupIndex: number): { readonly scale: number; readonly bias: number; readonly zero?: number };
+  /** The factor of a row's e4m3 scales, which are then the codes themselves. */
+  factor?(row: number): number;
 }
 
 /** Packs from codes. Inverse of `unpack`. */
@@ -28,28 +35,39 @@ export function pack(layout: Layout, shape: MatrixShape, codes: Codes): PackedMa
     for (let column = 0; column < shape.cols; column++) {
       storeCode(layout, words, runIndex(layout, shape.cols, row, column), column, codes.code(row, column));
     }
-    if (layout.scaling !== "none") packScales(shape, row, codes, scales);
+    if (layout.scaling !== "none") packScales(layout, shape, row, codes, scales);
   }
   return { words, scales };
 }
 
-function packScales(shape: MatrixShape, row: number, codes: Codes, scales: Uint32Array): void {
-  for (let g = 0; g < Math.ceil(shape.cols / shape.group); g++) {
-    const { scale, bias } = codes.scale(row, g);
-    const at = scaleIndex(shape, row, g);
-    if (shape.scaleType === "f32") {
-      scales[at] = f32Bits(scale);
-      scales[at + BLOCK_ROWS] = f32Bits(bias);
-    } else {
-      const bits = shape.scaleType === "f16" ? f16Bits : bf16Bits;
-      scales[at] = bits(scale) | (bits(bias) << 16);
-    }
+/** The bits of a scale; those of one byte are given as bits. */
+const TO_BITS: Readonly<Record<ScaleType, (value: number) => number>> = {
+  f16: f16Bits,
+  bf16: bf16Bits,
+  f32: f32Bits,
+  e8m0: (bits) => bits,
+  e4m3: (bits) => bits,
+};
+
+function packScales(layout: Layout, shape: MatrixShape, row: number, codes: Codes, scales: Uint32Array): void {
+  const { scale: at, offset, factor } = paramPlaces(layout, shape);
+  const put = (bit: number, bits: number) => {
+    const i = paramIndex(layout, shape, row, Math.floor(bit / 32));
+    scales[i] = (scales[i] ?? 0) | (bits << (bit % 32));
+  };
+  if (factor !== undefined) put(factor, f32Bits(codes.factor?.(row) ?? 1));
+  const toBits = TO_BITS[shape.scaleType];
+  for (let g = 0; g < groupCount(shape); g++) {
+    const { scale, bias, zero } = codes.scale(row, g);
+    put(at.first + g * at.step, toBits(scale));
+    if (offset !== undefined)
+      put(offset.first + g * offset.step, shape.zeros === undefined ? toBits(bias) : (zero ?? 0));
   }
 }
 
 /** Writes a code into zeroed words; `run` is where its run begins, `column` any column of the matrix. */
 export function storeCode(layout: Layout, words: Uint32Array, run: number, column: number, code: number): void {
-  for (const { word, bit, bits, from } of layout.fields(column % BLOCK_COLS)) {
+  for (const { word, bit, bits, from } of fieldsOf(layout.planes, column % BLOCK_COLS)) {
     const at = run + word * BLOCK_ROWS;
     words[at] = (words[at] ?? 0) | (((code >>> from) & mask(bits)) << bit);
   }
@@ -58,7 +76,7 @@ export function storeCode(layout: Layout, words: Uint32Array, run: number, colum
 /** The code that `storeCode` wrote. */
 export function loadCode(layout: Layout, words: Uint32Array, run: number, column: number): number {
   let code = 0;
-  for (const { word, bit, bits, from } of layout.fields(column % BLOCK_COLS)) {
+  for (const { word, bit, bits, from } of fieldsOf(layout.planes, column % BLOCK_COLS)) {
     code |= (((words[run + word * BLOCK_ROWS] ?? 0) >>> bit) & mask(bits)) << from;
   }
   return code >>> 0;
@@ -77,13 +95,13 @@ export function codeOf(layout: Layout, value: number): number {
 export function unpack(layout: Layout, shape: MatrixShape, { words, scales }: PackedMatrix): Float64Array {
   const values = new Float64Array(shape.rows * shape.cols);
   for (let row = 0; row < shape.rows; row++) {
+    let group: GroupParams = { scale: 1, zero: 0, bias: 0 };
     for (let column = 0; column < shape.cols; column++) {
-      const q = layout.value(loadCode(layout, words, runIndex(layout, shape.cols, row, column), column));
-      const { scale, bias } =
-        layout.scaling !== "none"
-          ? readScale(scales, shape, row, Math.floor(column / shape.group))
-          : { scale: 1, bias: 0 };
-      values[row * shape.cols + column] = scale * q + bias;
+      if (layout.scaling !== "none" && column % shape.group === 0)
+        group = readScale(layout, scales, shape, row, column / shape.group);
+      const value = layout.value(loadCode(layout, words, runIndex(layout, shape.cols, row, column), column));
+      const q = layout.prepare === undefined ? value : (shape.table?.[value] ?? Number.NaN);
+      values[row * shape.cols + column] = group.scale * (q - group.zero) + group.bias;
     }
   }
   return values;

@@ -7,7 +7,15 @@
  * way of walking the block: docs/numerics.md. Weights come by 128-bit loads; x at addresses that all lanes share.
  */
 import { GROUP_SCALE, scaleTypeCode } from "../formats/group_scales.ts";
-import { BLOCK_COLS, EIGHT, type Layout, type LayoutName, runCount, type ScaleType } from "../formats/layout.ts";
+import {
+  BLOCK_COLS,
+  EIGHT,
+  type Layout,
+  type LayoutName,
+  type MatrixShape,
+  paramWords,
+  runCount,
+} from "../formats/layout.ts";
 import { layouts } from "../formats/layouts.ts";
 import { type ActivationShape, FIXED_SUMS } from "./activation.ts";
 
@@ -24,6 +32,10 @@ export const DOT_PARAMS = {
   /** Steps of 8 columns that a group takes of a run: 4, which no compiler may know and unroll, or 2 for groups of 16. */
   run_steps: "u32",
   scale_type: "u32",
+  /** u32 group parameters of a row. */
+  param_words: "u32",
+  /** Where a table of numbers begins in aux, of the layout that has one. */
+  table: "u32",
   /** Of x, in vec4f and in runs of 32; where its sums begin, if they are stored. */
   x_stride: "u32",
   x_runs: "u32",
@@ -31,22 +43,24 @@ export const DOT_PARAMS = {
 } as const;
 
 /** What the inner product must know of a stored matrix. */
-export interface StoredMatrix {
+export interface StoredMatrix extends Omit<MatrixShape, "rows"> {
   readonly layout: LayoutName;
-  readonly cols: number;
-  readonly group: number;
-  readonly scaleType: ScaleType;
+  /** Where its table of numbers lies in aux. */
+  readonly tableAt?: number | undefined;
 }
 
 /** DOT_PARAMS of a matrix and the activation it multiplies; `storedSums`: whether its producer left them. */
-export function dotParams({ layout, cols, group, scaleType }: StoredMatrix, x: ActivationShape, storedSums: boolean) {
-  const span = layouts[layout].scaling === "none" ? BLOCK_COLS : group;
+export function dotParams(matrix: StoredMatrix, x: ActivationShape, storedSums: boolean) {
+  const layout = layouts[matrix.layout];
+  const span = layout.scaling === "none" ? BLOCK_COLS : matrix.group;
   return {
-    row_runs: runCount(cols),
-    groups: Math.ceil(cols / span),
+    row_runs: runCount(matrix.cols),
+    groups: Math.ceil(matrix.cols / span),
     group_runs: Math.ceil(span / BLOCK_COLS),
     run_steps: Math.min(span, BLOCK_COLS) / 8,
-    scale_type: scaleTypeCode(scaleType),
+    scale_type: scaleTypeCode(layout, matrix),
+    param_words: paramWords(layout, matrix),
+    table: matrix.tableAt ?? 0,
     x_stride: x.stride / 4,
     x_runs: x.runs,
     x_sums: storedSums ? x.sums : 0,
@@ -66,20 +80,23 @@ export const each = (rows: number, line: (m: number) => string): string =>
  */
 export function dotFragment(layout: Layout, rows: MatmulRows, ownSums = false, listed = false): string {
   const columns = ["a.x", "a.y", "a.z", "a.w", "b.x", "b.y", "b.z", "b.w"];
-  const sums = layout.scaling !== "none";
+  const { scaling } = layout;
+  const sums = scaling === "affine"; // of x: what a bias is multiplied by
   const rowOf = (m: number) => (listed ? `row${m}` : `(first + ${m}u)`);
   const start = (m: number) => (listed ? `k + row${m} * params.x_stride` : `k + ${m}u * params.x_stride`);
-  return /* wgsl */ `${EIGHT}${layout.eight}${sums ? GROUP_SCALE : ""}${FIXED_SUMS}
+  return /* wgsl */ `${EIGHT}${layout.prepare ?? ""}${layout.eight}${scaling === "none" ? "" : GROUP_SCALE[scaling]}${FIXED_SUMS}
 /** (rows, WG): kept here and not in registers, so that what follows is a loop over the rows and compiles once. */
 var<workgroup> dots: array<vec4f, ${rows} * WG>;${listed ? `\nvar<workgroup> x_rows: array<u32, ${rows}>;` : ""}
 fn x_at(i: u32) -> f32 { return x[i >> 2u][i & 3u]; }
 fn dot_rows(block: u32, quad: u32, first: u32, lane: u32) {
+${layout.prepare === undefined ? "" : "  prepare(lane);"}
 ${each(rows, (m) => `  var acc${m} = vec4f();`)}
   var w = block * params.row_runs * ${layout.runWords * 8}u + quad;
   var step = 0u;
 ${listed ? each(rows, (m) => `  let row${m} = x_rows[${m}];`) : ""}
   var k = ${listed ? "0u" : "first * params.x_stride"};
-${sums ? "  let s_step = scale_step(params.scale_type);\n  var s = block * params.groups * s_step + quad;\n  var run = 0u;" : ""}
+${scaling === "none" ? "" : "  let s = block * params.param_words * 8u + quad;"}
+${sums ? "  var run = 0u;" : ""}
   for (var g = 0u; g < params.groups; g++) {
 ${each(rows, (m) => `    var d${m} = vec4f();${sums ? ` var run_sum${m} = 0.0;` : ""}`)}
     for (var r = 0u; r < params.group_runs; r++) {
@@ -103,11 +120,14 @@ ${sums ? each(rows, (m) => `      run_sum${m} += ${ownSums ? `sum4(quads${m})` :
 ${sums ? "      run++;" : ""}
     }
 ${
+  scaling === "none"
+    ? each(rows, (m) => `    acc${m} += d${m};`)
+    : `    let gs = group_scale(s, g, params.groups, params.scale_type);
+${each(rows, (m) =>
   sums
-    ? `    let gs = group_scale(s, params.scale_type);
-${each(rows, (m) => `    acc${m} = fma(gs.bias, vec4f(run_sum${m}), fma(gs.scale, d${m}, acc${m}));`)}
-    s += s_step;`
-    : each(rows, (m) => `    acc${m} += d${m};`)
+    ? `    acc${m} = fma(gs.bias, vec4f(run_sum${m}), fma(gs.scale, d${m}, acc${m}));`
+    : `    acc${m} = fma(gs.scale, d${m}, acc${m});`,
+)}`
 }
   }
 ${each(rows, (m) => `  dots[${m}u * WG + lane] = acc${m};`)}

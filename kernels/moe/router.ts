@@ -15,7 +15,7 @@
  * no sorting, no barrier a choice, and always a permutation, even of NaN. Grid: (rows, 1, 1).
  */
 import { GROUP_SCALE, scaleTypeCode } from "../formats/group_scales.ts";
-import { BLOCK_COLS, BLOCK_ROWS, EIGHT, type LayoutName, paddedRows, runCount } from "../formats/layout.ts";
+import { BLOCK_COLS, BLOCK_ROWS, EIGHT, type LayoutName, paddedRows, paramWords, runCount } from "../formats/layout.ts";
 import { layouts } from "../formats/layouts.ts";
 import { FIXED_SUMS } from "../fragments/activation.ts";
 import { NORM_PARAMS, normFragment, type StoredMatrix } from "../fragments/matmul.ts";
@@ -33,9 +33,11 @@ export type GroupScore = (typeof GROUP_SCORES)[number];
 const LANES = 256;
 
 /** Params that say how the columns are cut: by the matrix alone, so that every row has one order of summation. */
-export function partParams({ layout, cols, group, scaleType }: StoredMatrix, rows: number) {
+export function partParams(matrix: StoredMatrix, rows: number) {
+  const { cols, group } = matrix;
+  const layout = layouts[matrix.layout];
   if (rows > MAX_EXPERTS) throw new RangeError(`router: ${rows} rows, expected at most ${MAX_EXPERTS}`);
-  const span = layouts[layout].scaling === "none" ? BLOCK_COLS : group;
+  const span = layout.scaling === "none" ? BLOCK_COLS : group;
   const quads = paddedRows(rows) / 4;
   const groups = Math.ceil(cols / span);
   const parts = Math.min(2 ** Math.floor(Math.log2(LANES / quads)), groups);
@@ -43,7 +45,9 @@ export function partParams({ layout, cols, group, scaleType }: StoredMatrix, row
     row_runs: runCount(cols),
     groups,
     group_steps: span / 8,
-    scale_type: scaleTypeCode(scaleType),
+    scale_type: scaleTypeCode(layout, matrix),
+    param_words: paramWords(layout, matrix),
+    table: matrix.tableAt ?? 0,
     quads,
     parts,
     part_groups: Math.ceil(groups / parts),
@@ -54,7 +58,8 @@ export function partParams({ layout, cols, group, scaleType }: StoredMatrix, row
 export const router = variants((name: LayoutName) => {
   const layout = layouts[name];
   const columns = ["a.x", "a.y", "a.z", "a.w", "b.x", "b.y", "b.z", "b.w"];
-  const scaled = layout.scaling !== "none";
+  const { scaling } = layout;
+  const sums = scaling === "affine"; // of x: what a bias is multiplied by
   return kernel({
     name: `router ${name}`,
     reads: { words: "vec4u", scales: "vec4u", x: "vec4f", aux: "f32" },
@@ -69,6 +74,8 @@ export const router = variants((name: LayoutName) => {
       /** Steps of 8 columns a group. */
       group_steps: "u32",
       scale_type: "u32",
+      param_words: "u32",
+      table: "u32",
       /** Quads of stored rows; parts of the columns; groups of columns a part. */
       quads: "u32",
       parts: "u32",
@@ -95,7 +102,7 @@ export const router = variants((name: LayoutName) => {
       inverses: "u32",
     },
     workgroup: LANES,
-    code: /* wgsl */ `${EIGHT}${layout.eight}${scaled ? GROUP_SCALE : ""}${FIXED_SUMS}
+    code: /* wgsl */ `${EIGHT}${layout.prepare ?? ""}${layout.eight}${scaling === "none" ? "" : GROUP_SCALE[scaling]}${FIXED_SUMS}
 fn x_at(i: u32) -> f32 { return x[i >> 2u][i & 3u]; }
 ${normFragment(1)}
 var<workgroup> partial: array<vec4f, WG>;
@@ -116,23 +123,23 @@ fn sigmoid(v: f32) -> f32 { return 1.0 / (1.0 + exp(min(-v, 80.0))); }
 fn dot_part(row: u32, quad: u32, part: u32) -> vec4f {
   let first = (quad / 8u) * params.row_runs * ${layout.runWords * 8}u + quad % 8u;
   var acc = vec4f();
-${scaled ? "  let s_step = scale_step(params.scale_type);\n  let s = (quad / 8u) * params.groups * s_step + quad % 8u;" : ""}
+${scaling === "none" ? "" : "  let s = (quad / 8u) * params.param_words * 8u + quad % 8u;"}
   for (var g = part * params.part_groups; g < min((part + 1u) * params.part_groups, params.groups); g++) {
     var d = vec4f();
-${scaled ? "    var quads = vec4f();" : ""}
+${sums ? "    var quads = vec4f();" : ""}
     for (var i = 0u; i < params.group_steps; i++) {
       let t = g * params.group_steps + i;
       let e = eight(first + (t / 4u) * ${layout.runWords * 8}u, t % 4u);
       let a = x[row * params.x_stride + 2u * t];
       let b = x[row * params.x_stride + 2u * t + 1u];
 ${columns.map((column, i) => `      d = fma(e.q${i}, vec4f(${column}), d);`).join("\n")}
-${scaled ? "      quads += a;\n      quads += b;" : ""}
+${sums ? "      quads += a;\n      quads += b;" : ""}
     }
 ${
-  scaled
-    ? `    let gs = group_scale(s + g * s_step, params.scale_type);
-    acc = fma(gs.bias, vec4f(sum4(quads)), fma(gs.scale, d, acc));`
-    : "    acc += d;"
+  scaling === "none"
+    ? "    acc += d;"
+    : `    let gs = group_scale(s, g, params.groups, params.scale_type);
+    acc = ${sums ? "fma(gs.bias, vec4f(sum4(quads)), fma(gs.scale, d, acc))" : "fma(gs.scale, d, acc)"};`
 }
   }
   return acc;
@@ -199,6 +206,7 @@ fn close_groups(lane: u32) {
 fn main(@builtin(workgroup_id) wg: vec3u, @builtin(local_invocation_index) lane: u32) {
   let row = wg.x;
   norm_of_x(row, lane);
+${layout.prepare === undefined ? "" : "  prepare(lane);"}
   if (lane < params.quads * params.parts) { partial[lane] = dot_part(row, lane % params.quads, lane / params.quads); }
   workgroupBarrier();
   score_experts(lane);

@@ -6,15 +6,17 @@ import { matmulResidual } from "../../kernels/matmul_residual.ts";
 import type { Matrix } from "../matrix.ts";
 import { type Activation, matmulRows, type Norm, newActivation, type Residual, type Step } from "../step.ts";
 import type { Vector } from "../weightPlan.ts";
+import { sortColumns } from "./sortColumns.ts";
 
 /** y += x · Wᵀ + bias in place, and what the matmul behind the next norm reads. */
 export function addToResidual(
   step: Step,
   { matrix, bias, label }: { readonly matrix: Matrix; readonly bias: Vector | undefined; readonly label: string },
-  x: Activation,
+  input: Activation,
   residual: Residual,
   next: Norm | null,
 ): Residual {
+  const x = sortColumns(step, matrix, input);
   const m = matmulRows(step.recorder.gpu, step.rows);
   const z = newActivation(step, step.rows, residual.z.shape.cols, "z");
   for (const { words, scales, firstBlock, blocks } of matrix.shards) {
@@ -39,7 +41,7 @@ export function addToResidual(
       z: z.slot,
     };
     const grid = [blocks, z.shape.rows / m, 1] as const;
-    matmulResidual(matrix.layout, m, layouts[matrix.layout].scaling !== "none" && !x.sums).launch(
+    matmulResidual(matrix.layout, m, layouts[matrix.layout].scaling === "affine" && !x.sums).launch(
       step.recorder,
       { buffers, params, grid },
       label,

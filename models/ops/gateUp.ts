@@ -1,4 +1,5 @@
 /** Norm, gate and up projections and the activation between them. */
+import { ACT_MUL_RUNS, actMul } from "../../kernels/act_mul.ts";
 import { BLOCK_ROWS } from "../../kernels/formats/layout.ts";
 import { type Activation as ActivationName, activationCode } from "../../kernels/fragments/act.ts";
 import { dotParams } from "../../kernels/fragments/matmul.ts";
@@ -8,18 +9,25 @@ import type { Matrix } from "../matrix.ts";
 import { type Activation, matmulRows, type Normed, newActivation, type Step } from "../step.ts";
 import type { Vector } from "../weightPlan.ts";
 import { normParams } from "./normParams.ts";
+import { project } from "./project.ts";
+import { sortColumns } from "./sortColumns.ts";
 
-/** act(norm(x) · gateᵀ + bias) · (norm(x) · upᵀ + bias): (rows, intermediate_size). */
-export function gateUp(
-  step: Step,
-  matrix: Matrix,
-  { z: x, eps }: Normed,
-  options: {
-    readonly activation: ActivationName;
-    readonly bias?: Vector | undefined;
-    readonly label: string;
-  },
-): Activation {
+/** What of a gated projection is not its weights. */
+export interface GateUpOptions {
+  readonly activation: ActivationName;
+  readonly bias?: Vector | undefined;
+  readonly label: string;
+}
+
+/** act(norm(x) · gateᵀ + bias) · (norm(x) · upᵀ + bias): (rows, intermediate_size). `matrices` are what `interleaved` returned. */
+export function gateUp(step: Step, matrices: readonly Matrix[], x: Normed, options: GateUpOptions): Activation {
+  const [matrix, up] = matrices;
+  if (matrix === undefined) throw new RangeError(`${options.label}: no matrix`);
+  return up === undefined ? interleaved(step, matrix, x, options) : apart(step, [matrix, up], x, options);
+}
+
+function interleaved(step: Step, matrix: Matrix, { z, eps }: Normed, options: GateUpOptions): Activation {
+  const x = sortColumns(step, matrix, z);
   const m = matmulRows(step.recorder.gpu, step.rows);
   const out = newActivation(step, step.rows, (matrix.blocks / 2) * BLOCK_ROWS, "mlp");
   for (const { words, scales, firstBlock, blocks } of matrix.shards) {
@@ -38,5 +46,24 @@ export function gateUp(
     const grid = [blocks / 2, out.shape.rows / m, 1] as const;
     normGateUp(matrix.layout, m).launch(step.recorder, { buffers, params, grid }, options.label);
   }
+  return out;
+}
+
+/** Gate and up stored in two ways: a matmul each, and their product. */
+function apart(step: Step, pair: readonly [Matrix, Matrix], x: Normed, options: GateUpOptions): Activation {
+  const { activation, bias, label } = options;
+  const both = project(step, pair, x, { bias, label });
+  const width = pair[0].blocks * BLOCK_ROWS;
+  const out = newActivation(step, step.rows, width, "mlp");
+  const params = {
+    activation: activationCode(activation),
+    x_stride: both.stride / 4,
+    up: width / 4,
+    out_stride: out.shape.stride,
+    out_runs: out.shape.runs,
+    out_sums: out.shape.sums,
+  };
+  const grid = [Math.ceil(out.shape.runs / ACT_MUL_RUNS), out.shape.rows, 1] as const;
+  actMul.launch(step.recorder, { buffers: { x: both.slot, out: out.slot }, params, grid }, label);
   return out;
 }

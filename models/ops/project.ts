@@ -8,19 +8,21 @@ import type { Matrix } from "../matrix.ts";
 import { matmulRows, type Normed, type Step } from "../step.ts";
 import type { Vector } from "../weightPlan.ts";
 import { normParams } from "./normParams.ts";
+import { sortColumns } from "./sortColumns.ts";
 
 /** scale · norm(x) · Wᵀ + bias for matrices of one input, behind each other: f32 (rows, Σ padded rows), and that stride. */
 export function project(
   step: Step,
   matrices: readonly Matrix[],
-  { z: x, eps }: Normed,
+  { z, eps }: Normed,
   options: { readonly bias?: Vector | undefined; readonly scale?: number; readonly label: string },
 ): { slot: Slot; stride: number } {
-  const m = matmulRows(step.recorder.gpu, x.shape.rows);
+  const m = matmulRows(step.recorder.gpu, z.shape.rows);
   const stride = matrices.reduce((sum, { blocks }) => sum + blocks * BLOCK_ROWS, 0);
-  const slot = step.recorder.slot(x.shape.rows * stride * 4, options.label);
+  const slot = step.recorder.slot(z.shape.rows * stride * 4, options.label);
   let row = 0;
   for (const matrix of matrices) {
+    const x = sortColumns(step, matrix, z);
     for (const { words, scales, firstBlock, blocks } of matrix.shards) {
       const first = row + firstBlock * BLOCK_ROWS;
       const params = {

@@ -38,6 +38,7 @@ export interface ClaimedFrom extends Pick<Checkpoint, "location" | "tensors"> {
 export class TensorClaims {
   readonly #checkpoint: ClaimedFrom;
   readonly #claimed = new Set<string>();
+  readonly #shared = new Set<string>();
   readonly #missing: string[] = [];
 
   constructor(checkpoint: ClaimedFrom) {
@@ -56,6 +57,14 @@ export class TensorClaims {
   claim(name: string): CheckpointTensor | undefined {
     const tensor = this.claimIfThere(name);
     if (tensor === undefined) this.#missing.push(name);
+    return tensor;
+  }
+
+  /** As `claim`, for a tensor that several take a part of. */
+  share(name: string): CheckpointTensor | undefined {
+    if (this.#shared.has(name)) return this.#checkpoint.tensors.get(name);
+    const tensor = this.claim(name);
+    if (tensor !== undefined) this.#shared.add(name);
     return tensor;
   }
 

@@ -1,0 +1,70 @@
+/**
+ * AWQ, "gemm": `qweight` I32 (cols, rows / 8) and `qzeros` I32 (groups, rows / 8), whose words hold eight neighbouring outputs in the order 0, 2, 4, 6, 1, 3, 5, 7;
+ * `scales` (groups, rows).
+ *
+ *   w[o][i] = scales[i / group_size][o] · (q[i][o] − zero[i / group_size][o])
+ *
+ * Modules with `qweight` are quantized, all others plain.
+ */
+import { type Fields, integerField, textField, unsupported } from "../configChecks.ts";
+import { ModelFormatError } from "../errors.ts";
+import { groupSize } from "./gptq.ts";
+import { groupsOf, groupViewByColumns } from "./groups.ts";
+import {
+  checkDtype,
+  checkShape,
+  columnMajor,
+  type ModuleShape,
+  paramViews,
+  type Quantization,
+  type StoredModule,
+  scaleBits,
+  scaleTypeOf,
+  type Tensors,
+} from "./stored.ts";
+
+/** Outputs a word. */
+const PER = 8;
+
+/** Reads `quantization_config` of AWQ. */
+export function readAwq(fields: Fields): Quantization {
+  const bits = integerField(fields, "bits", { min: 1, max: 64 });
+  if (bits !== 4) throw unsupported(fields, "bits", "4");
+  const version = (textField(fields, "version") ?? "gemm").toLowerCase();
+  if (version !== "gemm") throw unsupported(fields, "version", '"gemm"');
+  const group = groupSize(fields);
+  return {
+    method: "awq",
+    summary: JSON.stringify({ group }),
+    names: [],
+    isDetail: () => false,
+    module: (tensors, shape) => (tensors.has(`${shape.module}.qweight`) ? awqModule(tensors, shape, group) : null),
+  };
+}
+
+function awqModule(
+  tensors: Tensors,
+  { module, rows, cols }: ModuleShape,
+  group: number | undefined,
+): StoredModule | undefined {
+  const [qweight, qzeros, scales] = ["qweight", "qzeros", "scales"].map((name) => tensors.claim(`${module}.${name}`));
+  if (qweight === undefined || qzeros === undefined || scales === undefined) return undefined;
+  if (rows % PER !== 0)
+    throw new ModelFormatError(
+      "TENSOR_SHAPE",
+      `${module}: ${rows} rows from config.json, expected a multiple of ${PER} to fill words`,
+    );
+  const groups = groupsOf(module, cols, group);
+  const because = `4 bits and group_size ${group ?? -1} in config.json`;
+  checkShape(qweight, [cols, rows / PER], because);
+  checkShape(qzeros, [groups.storedCount, rows / PER], because);
+  checkShape(scales, [groups.storedCount, rows], because);
+  for (const tensor of [qweight, qzeros]) checkDtype(tensor, "I32", "U32");
+  const scaleType = scaleTypeOf(scales);
+  const storage = { layout: "affine4", group: groups.group, scaleType, zeros: { bits: 4, add: 0 } } as const;
+  const params = paramViews(storage, cols, {
+    scale: groupViewByColumns(scales, scaleBits(scaleType), groups, rows),
+    offset: groupViewByColumns(qzeros, 4, groups, rows, "awq"),
+  });
+  return { ...storage, codes: columnMajor(qweight, 4, cols, rows, { elementOrder: "awq" }), params };
+}

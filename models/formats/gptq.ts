@@ -1,0 +1,115 @@
+/**
+ * GPTQ: `qweight` I32 (cols · bits / 32, rows), whose words hold neighbouring inputs of one output; `qzeros` I32 (groups, rows · bits / 32), whose words hold
+ * neighbouring outputs; `scales` (groups, rows); `g_idx` I32 (cols), the group of each input.
+ *
+ *   w[o][i] = scales[g][o] · (q[i][o] − zero[g][o]),   g = g_idx[i],   zero = stored + 1, or as stored where checkpoint_format is gptq_v2
+ *
+ * Modules with `qweight` are quantized, all others plain. `sym` and `desc_act` need no reading: zeros and groups are stored in either case.
+ */
+import type { LayoutName } from "../../kernels/formats/layout.ts";
+import { booleanField, type Fields, field, integerField, textField, unsupported } from "../configChecks.ts";
+import { ModelFormatError } from "../errors.ts";
+import { groupsOf, groupViewByColumns } from "./groups.ts";
+import { columnOrder } from "./order.ts";
+import {
+  checkDtype,
+  checkShape,
+  columnMajor,
+  type ModuleShape,
+  paramViews,
+  type Quantization,
+  type StoredModule,
+  scaleBits,
+  scaleTypeOf,
+  type Tensors,
+} from "./stored.ts";
+
+interface Scheme {
+  readonly bits: 4 | 8;
+  /** undefined: one group a row. */
+  readonly group: number | undefined;
+  /** What is added to a stored zero. */
+  readonly add: 0 | 1;
+}
+
+/** Reads `quantization_config` of GPTQ. */
+export function readGptq(fields: Fields): Quantization {
+  const bits = integerField(fields, "bits", { min: 1, max: 64 });
+  if (bits !== 4 && bits !== 8) throw unsupported(fields, "bits", "4, 8");
+  const format = textField(fields, "checkpoint_format") ?? "gptq";
+  if (format !== "gptq" && format !== "gptq_v2") throw unsupported(fields, "checkpoint_format", '"gptq", "gptq_v2"');
+  if ((textField(fields, "pack_dtype") ?? "int32") !== "int32") throw unsupported(fields, "pack_dtype", '"int32"');
+  if (booleanField(fields, "is_marlin_format") === true) throw unsupported(fields, "is_marlin_format", "false");
+  // Widths of single modules, by patterns.
+  const dynamic = field(fields, "dynamic");
+  if (dynamic !== undefined && !(typeof dynamic === "object" && dynamic !== null && Object.keys(dynamic).length === 0))
+    throw unsupported(fields, "dynamic", "none");
+  const scheme = { bits, group: groupSize(fields), add: format === "gptq" ? 1 : 0 } as const;
+  return {
+    method: "gptq",
+    summary: JSON.stringify(scheme),
+    names: [],
+    isDetail: (name) => /\.(g_idx|bias)$/.test(name),
+    module: (tensors, shape) => (tensors.has(`${shape.module}.qweight`) ? gptqModule(tensors, shape, scheme) : null),
+  };
+}
+
+/** `group_size`: columns a group; −1 is one group a row. */
+export function groupSize(fields: Fields): number | undefined {
+  if (field(fields, "group_size") === -1) return undefined;
+  return integerField(fields, "group_size", { min: 1, max: 2 ** 24 });
+}
+
+function gptqModule(
+  tensors: Tensors,
+  { module, rows, cols }: ModuleShape,
+  { bits, group, add }: Scheme,
+): StoredModule | undefined {
+  const [qweight, qzeros, scales] = ["qweight", "qzeros", "scales"].map((name) => tensors.claim(`${module}.${name}`));
+  const g_idx = tensors.claimIfThere(`${module}.g_idx`);
+  if (qweight === undefined || qzeros === undefined || scales === undefined) return undefined;
+  const groups = groupsOf(module, cols, group);
+  const per = 32 / bits;
+  const because = `${bits} bits and group_size ${group ?? -1} in config.json`;
+  wholeWords(module, rows, cols, per);
+  checkShape(qweight, [cols / per, rows], because);
+  checkShape(qzeros, [groups.storedCount, rows / per], because);
+  checkShape(scales, [groups.storedCount, rows], because);
+  for (const tensor of [qweight, qzeros]) checkDtype(tensor, "I32", "U32");
+  const scaleType = scaleTypeOf(scales);
+  const layout: LayoutName = bits === 4 ? "affine4" : "affine8";
+  const storage = { layout, group: groups.group, scaleType, zeros: { bits, add } };
+  const codes = columnMajor(qweight, bits, cols, rows, {
+    rowTile: 1,
+    rowTileStride: per,
+    rowStride: 0,
+    columnTile: per,
+    columnTileStride: per * rows,
+    columnStride: 1,
+    outer: { by: "column", span: per, step: per * rows, rows, elements: cols * rows },
+  });
+  const params = paramViews(storage, cols, {
+    scale: groupViewByColumns(scales, scaleBits(scaleType), groups, rows),
+    offset: groupViewByColumns(qzeros, bits, groups, rows),
+  });
+  return { ...storage, order: orderOf(tensors, g_idx?.name, cols, groups), codes, params };
+}
+
+function orderOf(
+  tensors: Tensors,
+  name: string | undefined,
+  cols: number,
+  groups: { stored: number; storedCount: number },
+) {
+  const bytes = name === undefined ? undefined : tensors.detail(name);
+  if (name === undefined || bytes === undefined) return undefined;
+  return columnOrder(name, bytes, { cols, stored: groups.stored, count: groups.storedCount });
+}
+
+function wholeWords(module: string, rows: number, cols: number, per: number): void {
+  if (rows % per === 0 && cols % per === 0) return;
+  throw new ModelFormatError(
+    "TENSOR_SHAPE",
+    `${module}: ${rows} × ${cols} from config.json, expected multiples of ${per} to fill words`,
+  );
+}
