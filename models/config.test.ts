@@ -392,7 +392,7 @@ describe("refused as unsupported", () => {
     ["hidden_act", "toString", 'hidden_act is "toString"'],
     ["torch_dtype", "float8_e4m3fn", 'torch_dtype is "float8_e4m3fn", supported: float32, float16, bfloat16'],
     ["rope_scaling", { type: "ntk", factor: 2 }, 'rope_scaling.type is "ntk", supported: default'],
-    ["quantization_config", { quant_method: "quip#", bits: 4 }, 'quantization_config.quant_method is "gptq"'],
+    ["quantization_config", { quant_method: "quip#", bits: 4 }, 'quantization_config.quant_method is "quip#"'],
     ["architectures", ["LlamaForSequenceClassification"], 'architectures has "LlamaForSequenceClassification"'],
     ["attn_logit_softcapping", 50, 'attn_logit_softcapping is 50, supported: for model_type "llama" none'],
     ["residual_multiplier", 0.22, 'residual_multiplier is 0.22, supported: for model_type "llama" 1, none'],
