@@ -58,7 +58,8 @@ export async function readModel(folder: Folder, signal?: AbortSignal): Promise<R
     const details = await readDetails(checkpoint, config.quantization, signal);
     const weights = new WeightPlan(checkpoint, config.quantization, details);
     const model = family.build(weights, config);
-    weights.finish((name) => config.tie_word_embeddings && name.startsWith(`${model.head}.`));
+    const copy = (name: string) => config.tie_word_embeddings && name.startsWith(`${model.head}.`);
+    weights.finish((name) => copy(name) || model.unused?.test(name) === true);
     const stopIds = stopTokenIds(config, generation, tokenizer?.eosTokenIds ?? []);
     return {
       location: folder.location,

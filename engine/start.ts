@@ -5,7 +5,7 @@ import { PipelineCache } from "../device/pipelines.ts";
 import type { KvType } from "../kernels/attention/kv_page.ts";
 import { loadWeights } from "../models/loadWeights.ts";
 import { MAX_ROWS } from "./batch.ts";
-import { AbortError } from "./errors.ts";
+import { AbortError, InvalidRequestError } from "./errors.ts";
 import { type LoadProgress, type ReadModel, readModel } from "./loadModel.ts";
 import { type MemoryPlan, planMemory } from "./memoryPlan.ts";
 import { openModel } from "./openModel.ts";
@@ -53,6 +53,13 @@ export async function start(model: string | Folder, options: EngineOptions): Pro
 async function prepare(read: ReadModel, owned: Owned, options: EngineOptions): Promise<Started> {
   const { gpu, pipelines } = options.device ?? owned.add(await openDevice(options), (device) => device.gpu.close());
   options.profiler?.attach(gpu);
+  const { positions = Number.POSITIVE_INFINITY } = read.model;
+  if ((options.context ?? 0) > positions) {
+    const { location } = read;
+    throw new InvalidRequestError(
+      `context: is ${options.context}, expected at most ${positions}, the positions that ${location} learned`,
+    );
+  }
   const kvType = options.kvType ?? "f16";
   const vocabulary = read.config.vocab_size;
   const limits = stepLimits(gpu, vocabulary, options.rowsPerStep ?? MAX_ROWS);

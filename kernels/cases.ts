@@ -4,8 +4,9 @@
  * Seeds of a list never change its neighbours': a title names the same numbers for ever.
  */
 import { actMulCases } from "./act_mul.cases.ts";
+import { activateCases } from "./activate.cases.ts";
 import { attentionCases, attentionOptionCases, realAttentionCases } from "./attention/attention.cases.ts";
-import { embedCases, realEmbedCases } from "./embed.cases.ts";
+import { embedCases, positionCases, realEmbedCases } from "./embed.cases.ts";
 import type { LayoutName } from "./formats/layout.ts";
 import { LAYOUT_NAMES } from "./formats/layouts.ts";
 import { MATMUL_ROWS } from "./fragments/matmul.ts";
@@ -20,10 +21,12 @@ import {
 } from "./matmul.cases.ts";
 import { expertCases, realExpertCases, sameExpertsCases } from "./moe/experts.cases.ts";
 import { realRouterCases, routerCases } from "./moe/router.cases.ts";
+import { normCases, realNormCases } from "./norm.cases.ts";
 import { permuteCases } from "./permute.cases.ts";
 import { pickRowsCases } from "./pick_rows.cases.ts";
 import { MANY_ROWS, sameBitsCases } from "./sameBits.cases.ts";
 import { extremeSampleCases, greedySampleCases, realSampleCases, sampleCases } from "./sample.cases.ts";
+import { softcapCases } from "./softcap.cases.ts";
 import type { Case } from "./testbed.ts";
 
 const MAIN_LAYOUTS: readonly LayoutName[] = ["f32", "f16", "bf16", "affine4", "affine8"];
@@ -64,6 +67,10 @@ export function namedCases(): Case[] {
     ...groupCases(120_001),
     ...actMulCases(6, 1),
     ...permuteCases(6, 1),
+    ...normCases(10, 1),
+    ...activateCases(7, 1),
+    ...softcapCases(2, 1),
+    ...positionCases(3_001),
   ];
 }
 
@@ -96,6 +103,10 @@ export function allCases(): Case[] {
       LAYOUT_NAMES.filter((layout) => !FEW_LAYOUTS.includes(layout)),
       1_001,
     ),
+    ...normCases(40, 1_001),
+    ...realNormCases(2_001),
+    ...activateCases(21, 1_001),
+    ...softcapCases(6, 1_001),
   ];
 }
 

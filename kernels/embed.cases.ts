@@ -23,6 +23,8 @@ export interface EmbedShape {
   readonly endRow: number;
   /** Families with scaled embeddings multiply by √hidden_size. */
   readonly multiplier: number;
+  /** Learned positions: added to what y holds; the shard is then the whole matrix. */
+  readonly add?: boolean;
   readonly seed: number;
 }
 
@@ -38,13 +40,16 @@ export async function runEmbed(bed: Testbed, shape: EmbedShape) {
   // The first and the last row of the shard, then any.
   const tokens = Array.from({ length: rows }, (_, i) => [firstRow, endRow - 1][i] ?? random.below(shape.vocab));
   const batch = new Uint32Array(rows * ROW_WORDS).fill(0xffff_ffff);
+  const idWord = shape.add === true ? ROW.position : ROW.token;
   tokens.forEach((token, row) => {
-    batch[row * ROW_WORDS + ROW.token] = token;
+    batch[row * ROW_WORDS + idWord] = token;
   });
   const z = activationShape(rows, cols);
   const words = bed.buffer(matrix.packed.words);
   const table = matrix.shape.table ?? new Float32Array();
-  const out = { y: bed.output(rows * z.stride), z: bed.output(z.bytes / 4) };
+  const before = Float32Array.from(random.floats(rows * z.stride), (v, i) => (i % z.stride < cols ? v : 0));
+  const y = shape.add === true ? bed.buffer(before) : bed.output(rows * z.stride);
+  const out = { y, z: bed.output(z.bytes / 4) };
   const buffers = {
     words,
     scales: layout.scaling !== "none" ? bed.buffer(matrix.packed.scales) : words,
@@ -62,6 +67,8 @@ export async function runEmbed(bed: Testbed, shape: EmbedShape) {
     first_row: firstRow,
     end_row: endRow,
     multiplier: shape.multiplier,
+    id_word: idWord,
+    add: shape.add === true ? 1 : 0,
     norm_weight: 0,
     stride: z.stride,
     runs: z.runs,
@@ -70,7 +77,7 @@ export async function runEmbed(bed: Testbed, shape: EmbedShape) {
   };
   await bed.submit((recorder) => embed(shape.layout).launch(recorder, { buffers, params, grid: [rows, 1, 1] }));
   const got = { y: await bed.f32(out.y), z: await bed.f32(out.z) };
-  return { tokens, weight, values: matrix.values, shape: z, ...got };
+  return { tokens, weight, values: matrix.values, shape: z, before: shape.add === true ? before : undefined, ...got };
 }
 
 /** The case of a shape; its title names all of it. */
@@ -79,7 +86,7 @@ export function embedCase(shape: EmbedShape): Case {
     kernel: "embed",
     title: title(shape),
     async run(bed) {
-      const { tokens, weight, values, shape: z, ...got } = await runEmbed(bed, shape);
+      const { tokens, weight, values, shape: z, before, ...got } = await runEmbed(bed, shape);
       const { cols, firstRow, endRow } = shape;
       const live = tokens.map((token) => token >= firstRow && token < endRow);
       const mine = live.flatMap((is, row) => (is ? [row] : []));
@@ -87,7 +94,7 @@ export function embedCase(shape: EmbedShape): Case {
       mine.forEach((row, i) => {
         const at = ((tokens[row] ?? Number.NaN) - firstRow) * cols;
         values.subarray(at, at + cols).forEach((v, k) => {
-          wantY[i * z.stride + k] = Math.fround(shape.multiplier) * v;
+          wantY[i * z.stride + k] = Math.fround(shape.multiplier) * v + (before?.[row * z.stride + k] ?? 0);
         });
       });
       const wantZ = wantY.map((v, i) => (i % z.stride < cols ? v * (weight[i % z.stride] ?? Number.NaN) : 0));
@@ -112,7 +119,7 @@ export function embedCase(shape: EmbedShape): Case {
 
 function title(s: EmbedShape): string {
   const weights = scalesTitle(s);
-  const scaled = s.multiplier === 1 ? "" : ` multiplier=${s.multiplier}`;
+  const scaled = `${s.multiplier === 1 ? "" : ` multiplier=${s.multiplier}`}${s.add === true ? " added" : ""}`;
   return `embed ${weights} rows=${s.rows} cols=${s.cols} vocab=${s.vocab} shard=${s.firstRow}-${s.endRow}${scaled} seed=${s.seed}`;
 }
 
@@ -140,6 +147,25 @@ export function embedCases(count: number, firstSeed: number): Case[] {
       multiplier: random.next() < 0.4 ? 13.856406460551018 : 1,
       seed,
     });
+  });
+}
+
+/** Learned positions, added to the rows of tokens: in the types that they are stored in. */
+export function positionCases(firstSeed: number): Case[] {
+  return (["f32", "f16"] as const).map((layout, i) => {
+    const [vocab, scaleType] = [40, "f16"] as const;
+    const shape = {
+      layout,
+      group: 32,
+      scaleType,
+      vocab,
+      cols: 300,
+      rows: 5,
+      firstRow: 0,
+      endRow: vocab,
+      multiplier: 1,
+    };
+    return embedCase({ ...shape, add: true, seed: firstSeed + i });
   });
 }
 

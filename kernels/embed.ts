@@ -1,10 +1,11 @@
 /**
  * Embedding gather: the first residual stream, and what the first norm needs.
  *
- *   y[m, k] = multiplier · w[token(m), k],   z[m, k] = weight[k] · y[m, k],   with sums of z and of y² by runs of 32
+ *   y[m, k] = multiplier · w[id(m), k] (+ y[m, k]),   z[m, k] = weight[k] · y[m, k],   with sums of z and of y² by runs of 32
  *
  * Shapes: w (vocab, cols) in any layout, possibly a row shard · aux holds the first norm's weight (cols) f32, zero behind, or none, which is 1 ·
- * y (rows, stride) f32 · z activation (rows, cols). A row whose token lies in another shard is left alone.
+ * y (rows, stride) f32 · z activation (rows, cols). A row whose id lies in another shard is left alone.
+ * The id is the token, or the position where a second launch adds learned positions.
  *
  * How: one workgroup a row; four lanes a run of 32 columns, each of which decodes eight columns as the matmuls do, of four rows, and takes
  * its row's. Grid: (rows, 1, 1).
@@ -14,7 +15,7 @@ import { GROUP_SCALE } from "./formats/group_scales.ts";
 import { BLOCK_ROWS, EIGHT, type LayoutName } from "./formats/layout.ts";
 import { layouts } from "./formats/layouts.ts";
 import { FIXED_SUMS } from "./fragments/activation.ts";
-import { ROW, ROW_WORDS } from "./fragments/batch.ts";
+import { ROW_WORDS } from "./fragments/batch.ts";
 import { kernel, variants } from "./kernel.ts";
 
 const COLUMNS = [0, 1, 2, 3, 4, 5, 6, 7];
@@ -37,6 +38,9 @@ export const embed = variants((name: LayoutName) => {
       first_row: "u32",
       end_row: "u32",
       multiplier: "f32",
+      /** Word of the row's record that is the id; 1: y is added to. */
+      id_word: "u32",
+      add: "u32",
       norm_weight: "u32",
       stride: "u32",
       runs: "u32",
@@ -64,16 +68,20 @@ ${
 }
 @compute @workgroup_size(WG)
 fn main(@builtin(workgroup_id) wg: vec3u, @builtin(local_invocation_index) lane: u32) {
-  let token = batch[wg.x * ${ROW_WORDS}u + ${ROW.token}u];
-  if (token < params.first_row || token >= params.end_row) { return; }
+  let id = batch[wg.x * ${ROW_WORDS}u + params.id_word];
+  if (id < params.first_row || id >= params.end_row) { return; }
 ${layout.prepare === undefined ? "" : "  prepare(lane);"}
-  let row = token - params.first_row;
+  let row = id - params.first_row;
   for (var run = 0u; run < params.runs; run += 16u) {
     let k = run * 32u + lane * 8u;
     if (k < params.stride) {
       var w = weights(row, k);
       for (var half = 0u; half < 2u; half++) {
-        let v = params.multiplier * vec4f(w[4u * half], w[4u * half + 1u], w[4u * half + 2u], w[4u * half + 3u]);
+        var v = params.multiplier * vec4f(w[4u * half], w[4u * half + 1u], w[4u * half + 2u], w[4u * half + 3u]);
+        if (params.add == 1u) {
+          let at = wg.x * params.stride + k + 4u * half;
+          v += vec4f(y[at], y[at + 1u], y[at + 2u], y[at + 3u]);
+        }
         var u = v;
         if (params.norm_weight != NONE) {
           let at = params.norm_weight + k + 4u * half;

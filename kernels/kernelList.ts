@@ -1,6 +1,7 @@
 /** Every kernel there is, all variants: what a report hashes, what tests hold to the rules. */
 import type { CompiledKernel } from "../device/pipelines.ts";
 import { actMul } from "./act_mul.ts";
+import { activateRows } from "./activate.ts";
 import { attentionFused, attentionPaged } from "./attention/attention.ts";
 import { attentionReduce } from "./attention/attention_reduce.ts";
 import { KV_TYPES } from "./attention/kv_page.ts";
@@ -18,12 +19,14 @@ import { expertGateUp } from "./moe/expert_gate_up.ts";
 import { expertLists } from "./moe/expert_lists.ts";
 import { expertSum } from "./moe/expert_sum.ts";
 import { router } from "./moe/router.ts";
+import { norm } from "./norm.ts";
 import { normGateUp } from "./norm_gate_up.ts";
 import { normMatmul } from "./norm_matmul.ts";
 import { permute } from "./permute.ts";
 import { pickRows } from "./pick_rows.ts";
 import { repack } from "./repack.ts";
 import { sample } from "./sample.ts";
+import { softcap } from "./softcap.ts";
 
 /** In a fixed order. */
 export function everyKernel(): CompiledKernel[] {
@@ -50,7 +53,20 @@ export function everyKernel(): CompiledKernel[] {
     expertDown(layout),
     expertDownSum(layout),
   ]);
-  const others = [repack, actMul, permute, pickRows, sample, logProbs, qkNorm, expertLists, expertSum];
+  const others = [
+    repack,
+    actMul,
+    permute,
+    pickRows,
+    norm,
+    activateRows,
+    softcap,
+    sample,
+    logProbs,
+    qkNorm,
+    expertLists,
+    expertSum,
+  ];
   return [...matmuls, ...attention, ...LAYOUT_NAMES.map((layout) => embed(layout)), ...experts, ...others].map(
     ({ compiled }) => compiled,
   );

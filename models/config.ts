@@ -9,6 +9,7 @@ import {
   integerField,
   listField,
   MAX_POSITIONS,
+  objectField,
   optionalInteger,
   optionalNumber,
   refused,
@@ -85,6 +86,7 @@ const ACTIVATIONS: Readonly<Record<string, Activation>> = {
   quick_gelu: "quick_gelu",
   relu: "relu",
   relu2: "relu2",
+  linear: "linear",
 };
 const DTYPES: readonly CheckpointDtype[] = ["float32", "float16", "bfloat16"];
 
@@ -104,7 +106,7 @@ export function modelTypeOf(raw: unknown): string {
  */
 export function normalizeConfig(raw: unknown, rules: ConfigRules): ModelConfig {
   const model_type = modelTypeOf(raw);
-  const fields = fieldsOf(FILE, raw);
+  const fields = textFields(fieldsOf(FILE, raw), rules);
   refuseOtherHeads(fields, rules);
   const shape = readHeads(fields, rules);
   const num_hidden_layers = readSize(fields, rules, "num_hidden_layers");
@@ -140,6 +142,13 @@ export function normalizeConfig(raw: unknown, rules: ConfigRules): ModelConfig {
   };
   refuseForeignKeys(fields, model_type);
   return config;
+}
+
+function textFields(fields: Fields, { within }: ConfigRules): Fields {
+  if (within === undefined) return fields;
+  const text = objectField(fields, within);
+  if (text === undefined) throw refused(fields, within, "an object with the text model's fields");
+  return { ...fields, values: { ...fields.values, ...text.values } };
 }
 
 function neutralExtras({ head_dim }: HeadShape): Extras {

@@ -69,6 +69,8 @@ export type SizeKey = "hidden_size" | "intermediate_size" | "num_hidden_layers" 
 
 /** One family. Values are those of its config class in transformers 5.24, which a published config may leave out. */
 export interface ConfigRules {
+  /** The object that has the text model's fields, where the file is of a larger model; those beside it count where it says nothing. */
+  readonly within?: string;
   /** The file's names of fields, where they are not the usual ones. */
   readonly names?: Readonly<Partial<Record<SizeKey | "max_position_embeddings", string>>>;
   /** An entry of `architectures` beside those that end in ForCausalLM. */

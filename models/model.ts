@@ -24,6 +24,10 @@ export interface Logits {
 export interface Model {
   /** One a layer. */
   readonly caches: readonly CacheDeclaration[];
+  /** Positions that the model has rows for, where it learned them; undefined: as many as one likes. */
+  readonly positions?: number | undefined;
+  /** Parts of the checkpoint that text does not need, such as an image encoder: let lie. */
+  readonly unused?: RegExp | undefined;
   /** The head's module: where it is tied to the embedding, a stored copy of it is let lie. */
   readonly head: string;
   /** Records a forward pass; no logits where the step wants none. */

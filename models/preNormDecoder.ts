@@ -1,28 +1,38 @@
 /** The decoder that Llama and many after it are: RMS norms before attention with rope and before a gated MLP. */
-import { type AttentionOptions, attention, gatedMlp, rmsNorm, sequential } from "./blocks.ts";
+import { type AttentionOptions, attention, type GatedMlpOptions, gatedMlp, rmsNorm, sequential } from "./blocks.ts";
 import type { ModelConfig } from "./config.ts";
 import { decoder } from "./decoder.ts";
 import type { Model } from "./model.ts";
-import type { WeightPlan } from "./weightPlan.ts";
+import type { VectorOptions, WeightPlan } from "./weightPlan.ts";
 
-/** Llama's model by Llama's names; `options` are the attention's, by the path of its module. 5 dispatches a layer, 2 around them. */
-export function preNormDecoder(
-  weights: WeightPlan,
-  config: ModelConfig,
-  options: (self_attn: string) => AttentionOptions = () => ({}),
-): Model {
+/** What a family changes, by the paths of its modules; left out: Llama's. */
+export interface BlockOptions {
+  readonly attention?: (self_attn: string) => AttentionOptions;
+  readonly mlp?: (mlp: string) => GatedMlpOptions;
+  /** Of the norms' weights. */
+  readonly norm?: VectorOptions;
+  /** Where the model is part of a larger one: path of the decoder, of the head, and what else there is. */
+  readonly within?: { readonly model: string; readonly lm_head: string; readonly unused: RegExp };
+}
+
+/** Llama's model by Llama's names. 5 dispatches a layer, 2 around them. */
+export function preNormDecoder(weights: WeightPlan, config: ModelConfig, options: BlockOptions = {}): Model {
+  const { model = "model", lm_head = "lm_head", unused } = options.within ?? {};
+  const norm = (path: string) => rmsNorm(weights, path, config, options.norm);
   return decoder(weights, config, {
-    embed_tokens: "model.embed_tokens",
+    embed_tokens: `${model}.embed_tokens`,
     layer(i) {
-      const path = `model.layers.${i}`;
+      const path = `${model}.layers.${i}`;
+      const [self_attn, mlp] = [`${path}.self_attn`, `${path}.mlp`];
       return sequential(
-        rmsNorm(weights, `${path}.input_layernorm`, config),
-        attention(weights, `${path}.self_attn`, i, config, options(`${path}.self_attn`)),
-        rmsNorm(weights, `${path}.post_attention_layernorm`, config),
-        gatedMlp(weights, `${path}.mlp`, config),
+        norm(`${path}.input_layernorm`),
+        attention(weights, self_attn, i, config, options.attention?.(self_attn)),
+        norm(`${path}.post_attention_layernorm`),
+        gatedMlp(weights, mlp, config, options.mlp?.(mlp)),
       );
     },
-    norm: () => rmsNorm(weights, "model.norm", config),
-    lm_head: "lm_head",
+    norm: () => norm(`${model}.norm`),
+    lm_head,
+    unused,
   });
 }

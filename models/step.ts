@@ -51,6 +51,8 @@ export interface Norm {
   readonly weight: Vector;
   readonly bias?: Vector | undefined;
   readonly eps: number;
+  /** Multiplies what comes out; of a norm of its own dispatch only. */
+  readonly scale?: number;
 }
 
 /** What a matmul reads: y through a norm. The factor of an RMS norm is still owed, as `eps` says, and goes behind the matmul's sum. */

@@ -67,6 +67,8 @@ export interface VectorOptions {
   /** Added to each element: 1 for Gemma's norms. */
   readonly add?: number;
   readonly slice?: Slice;
+  /** Of the tensor, where it has more dimensions than one. */
+  readonly shape?: readonly number[];
 }
 
 /** One projection, or gate and up, which alternate by blocks. */
@@ -188,12 +190,21 @@ export class WeightPlan {
   }
 
   /** A vector of `length` elements, with zeros behind up to whole blocks. */
-  vector(name: string, length: number, { add = 0, slice }: VectorOptions = {}): Vector {
+  vector(name: string, length: number, { add = 0, slice, shape }: VectorOptions = {}): Vector {
     const from = rowOf(wholeSlice({ rows: length, ...(slice === undefined ? {} : { slice }) }));
     return this.#vector(
-      [{ name, length, of: [slice?.of ?? length], from, at: (i) => i, add, shared: slice !== undefined }],
+      [{ name, length, of: shape ?? [slice?.of ?? length], from, at: (i) => i, add, shared: slice !== undefined }],
       paddedRows(length),
     );
+  }
+
+  /** Vectors of one length behind each other without room between, and zeros behind the last up to whole blocks. */
+  joined(names: readonly string[], length: number): Vector {
+    const parts = names.map((name, part): PlannedVector => {
+      const at = (i: number) => part * length + i;
+      return { name, length, of: [length], from: (i) => i, at, add: 0, shared: false };
+    });
+    return this.#vector(parts, paddedRows(names.length * length));
   }
 
   /** Biases in the order of the stored rows of `stacked`; undefined where `present` is false. */

@@ -1,7 +1,7 @@
 /** Activations of MLPs, in WGSL and on the CPU, by one number each. */
 
 /** Named as in transformers, one name a function; the index is the kernels' param. */
-export const ACTIVATIONS = ["silu", "gelu_pytorch_tanh", "relu", "gelu", "relu2", "quick_gelu"] as const;
+export const ACTIVATIONS = ["silu", "gelu_pytorch_tanh", "relu", "gelu", "relu2", "quick_gelu", "linear"] as const;
 export type Activation = (typeof ACTIVATIONS)[number];
 
 /** The number by which params name an activation. */
@@ -39,6 +39,7 @@ fn activate(v: vec4f, kind: u32) -> vec4f {
     return 0.5 * v * select(tail, 2.0 - tail, v >= vec4f());
   }
   if (kind == 5u) { return v / (1.0 + exp(min(-1.702 * v, vec4f(80.0)))); }
+  if (kind == 6u) { return v; }
   let positive = max(v, vec4f());
   return select(positive, positive * positive, kind == 4u);
 }`;
@@ -58,6 +59,8 @@ export function activate(value: number, activation: Activation): number {
       return Math.max(value, 0) ** 2;
     case "quick_gelu":
       return value / (1 + Math.exp(-1.702 * value));
+    case "linear":
+      return value;
   }
 }
 

@@ -21,5 +21,5 @@ export const ernie4_5: Family = {
     biases: { qkv: use_bias, o: use_bias, mlp: use_bias },
     rope: { theta: 500_000, partial: null },
   },
-  build: (weights, config) => preNormDecoder(weights, config, () => ({ spec: { interleaved: true } })),
+  build: (weights, config) => preNormDecoder(weights, config, { attention: () => ({ spec: { interleaved: true } }) }),
 };

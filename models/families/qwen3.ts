@@ -3,6 +3,7 @@
  *
  * Source: transformers, models/qwen3/modeling_qwen3.py.
  */
+import { headNorms } from "../blocks.ts";
 import type { Family } from "../model.ts";
 import { preNormDecoder } from "../preNormDecoder.ts";
 import { QWEN_RULES } from "./qwen2.ts";
@@ -13,15 +14,9 @@ const attention_bias = { key: "attention_bias", otherwise: false };
 export const qwen3: Family = {
   config: { ...QWEN_RULES, head_dim: 128, biases: { qkv: attention_bias, o: attention_bias, mlp: false } },
   build: (weights, config) =>
-    preNormDecoder(weights, config, (self_attn) => ({
-      spec: {
-        qkNorm: {
-          over: "head",
-          kind: "rms",
-          q: weights.vector(`${self_attn}.q_norm.weight`, config.head_dim),
-          k: weights.vector(`${self_attn}.k_norm.weight`, config.head_dim),
-          eps: config.normEps,
-        },
-      },
-    })),
+    preNormDecoder(weights, config, {
+      attention: (self_attn) => ({
+        spec: { qkNorm: headNorms(weights, `${self_attn}.q_norm`, `${self_attn}.k_norm`, config) },
+      }),
+    }),
 };

@@ -2,29 +2,64 @@
 import { type ModelConfig, modelTypeOf, normalizeConfig } from "../config.ts";
 import { UnsupportedModelError } from "../errors.ts";
 import type { Family } from "../model.ts";
+import { cohere } from "./cohere.ts";
 import { ernie4_5 } from "./ernie4_5.ts";
+import { exaone4 } from "./exaone4.ts";
+import { gemma } from "./gemma.ts";
+import { gemma2 } from "./gemma2.ts";
+import { gemma3 } from "./gemma3.ts";
+import { gemma3_text } from "./gemma3_text.ts";
+import { glm4 } from "./glm4.ts";
+import { gpt_neox } from "./gpt_neox.ts";
+import { gpt2 } from "./gpt2.ts";
 import { granite } from "./granite.ts";
+import { hunyuan_v1_dense } from "./hunyuan_v1_dense.ts";
 import { llama } from "./llama.ts";
 import { mistral } from "./mistral.ts";
+import { nemotron } from "./nemotron.ts";
+import { olmo2 } from "./olmo2.ts";
+import { phi } from "./phi.ts";
+import { phi3 } from "./phi3.ts";
 import { qwen2 } from "./qwen2.ts";
 import { qwen3 } from "./qwen3.ts";
 import { smollm3 } from "./smollm3.ts";
+import { stablelm } from "./stablelm.ts";
+import { starcoder2 } from "./starcoder2.ts";
 
 const families: Readonly<Record<string, Family>> = {
+  cohere,
   ernie4_5,
+  exaone4,
+  gemma,
+  gemma2,
+  gemma3,
+  gemma3_text,
+  glm4,
+  gpt2,
+  gpt_neox,
   granite,
+  hunyuan_v1_dense,
   llama,
   mistral,
+  nemotron,
+  olmo2,
+  phi,
+  phi3,
   qwen2,
   qwen3,
   smollm3,
+  stablelm,
+  starcoder2,
 };
+
+/** The model types that there are, in alphabetical order. */
+export const familyNames = (): string[] => Object.keys(families).sort();
 
 /** The family of a model type. Throws UnsupportedModelError, which lists those there are. */
 export function familyOf(modelType: string): Family {
   const family = Object.hasOwn(families, modelType) ? families[modelType] : undefined;
   if (family !== undefined) return family;
-  const known = Object.keys(families).sort().join(", ");
+  const known = familyNames().join(", ");
   throw new UnsupportedModelError(
     `config.json: model_type is ${JSON.stringify(modelType)}, expected one of: ${known}; CONTRIBUTING.md says how to add a family`,
   );

@@ -6,6 +6,7 @@ import { matmulResidual } from "../../kernels/matmul_residual.ts";
 import type { Matrix } from "../matrix.ts";
 import { type Activation, matmulRows, type Norm, newActivation, type Residual, type Step } from "../step.ts";
 import type { Vector } from "../weightPlan.ts";
+import { throughNorm } from "./norm.ts";
 import { sortColumns } from "./sortColumns.ts";
 
 /** y += x · Wᵀ + bias in place, and what the matmul behind the next norm reads. */
@@ -18,12 +19,13 @@ export function addToResidual(
 ): Residual {
   const x = sortColumns(step, matrix, input);
   const m = matmulRows(step.recorder.gpu, step.rows);
+  const fused = next?.kind === "rms" ? next : null;
   const z = newActivation(step, step.rows, residual.z.shape.cols, "z");
   for (const { words, scales, firstBlock, blocks } of matrix.shards) {
     const params = {
       ...dotParams(matrix, x.shape, x.sums),
       bias: bias?.offset ?? NONE,
-      norm_weight: next?.weight.offset ?? NONE,
+      norm_weight: fused?.weight.offset ?? NONE,
       delta_stride: NONE,
       first_block: firstBlock,
       y_stride: z.shape.stride / 4,
@@ -47,5 +49,5 @@ export function addToResidual(
       label,
     );
   }
-  return { y: residual.y, z, eps: next?.eps ?? null };
+  return throughNorm(step, { y: residual.y, z, eps: fused?.eps ?? null }, next);
 }

@@ -1,14 +1,22 @@
 /** Norm, matmul, bias: the QKV projections and the head. */
 import type { Slot } from "../../device/arena.ts";
 import { BLOCK_ROWS } from "../../kernels/formats/layout.ts";
+import { layouts } from "../../kernels/formats/layouts.ts";
 import { dotParams } from "../../kernels/fragments/matmul.ts";
 import { NONE } from "../../kernels/kernel.ts";
 import { normMatmul } from "../../kernels/norm_matmul.ts";
 import type { Matrix } from "../matrix.ts";
-import { matmulRows, type Normed, type Step } from "../step.ts";
+import { type Activation, matmulRows, type Normed, type Step } from "../step.ts";
 import type { Vector } from "../weightPlan.ts";
+import { activateRows } from "./activateRows.ts";
 import { normParams } from "./normParams.ts";
 import { sortColumns } from "./sortColumns.ts";
+
+/** x with its sums, which affine weights need: a dispatch more where its producer could not leave them. */
+function summed(step: Step, { layout }: Matrix, x: Activation): Activation {
+  if (x.sums || layouts[layout].scaling !== "affine") return x;
+  return activateRows(step, { slot: x.slot, stride: x.shape.stride }, x.shape.cols, "linear");
+}
 
 /** scale · norm(x) · Wᵀ + bias for matrices of one input, behind each other: f32 (rows, Σ padded rows), and that stride. */
 export function project(
@@ -22,7 +30,7 @@ export function project(
   const slot = step.recorder.slot(z.shape.rows * stride * 4, options.label);
   let row = 0;
   for (const matrix of matrices) {
-    const x = sortColumns(step, matrix, z);
+    const x = summed(step, matrix, sortColumns(step, matrix, z));
     for (const { words, scales, firstBlock, blocks } of matrix.shards) {
       const first = row + firstBlock * BLOCK_ROWS;
       const params = {

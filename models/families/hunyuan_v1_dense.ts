@@ -1,0 +1,28 @@
+/**
+ * Hunyuan without experts: Llama with q and k normed head by head behind rope. 5 L + 3 dispatches.
+ *
+ * Source: transformers, models/hunyuan_v1_dense/modeling_hunyuan_v1_dense.py.
+ */
+import { headNorms } from "../blocks.ts";
+import { LLAMA_RULES } from "../configRules.ts";
+import type { Family } from "../model.ts";
+import { preNormDecoder } from "../preNormDecoder.ts";
+
+const attention_bias = { key: "attention_bias", otherwise: false };
+
+/** Hunyuan, dense. */
+export const hunyuan_v1_dense: Family = {
+  config: {
+    ...LLAMA_RULES,
+    norm: { key: "rms_norm_eps", eps: 1e-5 },
+    biases: { qkv: attention_bias, o: attention_bias, mlp: false },
+    rope: { theta: 10_000, partial: null, alpha: true },
+  },
+  build: (weights, config) =>
+    preNormDecoder(weights, config, {
+      attention(self_attn) {
+        const norms = headNorms(weights, `${self_attn}.query_layernorm`, `${self_attn}.key_layernorm`, config);
+        return { spec: { qkNorm: { ...norms, afterRope: true } } };
+      },
+    }),
+};
