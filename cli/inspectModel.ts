@@ -8,7 +8,7 @@ import type { Checkpoint } from "../models/weights/checkpoint.ts";
 import { EXIT } from "./errors.ts";
 import { jsonLine, print, table } from "./output.ts";
 import { tensorRows } from "./tensorTable.ts";
-import { bytesByLabel, matrixBytes, weightLabel } from "./weightLabel.ts";
+import { bitsPerWeight, bytesByLabel, matrixBytes, weightLabel } from "./weightLabel.ts";
 
 interface InspectOptions {
   readonly json: boolean;
@@ -42,9 +42,11 @@ function kvBytes({ model }: ReadModel, kvType: KvType): number {
 function matrixRows({ weights }: ReadModel) {
   return weights.matrices.map((matrix) => ({
     name: matrix.name,
+    format: matrix.format ?? "",
     layout: weightLabel(matrix),
     rows: matrix.parts.reduce((sum, { rows }) => sum + rows, 0),
     cols: matrix.cols,
+    bits_per_weight: bitsPerWeight(matrix),
     bytes: matrixBytes(matrix),
   }));
 }
@@ -104,9 +106,16 @@ function modelText(model: ReadModel, context: number): string {
   ];
   if (context > config.max_position_embeddings)
     facts.push(["", `${context} tokens are more than the model was made for, ${config.max_position_embeddings}`]);
-  const rows = matrixRows(model).map((row) => [row.name, row.layout, `${row.rows} × ${row.cols}`, bytes(row.bytes)]);
+  const rows = matrixRows(model).map((row) => [
+    row.name,
+    row.format,
+    row.layout,
+    `${row.rows} × ${row.cols}`,
+    row.bits_per_weight.toFixed(2),
+    bytes(row.bytes),
+  ]);
   const about = table(["", ""], facts).trimStart();
-  return `${about}\n${table(["matrix", "layout", ">rows × cols", ">size"], rows)}it would load\n`;
+  return `${about}\n${table(["matrix", "format", "layout", ">rows × cols", ">bits a weight", ">size"], rows)}it would load\n`;
 }
 
 function stopName({ tokenizer }: ReadModel, id: number): string {

@@ -14,6 +14,12 @@ export function matrixBytes(matrix: Matrix): number {
   return matrix.blocks * (words + scales);
 }
 
+/** Bits on the GPU for each weight of the checkpoint, scales and padding included. */
+export function bitsPerWeight(matrix: Matrix): number {
+  const rows = matrix.parts.reduce((sum, part) => sum + part.rows, 0);
+  return (8 * matrixBytes(matrix)) / (rows * matrix.cols);
+}
+
 /** Bytes by label, the most first. */
 export function bytesByLabel(matrices: readonly Matrix[]): [label: string, bytes: number][] {
   const sums = new Map<string, number>();

@@ -36,7 +36,7 @@ export async function loadWeights(
   aux: GPUBuffer,
   options: LoadOptions = {},
 ): Promise<void> {
-  const upload = new Uploader(gpu, pipelines, options);
+  const upload = new Uploader(gpu, pipelines, plan.claimedBytes(), options);
   try {
     for (const matrix of plan.matrices) await upload.matrix(matrix);
     await upload.vectors(plan, aux);
@@ -57,7 +57,12 @@ class Uploader {
   #loaded = 0;
   readonly #errorsBefore: number;
 
-  constructor(gpu: Gpu, pipelines: PipelineCache, options: LoadOptions) {
+  /** Bytes of each tensor in its file, and how many of them count as read. */
+  readonly #bytes: ReadonlyMap<string, number>;
+  readonly #read = new Map<string, number>();
+
+  constructor(gpu: Gpu, pipelines: PipelineCache, bytes: ReadonlyMap<string, number>, options: LoadOptions) {
+    this.#bytes = bytes;
     this.#gpu = gpu;
     this.#pipelines = pipelines;
     this.#options = options;
@@ -84,7 +89,7 @@ class Uploader {
 
   /** Reads a piece into the staging buffer, which grows where one row or column of the tensor is larger. */
   async #upload({ tensor, begin, end }: Piece): Promise<void> {
-    const { signal, onBytes } = this.#options;
+    const { signal } = this.#options;
     const data = await tensor.source.read(tensor.begin + begin, tensor.begin + end, signal);
     const count = end - begin;
     if (count > this.#staging.size) {
@@ -99,8 +104,17 @@ class Uploader {
       tail.set(data.subarray(whole));
       queue.writeBuffer(this.#staging, whole, tail);
     }
-    this.#loaded += count;
-    onBytes?.(this.#loaded);
+    this.#count(tensor.name, count / (tensor.end - tensor.begin));
+  }
+
+  /** A share of a tensor is read: in its bytes in the file, whatever is made of them, and each once. */
+  #count(name: string, share: number): void {
+    const size = this.#bytes.get(name) ?? 0;
+    const before = this.#read.get(name) ?? 0;
+    const now = Math.min(before + share * size, size);
+    this.#read.set(name, now);
+    this.#loaded += now - before;
+    this.#options.onBytes?.(Math.floor(this.#loaded));
   }
 
   /** Repacks what of a piece belongs to the targets, into the shards it falls in. */
@@ -159,8 +173,7 @@ class Uploader {
     const data = await tensor.source.read(tensor.begin, tensor.end, this.#options.signal);
     const view = new DataView(data.buffer, data.byteOffset, data.byteLength);
     for (let i = 0; i < count; i++) values[at(i)] = readElement(view, tensor.dtype, from(i)) + add;
-    this.#loaded += data.byteLength;
-    this.#options.onBytes?.(this.#loaded);
+    this.#count(tensor.name, 1);
   }
 
   /** Waits for the last piece. Throws what the GPU met on the way: weights that were never written are zeros, not an error. */
@@ -168,6 +181,7 @@ class Uploader {
     await this.#gpu.device.queue.onSubmittedWorkDone();
     const error = this.#gpu.uncaptured[this.#errorsBefore];
     if (error !== undefined) throw error;
+    this.#options.onBytes?.([...this.#bytes.values()].reduce((a, b) => a + b, 0)); // small ones were read while planning
   }
 
   close(): void {

@@ -79,6 +79,8 @@ export interface Storage extends Omit<MatrixShape, "rows" | "cols"> {
 /** A stored matrix: several projections of one input may be fused in it. */
 export interface Matrix extends Storage {
   readonly name: string;
+  /** The checkpoint's format in words, of its first part. */
+  readonly format?: string;
   readonly cols: number;
   /** Blocks of 32 stored rows, padding included. */
   readonly blocks: number;

@@ -113,6 +113,11 @@ export class WeightPlan {
     this.#location = checkpoint.location;
   }
 
+  /** Tensors that are claimed, with their bytes in the file. */
+  claimedBytes(): Map<string, number> {
+    return this.#claims.claimedBytes();
+  }
+
   has(name: string): boolean {
     return this.#claims.has(name);
   }
@@ -289,8 +294,8 @@ export class WeightPlan {
     const { module, rows } = projection;
     const slice = wholeSlice(projection);
     const stored = this.#module(projection, slice, cols);
-    const { codes, params, ...storage } = stored;
-    return { part: { module, rows, slice, firstBlock, blockStride, codes, params }, storage };
+    const { codes, params, format, ...storage } = stored;
+    return { part: { module, rows, slice, firstBlock, blockStride, codes, params }, storage, format };
   }
 
   /** The module's tensors, claimed at its first projection. A missing tensor is reported by `finish`: until then a stand-in will do. */
@@ -329,7 +334,8 @@ export class WeightPlan {
     if (odd !== undefined) throw storedOtherwise(first, odd);
     const blocks = parts.reduce((sum, { rows }) => sum + blocksOf(rows), 0);
     const tableAt = this.#place(first.storage.table);
-    const matrix: Matrix = { name, cols, blocks, unit, parts, ...first.storage, tableAt, shards: [] };
+    const { format } = first;
+    const matrix: Matrix = { name, format, cols, blocks, unit, parts, ...first.storage, tableAt, shards: [] };
     this.matrices.push(matrix);
     return matrix;
   }
@@ -338,6 +344,7 @@ export class WeightPlan {
 interface PlannedPart {
   readonly part: Part;
   readonly storage: Storage;
+  readonly format: string;
 }
 
 interface PlannedVector {
@@ -419,5 +426,12 @@ function standIn(location: string, rows: number, cols: number): StoredModule {
   const read = () => Promise.reject(new RangeError(`${location}: a tensor that is missing was read`));
   const source = { name: location, size: 0, read, close: async () => {} };
   const tensor: CheckpointTensor = { name: "", dtype: "F32", shape: [rows, cols], begin: 0, end: 0, source };
-  return { layout: "f32", group: BLOCK_COLS, scaleType: "f16", codes: rowMajor(tensor, 32, cols), params: [] };
+  return {
+    format: "missing",
+    layout: "f32",
+    group: BLOCK_COLS,
+    scaleType: "f16",
+    codes: rowMajor(tensor, 32, cols),
+    params: [],
+  };
 }

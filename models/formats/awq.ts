@@ -14,6 +14,7 @@ import {
   checkDtype,
   checkShape,
   columnMajor,
+  inGroups,
   type ModuleShape,
   paramViews,
   type Quantization,
@@ -66,5 +67,6 @@ function awqModule(
     scale: groupViewByColumns(scales, scaleBits(scaleType), groups, rows),
     offset: groupViewByColumns(qzeros, 4, groups, rows, "awq"),
   });
-  return { ...storage, codes: columnMajor(qweight, 4, cols, rows, { elementOrder: "awq" }), params };
+  const format = `awq 4 bits, ${inGroups(group)}`;
+  return { ...storage, format, codes: columnMajor(qweight, 4, cols, rows, { elementOrder: "awq" }), params };
 }

@@ -80,7 +80,7 @@ function int8(tensors: Tensors, { module, rows, cols, weight: name }: ModuleShap
     (await readF32(scale, first, end, signal)).map((most) => Math.fround(most * INT8_STEP)),
   );
   const params = paramViews(storage, cols, { scale: rowScale(steps, 32, rows) });
-  return { ...storage, codes: rowMajor(weight, 8, cols, cols, { flip: 0x80 }), params };
+  return { ...storage, format: "bitsandbytes int8", codes: rowMajor(weight, 8, cols, cols, { flip: 0x80 }), params };
 }
 
 /** What the JSON beside a weight says. */
@@ -125,6 +125,7 @@ function fourBits(
   const view = rowMajor(scales, 32, Math.ceil(cols / group));
   return {
     ...storage,
+    format: `bitsandbytes ${stateName.slice(-3)}, blocks of ${blocksize}${nested ? ", nested scales" : ""}`,
     codes: rowMajor(weight, 4, cols, cols, { elementOrder: "swapped" }),
     params: paramViews(storage, cols, { scale: view }),
   };

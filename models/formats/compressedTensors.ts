@@ -19,6 +19,7 @@ import { columnOrder } from "./order.ts";
 import {
   checkDtype,
   checkShape,
+  inGroups,
   type ModuleShape,
   PLAIN,
   paramViews,
@@ -198,7 +199,8 @@ function integers(
     g_idx === undefined || bytes === undefined
       ? undefined
       : columnOrder(g_idx.name, bytes, { cols, stored: groups.stored, count: groups.storedCount });
-  return { ...storage, order, codes, params: paramViews(storage, cols, { scale: scaleView, offset }) };
+  const format = `${scheme.format} ${bits} bits, ${strategy === "tensor" ? "one scale" : inGroups(scheme.group)}${order === undefined ? "" : ", act-order"}`;
+  return { ...storage, format, order, codes, params: paramViews(storage, cols, { scale: scaleView, offset }) };
 }
 
 /** Zeros (rows, groups): packed along the rows, or one a byte. */
@@ -253,7 +255,12 @@ function floats4(tensors: Tensors, { module, rows, cols }: ModuleShape, block: 1
   if (global === undefined) {
     checkDtype(scale, "U8", "F8_E8M0");
     const storage = { layout: "e2m1", group: groups.group, scaleType: "e8m0" } as const;
-    return { ...storage, codes: rowMajor(packed, 4, cols), params: paramViews(storage, cols, { scale: view }) };
+    return {
+      ...storage,
+      format: "mxfp4-pack-quantized",
+      codes: rowMajor(packed, 4, cols),
+      params: paramViews(storage, cols, { scale: view }),
+    };
   }
   checkDtype(scale, "F8_E4M3");
   checkDtype(global, "F32");
@@ -261,5 +268,10 @@ function floats4(tensors: Tensors, { module, rows, cols }: ModuleShape, block: 1
   const [whole = Number.NaN] = bytes === undefined ? [] : f32sOf(bytes);
   const storage = { layout: "e2m1", group: groups.group, scaleType: "e4m3" } as const;
   const factor = singleView(constantF32(global, Math.fround(1 / whole)), 32, rows);
-  return { ...storage, codes: rowMajor(packed, 4, cols), params: paramViews(storage, cols, { scale: view, factor }) };
+  return {
+    ...storage,
+    format: "nvfp4-pack-quantized",
+    codes: rowMajor(packed, 4, cols),
+    params: paramViews(storage, cols, { scale: view, factor }),
+  };
 }

@@ -81,7 +81,8 @@ export function fp8Module(
   const groups = groupsOf(module, cols, scales.by === "block" ? scales.block[1] : undefined, 8);
   const storage = { layout: "e4m3", group: groups.group, scaleType } as const;
   const view = scaleView(scale, bits, { rows, groups, scales });
-  return { ...storage, codes: rowMajor(weight, 8, cols), params: paramViews(storage, cols, { scale: view }) };
+  const format = `fp8, a scale a ${scales.by === "block" ? `block of ${scales.block.join(" × ")}` : scales.by}`;
+  return { ...storage, format, codes: rowMajor(weight, 8, cols), params: paramViews(storage, cols, { scale: view }) };
 }
 
 function scaleView(

@@ -15,6 +15,7 @@ import {
   checkDtype,
   checkShape,
   columnMajor,
+  inGroups,
   type ModuleShape,
   paramViews,
   type Quantization,
@@ -92,7 +93,9 @@ function gptqModule(
     scale: groupViewByColumns(scales, scaleBits(scaleType), groups, rows),
     offset: groupViewByColumns(qzeros, bits, groups, rows),
   });
-  return { ...storage, order: orderOf(tensors, g_idx?.name, cols, groups), codes, params };
+  const order = orderOf(tensors, g_idx?.name, cols, groups);
+  const format = `gptq ${bits} bits, ${inGroups(group)}${order === undefined ? "" : ", act-order"}`;
+  return { ...storage, format, order, codes, params };
 }
 
 function orderOf(

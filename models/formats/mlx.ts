@@ -15,6 +15,7 @@ import { groupsOf, groupView, singleView } from "./groups.ts";
 import {
   checkDtype,
   checkShape,
+  inGroups,
   type ModuleShape,
   paramViews,
   type Quantization,
@@ -117,14 +118,14 @@ function mlxModule(tensors: Tensors, shape: ModuleShape, scheme: Scheme): Stored
     checkDtype(scales, "U8");
     const layout: LayoutName = bits === 8 ? "e4m3" : "e2m1";
     const scaleType = mode === "nvfp4" ? "e4m3" : "e8m0";
-    const storage = { layout, group: groups.group, scaleType } as const;
+    const storage = { format: `mlx ${mode}`, layout, group: groups.group, scaleType } as const;
     const factor = singleView(constantF32(scales, 1), 32, rows);
     return { ...storage, codes, params: paramViews(storage, cols, { scale: groupView(scales, 8, groups), factor }) };
   }
   const scaleType = scaleTypeOf(scales);
   checkDtype(biases, scales.dtype);
   const layout: LayoutName = `affine${bits}`;
-  const storage = { layout, group: groups.group, scaleType };
+  const storage = { format: `mlx ${bits} bits, ${inGroups(group_size)}`, layout, group: groups.group, scaleType };
   const view = (tensor: typeof scales) => groupView(tensor, scaleBits(scaleType), groups);
   return { ...storage, codes, params: paramViews(storage, cols, { scale: view(scales), offset: view(biases) }) };
 }

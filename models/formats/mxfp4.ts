@@ -43,7 +43,7 @@ function mxfp4Module(tensors: Tensors, { module, rows, cols }: ModuleShape): Sto
   const groups = groupsOf(module, cols, BLOCK);
   const storage = { layout: "e2m1", group: groups.group, scaleType: "e8m0" } as const;
   const params = paramViews(storage, cols, { scale: groupView(scales, 8, groups) });
-  return { ...storage, codes: rowMajor(blocks, 4, cols), params };
+  return { ...storage, format: "mxfp4", codes: rowMajor(blocks, 4, cols), params };
 }
 
 /** The last dimensions must be these, and those before them `rows` together. */

@@ -34,6 +34,8 @@ export interface Tensors {
 
 /** A module as it will be stored. */
 export interface StoredModule extends Storage {
+  /** The checkpoint's format in words: "gptq 4 bits, groups of 128". */
+  readonly format: string;
   readonly codes: TensorView;
   readonly params: readonly ParamView[];
 }
@@ -56,6 +58,10 @@ export const PLAIN: Readonly<Record<string, LayoutName>> = { F32: "f32", F16: "f
 const SCALES: Readonly<Record<string, ScaleType>> = { F32: "f32", F16: "f16", BF16: "bf16" };
 
 const BITS: Readonly<Record<ScaleType, number>> = { f32: 32, f16: 16, bf16: 16, e8m0: 8, e4m3: 8 };
+
+/** Columns that share a scale, in words. */
+export const inGroups = (group: number | undefined): string =>
+  group === undefined ? "a scale a row" : `groups of ${group}`;
 
 /** What of a view differs from a row-major tensor of one element a column. */
 type ViewOptions = Partial<Omit<TensorView, "tensor" | "bits" | "columns">>;

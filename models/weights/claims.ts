@@ -77,6 +77,17 @@ export class TensorClaims {
     return tensor;
   }
 
+  /** Bytes of the tensors that are claimed, by name. */
+  claimedBytes(): Map<string, number> {
+    const { tensors } = this.#checkpoint;
+    return new Map(
+      [...this.#claimed].map((name) => {
+        const tensor = tensors.get(name);
+        return [name, tensor === undefined ? 0 : tensor.end - tensor.begin];
+      }),
+    );
+  }
+
   /** Names that nobody claimed and that are neither known extras nor `ignored`, in the order of the files. */
   leftOver(ignored: (name: string) => boolean = () => false): string[] {
     const names = [...this.#checkpoint.tensors.keys()];
