@@ -26,6 +26,8 @@ export interface LoadOptions {
   readonly signal?: AbortSignal;
   /** Bytes of the checkpoint read so far. */
   readonly onBytes?: (loaded: number) => void;
+  /** Bytes read and uploaded at once, 8 MiB where a binding may be as large. */
+  readonly pieceBytes?: number;
 }
 
 /** Fills the buffers of `allocateWeights`, `aux` being what it returned. They stay their owner's. */
@@ -68,7 +70,9 @@ class Uploader {
     this.#options = options;
     this.#arena = new Arena(gpu);
     this.#errorsBefore = gpu.uncaptured.length;
-    this.#staging = this.#newStaging(Math.min(PIECE, 4 * Math.floor(gpu.limits.maxStorageBufferBindingSize / 4)));
+    this.#staging = this.#newStaging(
+      Math.min(options.pieceBytes ?? PIECE, 4 * Math.floor(gpu.limits.maxStorageBufferBindingSize / 4)),
+    );
   }
 
   #newStaging(size: number): GPUBuffer {

@@ -1,0 +1,47 @@
+/** Every checkpoint format against the reference libraries: the weights that a plan reads are theirs, bit for bit. */
+import { createHash } from "node:crypto";
+import { describe, expect, test } from "vitest";
+import { formatFixtures, planFixture } from "../../test/formatFixtures.ts";
+import { planQuantized, quantizedModules } from "../../test/quantizedModules.ts";
+import { storedWeights } from "../../test/storedWeights.ts";
+import type { Matrix } from "../matrix.ts";
+
+/** All weights of a matrix, part by part. */
+async function weightsOf(matrix: Matrix): Promise<Float32Array<ArrayBuffer>> {
+  const parts = await Promise.all(matrix.parts.map((part) => storedWeights(matrix, part)));
+  return new Float32Array(parts.flatMap((values) => [...values]));
+}
+
+describe.each(Object.entries(formatFixtures))("%s", (name, { modules }) => {
+  test("has the reference's weights, and nothing left over", async () => {
+    const { checkpoint, plan, matrices } = await planFixture(name);
+    plan.finish((tensor) => tensor.startsWith("dequantized."));
+    for (const [i, { module, sha256, values }] of modules.entries()) {
+      const matrix = matrices[i];
+      if (matrix === undefined) throw new Error(module);
+      const got = await weightsOf(matrix);
+      if (values !== true) {
+        expect(createHash("sha256").update(new Uint8Array(got.buffer)).digest("hex")).toBe(sha256);
+        continue;
+      }
+      const want = new Float32Array((await checkpoint.read(`dequantized.${module}`)).slice().buffer);
+      const apart = got.map((value, at) => Math.abs(value / (want[at] ?? Number.NaN) - 1));
+      expect(got.filter((value, at) => value !== want[at]).length).toBeGreaterThan(0); // else it is exact, and need not be here
+      expect(Math.max(...apart.filter((_, at) => want[at] !== 0))).toBeLessThan(2 ** -23);
+      expect(got.filter((value, at) => want[at] === 0 && value !== 0)).toEqual(new Float32Array());
+    }
+    await checkpoint.close();
+  });
+});
+
+describe("other shapes", () => {
+  test.each(quantizedModules.map((it) => [it.name, it] as const))("%s", async (_, module) => {
+    const { matrix } = await planQuantized(module);
+    const got = await weightsOf(matrix);
+    const want = got.map((_value, i) => module.weight(Math.floor(i / module.cols), i % module.cols));
+    const order = matrix.order ?? Uint32Array.from({ length: module.cols }, (_value, i) => i);
+    expect([...order].sort((a, b) => a - b)).toEqual(Array.from({ length: module.cols }, (_value, i) => i));
+    const wrong = got.findIndex((value, i) => value !== want[i]);
+    expect({ wrong, got: got[wrong], want: want[wrong] }).toEqual({ wrong: -1 });
+  });
+});

@@ -1,0 +1,59 @@
+/** Modules of every checkpoint format, cut out of checkpoints that the reference libraries wrote, with the hash of their f32 weights. */
+import { readFileSync } from "node:fs";
+import { fileURLToPath } from "node:url";
+import { openFile } from "../device/nodeFiles.ts";
+import { fieldsOf } from "../models/configChecks.ts";
+import { readDetails } from "../models/details.ts";
+import type { Matrix } from "../models/matrix.ts";
+import { normalizeQuantization } from "../models/quantization.ts";
+import { WeightPlan } from "../models/weightPlan.ts";
+import { type Checkpoint, openWeights } from "../models/weights/checkpoint.ts";
+
+/** One module of a fixture. */
+export interface FixtureModule {
+  readonly module: string;
+  /** Rows and columns; experts, columns and rows where gate and up of all experts are one tensor. */
+  readonly shape: readonly number[];
+  /** Of the f32 weights row by row; of experts, each one's gate before its up. */
+  readonly sha256: string;
+  /** Whether the weights themselves are in the file, since ours may differ in their last bit. */
+  readonly values?: true;
+}
+
+interface Fixture {
+  readonly config: unknown;
+  readonly modules: readonly FixtureModule[];
+}
+
+const FOLDER = new URL("fixtures/formats/", import.meta.url);
+
+/** By name. */
+export const formatFixtures = JSON.parse(readFileSync(new URL("index.json", FOLDER), "utf8")) as Readonly<
+  Record<string, Fixture>
+>;
+
+/** A fixture planned: a matrix for each of its modules, in order. */
+export async function planFixture(
+  name: string,
+): Promise<{ checkpoint: Checkpoint; plan: WeightPlan; matrices: Matrix[] }> {
+  const fixture = formatFixtures[name];
+  if (fixture === undefined) throw new RangeError(`no fixture is called ${name}`);
+  const checkpoint = await openWeights(await openFile(fileURLToPath(new URL(`${name}.safetensors`, FOLDER))));
+  const quantization = normalizeQuantization(fieldsOf("config.json", fixture.config));
+  const plan = new WeightPlan(checkpoint, quantization, await readDetails(checkpoint, quantization));
+  const matrices = fixture.modules.map(({ module, shape }) => planModule(plan, module, shape));
+  return { checkpoint, plan, matrices };
+}
+
+function planModule(plan: WeightPlan, module: string, shape: readonly number[]): Matrix {
+  const [first = 0, second = 0, third] = shape;
+  if (third === undefined) return plan.matrix(module, first, second);
+  const rows = third / 2;
+  const half = (index: number, part: number) => ({
+    module,
+    rows,
+    expert: { index, of: first },
+    slice: { first: part, take: 1, period: 2, of: third }, // gate and up by turns
+  });
+  return plan.experts(first, (e) => [half(e, 0), half(e, 1)], rows, second);
+}
