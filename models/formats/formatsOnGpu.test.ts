@@ -50,6 +50,8 @@ async function decoded(matrix: Matrix, aux: GPUBuffer): Promise<{ values: Float3
       first_row: firstBlock * BLOCK_ROWS,
       end_row: (firstBlock + blocks) * BLOCK_ROWS,
       multiplier: 1,
+      id_word: ROW.token,
+      add: 0,
       norm_weight: NONE,
       stride: z.stride,
       runs: z.runs,
