@@ -7,12 +7,13 @@ const names = (
   layouts: readonly ("affine4" | "affine8" | "f16")[],
   headDim: number,
   of: AdapterDescription = adapter,
+  features: readonly string[] = [],
 ) =>
   modelKernels({
     matrices: layouts.map((layout) => ({ layout })),
     caches: [{ headDim }],
     kvType: "f32",
-    gpu: { adapter: of },
+    gpu: { adapter: of, features: new Set(features) },
   }).map(({ name }) => name);
 
 describe("the kernels of a model", () => {
@@ -45,6 +46,14 @@ describe("the kernels of a model", () => {
 
   test("sums of attention that are no whole runs need the matmul that adds its own", () => {
     expect(names(["affine4"], 48)).toContain("matmul_residual affine4 M=1 own sums");
+  });
+
+  test("where eight lanes share their loads, matmuls are those that do", () => {
+    const lanes = { ...adapter, subgroupMinSize: 8, subgroupMaxSize: 8 };
+    const found = names(["affine4"], 64, lanes, ["subgroups"]);
+    expect(found).toContain("norm_matmul affine4 M=4 broadcast");
+    expect(found).not.toContain("norm_matmul affine4 M=4");
+    expect(names(["affine4"], 64, lanes)).toContain("norm_matmul affine4 M=4");
   });
 
   test("a hardware adapter takes 2 and 8 rows at once too", () => {

@@ -6,6 +6,7 @@ import type { KvType } from "../kernels/attention/kv_page.ts";
 import { LAYOUT_NAMES } from "../kernels/formats/layouts.ts";
 import { headDimFor } from "../kernels/fragments/batch.ts";
 import { everyKernel } from "../kernels/kernelList.ts";
+import { xFrom } from "../kernels/xFrom.ts";
 import type { Matrix } from "../models/matrix.ts";
 import type { CacheDeclaration } from "../models/model.ts";
 import { matmulRows } from "../models/step.ts";
@@ -15,7 +16,7 @@ export interface KernelNeeds {
   readonly matrices: readonly Pick<Matrix, "layout">[];
   readonly caches: readonly Pick<CacheDeclaration, "headDim">[];
   readonly kvType: KvType;
-  readonly gpu: Pick<Gpu, "adapter">;
+  readonly gpu: Pick<Gpu, "adapter" | "features">;
 }
 
 /** Every kernel of kernelList.ts that does not belong to another layout, KV type, head size or number of rows. */
@@ -24,11 +25,13 @@ export function modelKernels({ matrices, caches, kvType, gpu }: KernelNeeds): Co
   const rows = new Set(Array.from({ length: MAX_ROWS }, (_, i) => `M=${matmulRows(gpu, i + 1)}`));
   const heads = new Set(caches.map(({ headDim }) => `head_dim<=${headDimFor(headDim)}`));
   // Σ x is added up in the matmul only where attention leaves no whole sums of 32.
+  const broadcast = xFrom(gpu) === "broadcast";
   const ownSums = caches.some(({ headDim }) => headDim % 32 !== 0);
   return everyKernel().filter(({ name }) => {
     const [family = "", ...words] = name.split(" ");
     if (family === "log_probs" || family === "repack") return false; // of scores and of loading, which are not timed
     if (name.includes(" own sums") && !ownSums) return false;
+    if (words.some((word) => word.startsWith("M=")) && name.includes(" broadcast") !== broadcast) return false;
     const attention = /^(attention|rope)_/.test(family);
     return words.every((word) => {
       if (LAYOUT_NAMES.some((layout) => layout === word)) return attention ? word === kvType : layouts.has(word);

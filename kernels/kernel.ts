@@ -10,6 +10,9 @@ import type { Bound, Grid, Recorder } from "../device/program.ts";
 /** WebGPU grants 8 storage buffers a stage everywhere; Node's adapters offer more, and a page would then fail. */
 const MAX_STORAGE_BUFFERS = 8;
 
+/** Kernels see to uniform control flow themselves: the compiler's proof gives up at loop bounds from buffers. */
+const SUBGROUPS = "enable subgroups;\ndiagnostic(off, subgroup_uniformity);\n";
+
 /** A param that says "none": no bias, no delta. */
 export const NONE = 0xffff_ffff;
 
@@ -23,6 +26,8 @@ export interface KernelSpec<Reads extends string, Writes extends string, Params 
   readonly params: Readonly<Record<Params, "f32" | "u32">>;
   /** Lanes a workgroup; `WG` in the code. */
   readonly workgroup: number;
+  /** Whether the code has subgroup operations: the device must have the feature. */
+  readonly subgroups?: boolean;
   readonly code: string;
 }
 
@@ -50,7 +55,7 @@ export function kernel<R extends string, W extends string, P extends string>(
     throw new RangeError(`${spec.name}: ${names.length} storage buffers, at most ${MAX_STORAGE_BUFFERS}`);
   const compiled: CompiledKernel = {
     name: spec.name,
-    code: declarations(spec) + spec.code,
+    code: (spec.subgroups === true ? SUBGROUPS : "") + declarations(spec) + spec.code,
     bindings: [
       "uniform",
       ...keys(spec.reads).map(() => "read-only-storage" as const),

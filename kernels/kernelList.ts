@@ -10,7 +10,7 @@ import { ropeKv } from "./attention/rope_kv.ts";
 import { embed } from "./embed.ts";
 import { LAYOUT_NAMES, layouts } from "./formats/layouts.ts";
 import { HEAD_DIMS } from "./fragments/batch.ts";
-import { MATMUL_ROWS } from "./fragments/matmul.ts";
+import { MATMUL_ROWS, X_FROM } from "./fragments/matmul.ts";
 import { logProbs } from "./log_probs.ts";
 import { matmulResidual } from "./matmul_residual.ts";
 import { expertDown } from "./moe/expert_down.ts";
@@ -31,13 +31,15 @@ import { softcap } from "./softcap.ts";
 /** In a fixed order. */
 export function everyKernel(): CompiledKernel[] {
   const matmuls = LAYOUT_NAMES.flatMap((layout) =>
-    MATMUL_ROWS.flatMap((rows) => [
-      normMatmul(layout, rows),
-      normGateUp(layout, rows),
-      ...[false, ...(layouts[layout].scaling === "affine" ? [true] : [])].map((ownSums) =>
-        matmulResidual(layout, rows, ownSums),
-      ),
-    ]),
+    MATMUL_ROWS.flatMap((rows) =>
+      X_FROM.flatMap((from) => [
+        normMatmul(layout, rows, from),
+        normGateUp(layout, rows, from),
+        ...[false, ...(layouts[layout].scaling === "affine" ? [true] : [])].map((ownSums) =>
+          matmulResidual(layout, rows, ownSums, from),
+        ),
+      ]),
+    ),
   );
   const attention = HEAD_DIMS.flatMap((headDim) => [
     ...KV_TYPES.flatMap((kvType) => [

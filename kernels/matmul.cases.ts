@@ -15,12 +15,13 @@ import { BLOCK_ROWS, paddedRows } from "./formats/layout.ts";
 import { layouts } from "./formats/layouts.ts";
 import { ACTIVATIONS, type Activation, activate, activationCode } from "./fragments/act.ts";
 import { activationShape } from "./fragments/activation.ts";
-import { dotParams, type MatmulRows } from "./fragments/matmul.ts";
+import { dotParams, type MatmulRows, type XFrom } from "./fragments/matmul.ts";
 import { NONE } from "./kernel.ts";
 import { matmulResidual } from "./matmul_residual.ts";
 import { normGateUp } from "./norm_gate_up.ts";
 import { normMatmul } from "./norm_matmul.ts";
 import { type Case, type Comparison, Random, type Testbed } from "./testbed.ts";
+import { xFrom } from "./xFrom.ts";
 
 /** What varies between the cases of a matmul. */
 export interface MatmulShape {
@@ -33,6 +34,8 @@ export interface MatmulShape {
   readonly cols: number;
   readonly rows: number;
   readonly m: MatmulRows;
+  /** Unset: as the product does on the adapter. */
+  readonly from?: XFrom;
   readonly norm: boolean;
   readonly bias: boolean;
   readonly delta: boolean;
@@ -136,7 +139,9 @@ export async function runNormMatmul(bed: Testbed, shape: MatmulShape, from: Matm
     out_stride: width / 4,
   };
   const grid = [(width - lead) / BLOCK_ROWS, capacity / shape.m, 1] as const;
-  await bed.submit((recorder) => normMatmul(shape.layout, shape.m).launch(recorder, { buffers, params, grid }));
+  await bed.submit((recorder) =>
+    normMatmul(shape.layout, shape.m, shape.from ?? xFrom(bed.gpu)).launch(recorder, { buffers, params, grid }),
+  );
   return bed.f32(out);
 }
 
@@ -187,7 +192,11 @@ export async function runMatmulResidual(
   };
   const grid = [(z.stride - from.lead) / BLOCK_ROWS, from.capacity / shape.m, 1] as const;
   await bed.submit((recorder) =>
-    matmulResidual(shape.layout, shape.m, ownSums(shape)).launch(recorder, { buffers, params, grid }),
+    matmulResidual(shape.layout, shape.m, ownSums(shape), shape.from ?? xFrom(bed.gpu)).launch(recorder, {
+      buffers,
+      params,
+      grid,
+    }),
   );
   return { y: await bed.f32(out.y), z: await bed.f32(out.z) };
 }
@@ -249,7 +258,9 @@ export async function runNormGateUp(bed: Testbed, shape: MatmulShape, from: Matm
     out_sums: out.sums,
   };
   const grid = [(from.width - from.lead) / (2 * BLOCK_ROWS), from.capacity / shape.m, 1] as const;
-  await bed.submit((recorder) => normGateUp(shape.layout, shape.m).launch(recorder, { buffers, params, grid }));
+  await bed.submit((recorder) =>
+    normGateUp(shape.layout, shape.m, shape.from ?? xFrom(bed.gpu)).launch(recorder, { buffers, params, grid }),
+  );
   return { out, got: await bed.f32(result) };
 }
 

@@ -12,12 +12,13 @@
 
 import type { LayoutName } from "./formats/layout.ts";
 import { layouts } from "./formats/layouts.ts";
-import { DOT_PARAMS, dotFragment, type MatmulRows } from "./fragments/matmul.ts";
+import { DOT_PARAMS, dotFragment, type MatmulRows, type XFrom, xSuffix } from "./fragments/matmul.ts";
 import { kernel, variants } from "./kernel.ts";
 
-export const matmulResidual = variants((layout: LayoutName, rows: MatmulRows, ownSums: boolean) =>
+export const matmulResidual = variants((layout: LayoutName, rows: MatmulRows, ownSums: boolean, from: XFrom) =>
   kernel({
-    name: `matmul_residual ${layout} M=${rows}${ownSums ? " own sums" : ""}`,
+    name: `matmul_residual ${layout} M=${rows}${ownSums ? " own sums" : ""}${xSuffix(from)}`,
+    subgroups: from === "broadcast",
     reads: { words: "vec4u", scales: "vec4u", x: "vec4f", aux: "f32", delta: "vec4f" },
     writes: { y: "vec4f", z: "f32" },
     params: {
@@ -34,7 +35,7 @@ export const matmulResidual = variants((layout: LayoutName, rows: MatmulRows, ow
       z_squares: "u32",
     },
     workgroup: 8,
-    code: /* wgsl */ `${dotFragment(layouts[layout], rows, ownSums)}
+    code: /* wgsl */ `${dotFragment(layouts[layout], rows, { ownSums, from })}
 var<workgroup> z_quads: array<vec4f, ${8 * rows}>;
 var<workgroup> y_quads: array<vec4f, ${8 * rows}>;
 @compute @workgroup_size(WG)

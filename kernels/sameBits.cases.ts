@@ -3,6 +3,7 @@
  *
  * Compared as words, not as numbers. docs/numerics.md has the orders of summation behind it.
  */
+
 import { type AttentionPath, runAttention } from "./attention/attention.cases.ts";
 import { type AttentionShape, attentionInputs, pagesWith, stepsOf } from "./attention/attentionData.ts";
 import { caches } from "./attention/attentionReference.ts";
@@ -24,6 +25,7 @@ import {
   runNormMatmul,
 } from "./matmul.cases.ts";
 import type { Case, Comparison, Testbed } from "./testbed.ts";
+import { xFrom } from "./xFrom.ts";
 
 const bits = (data: Float32Array): Uint32Array => new Uint32Array(data.buffer, data.byteOffset, data.length);
 
@@ -84,10 +86,11 @@ function matmulCase(kernel: MatmulKernel, layout: LayoutName, ms: readonly Matmu
         spread: 1,
         seed,
       };
-      const one = await wordsOf(bed, kernel, shape);
+      const one = await wordsOf(bed, kernel, { ...shape, from: "storage" });
       const results: [string, Uint32Array][] = [["M=1", one.words]];
       for (const m of [1, ...ms] as const) {
-        if (m > 1) results.push([`M=${m}`, (await wordsOf(bed, kernel, { ...shape, m })).words]);
+        if (m > 1 || xFrom(bed.gpu) !== "storage")
+          results.push([`M=${m}`, (await wordsOf(bed, kernel, { ...shape, m })).words]);
         if (kernel !== "matmul_residual") continue;
         results.push([`M=${m} with own sums`, (await wordsOf(bed, kernel, { ...shape, m, storedSums: false })).words]);
       }

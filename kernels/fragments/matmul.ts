@@ -23,6 +23,26 @@ import { type ActivationShape, FIXED_SUMS } from "./activation.ts";
 export const MATMUL_ROWS = [1, 2, 4, 8] as const;
 export type MatmulRows = (typeof MATMUL_ROWS)[number];
 
+/**
+ * How x reaches the lanes: each reads it at addresses that all share, or eight lanes read a value each and give it to the others.
+ * Where a load costs the same whatever its address (software adapters with subgroups of 8), the second is 1.3 times as fast for
+ * one row of x and 2 to 3 times for four; elsewhere the first is, which caches and scalar loads serve.
+ */
+export const X_FROM = ["storage", "broadcast"] as const;
+export type XFrom = (typeof X_FROM)[number];
+
+/** What a matmul's name says of it. */
+export const xSuffix = (from: XFrom): string => (from === "broadcast" ? " broadcast" : "");
+
+/** How dotFragment is varied. */
+export interface DotOptions {
+  /** Whether Σ x is added up beside the products, since its producer left none. */
+  readonly ownSums?: boolean;
+  /** Whether x rows are those in `x_rows`, which the caller fills, and not those from `first` on. */
+  readonly listed?: boolean;
+  readonly from?: XFrom;
+}
+
 /** Params of the inner product, declared by every kernel that uses it. */
 export const DOT_PARAMS = {
   /** Runs of 32 columns a row; groups of a row; runs a group. */
@@ -76,9 +96,9 @@ export const each = (rows: number, line: (m: number) => string): string =>
  *
  * Σ x of a run is read where the producer of x stored it, or else (`ownSums`) added up beside the products, in the same
  * order: eight quads one after the other, then (a + b) + (c + d). Runs of a group are added in order.
- * `listed`: x rows are those in `x_rows`, which the caller fills, and not those from `first` on.
  */
-export function dotFragment(layout: Layout, rows: MatmulRows, ownSums = false, listed = false): string {
+export function dotFragment(layout: Layout, rows: MatmulRows, options: DotOptions = {}): string {
+  const { ownSums = false, listed = false, from = "storage" } = options;
   const columns = ["a.x", "a.y", "a.z", "a.w", "b.x", "b.y", "b.z", "b.w"];
   const { scaling } = layout;
   const sums = scaling === "affine"; // of x: what a bias is multiplied by
@@ -106,8 +126,7 @@ ${sums && ownSums ? each(rows, (m) => `      var quads${m} = vec4f();`) : ""}
 ${each(
   rows,
   (m) => `        {
-          let a = x[${start(m)}];
-          let b = x[${start(m)} + 1u];
+${from === "broadcast" ? broadcast(start(m)) : `          let a = x[${start(m)}];\n          let b = x[${start(m)} + 1u];`}
 ${columns.map((column, i) => `          d${m} = fma(e.q${i}, vec4f(${column}), d${m});`).join("\n")}
 ${sums && ownSums ? `          quads${m} += a;\n          quads${m} += b;` : ""}
         }`,
@@ -132,6 +151,14 @@ ${each(rows, (m) =>
   }
 ${each(rows, (m) => `  dots[${m}u * WG + lane] = acc${m};`)}
 }`;
+}
+
+/** Eight values of x: a lane each, then all of them in every lane. */
+function broadcast(start: string): string {
+  const lanes = (first: number) => [0, 1, 2, 3].map((i) => `subgroupBroadcast(v, ${first + i}u)`).join(", ");
+  return /* wgsl */ `          let v = x_at(4u * (${start}) + (lane & 7u));
+          let a = vec4f(${lanes(0)});
+          let b = vec4f(${lanes(4)});`;
 }
 
 /** Params of the norm before a matmul: `x_squares` is NONE where there is none. */

@@ -27,7 +27,7 @@ export const expertDown = variants((layout: LayoutName) => {
       out_stride: "u32",
     },
     workgroup: 8,
-    code: /* wgsl */ `${dotFragment(layouts[layout], rows, false, true)}${code}
+    code: /* wgsl */ `${dotFragment(layouts[layout], rows, { listed: true })}${code}
 @compute @workgroup_size(WG)
 fn main(@builtin(workgroup_id) wg: vec3u, @builtin(local_invocation_index) lane: u32) {
   let tile = tile_at(wg.y);

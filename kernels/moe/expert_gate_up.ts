@@ -38,7 +38,7 @@ export const expertGateUp = variants((layout: LayoutName, tiled: boolean) => {
       out_sums: "u32",
     },
     workgroup: 16,
-    code: /* wgsl */ `${dotFragment(layouts[layout], rows, false, true)}${GATED_PAIR}${code}
+    code: /* wgsl */ `${dotFragment(layouts[layout], rows, { listed: true })}${GATED_PAIR}${code}
 @compute @workgroup_size(WG)
 fn main(@builtin(workgroup_id) wg: vec3u, @builtin(local_invocation_index) lane: u32) {
   let tile = tile_at(wg.y);

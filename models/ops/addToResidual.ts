@@ -1,8 +1,10 @@
 /** Matmul added to the residual stream: o_proj and down_proj. */
+
 import { layouts } from "../../kernels/formats/layouts.ts";
 import { dotParams } from "../../kernels/fragments/matmul.ts";
 import { NONE } from "../../kernels/kernel.ts";
 import { matmulResidual } from "../../kernels/matmul_residual.ts";
+import { xFrom } from "../../kernels/xFrom.ts";
 import type { Matrix } from "../matrix.ts";
 import { type Activation, matmulRows, type Norm, newActivation, type Residual, type Step } from "../step.ts";
 import type { Vector } from "../weightPlan.ts";
@@ -43,7 +45,8 @@ export function addToResidual(
       z: z.slot,
     };
     const grid = [blocks, z.shape.rows / m, 1] as const;
-    matmulResidual(matrix.layout, m, layouts[matrix.layout].scaling === "affine" && !x.sums).launch(
+    const ownSums = layouts[matrix.layout].scaling === "affine" && !x.sums;
+    matmulResidual(matrix.layout, m, ownSums, xFrom(step.recorder.gpu)).launch(
       step.recorder,
       { buffers, params, grid },
       label,

@@ -5,6 +5,7 @@ import { type Activation as ActivationName, activationCode } from "../../kernels
 import { dotParams } from "../../kernels/fragments/matmul.ts";
 import { NONE } from "../../kernels/kernel.ts";
 import { normGateUp } from "../../kernels/norm_gate_up.ts";
+import { xFrom } from "../../kernels/xFrom.ts";
 import type { Matrix } from "../matrix.ts";
 import { type Activation, matmulRows, type Normed, newActivation, type Step } from "../step.ts";
 import type { Vector } from "../weightPlan.ts";
@@ -44,7 +45,11 @@ function interleaved(step: Step, matrix: Matrix, { z, eps }: Normed, options: Ga
     };
     const buffers = { words, scales: scales ?? words, x: x.slot, aux: step.aux, delta: words, out: out.slot };
     const grid = [blocks / 2, out.shape.rows / m, 1] as const;
-    normGateUp(matrix.layout, m).launch(step.recorder, { buffers, params, grid }, options.label);
+    normGateUp(matrix.layout, m, xFrom(step.recorder.gpu)).launch(
+      step.recorder,
+      { buffers, params, grid },
+      options.label,
+    );
   }
   return out;
 }

@@ -1,10 +1,12 @@
 /** Norm, matmul, bias: the QKV projections and the head. */
+
 import type { Slot } from "../../device/arena.ts";
 import { BLOCK_ROWS } from "../../kernels/formats/layout.ts";
 import { layouts } from "../../kernels/formats/layouts.ts";
 import { dotParams } from "../../kernels/fragments/matmul.ts";
 import { NONE } from "../../kernels/kernel.ts";
 import { normMatmul } from "../../kernels/norm_matmul.ts";
+import { xFrom } from "../../kernels/xFrom.ts";
 import type { Matrix } from "../matrix.ts";
 import { type Activation, matmulRows, type Normed, type Step } from "../step.ts";
 import type { Vector } from "../weightPlan.ts";
@@ -44,7 +46,11 @@ export function project(
       // What is not used is bound to something harmless.
       const buffers = { words, scales: scales ?? words, x: x.slot, aux: step.aux, delta: words, out: slot };
       const grid = [blocks, x.shape.rows / m, 1] as const;
-      normMatmul(matrix.layout, m).launch(step.recorder, { buffers, params, grid }, options.label);
+      normMatmul(matrix.layout, m, xFrom(step.recorder.gpu)).launch(
+        step.recorder,
+        { buffers, params, grid },
+        options.label,
+      );
     }
     row += matrix.blocks * BLOCK_ROWS;
   }
