@@ -68,6 +68,10 @@ export function mayRun(title: string, kernel: string): boolean {
   const [family = "", ...words] = kernel.split(" ");
   const [caseFamily = "", caseType = ""] = title.split(" ");
   if (family === "qk_norm") return /[ ,]norm=projection/.test(title);
+  // The experts' kernels are proved together: `experts fused affine4/64/f16 …`.
+  if (family === "expert_sum") return caseFamily === "experts";
+  if (/^expert_(gate_up|down)/.test(family))
+    return caseFamily === "experts" && title.split(" ").some((word) => word.split("/")[0] === words[0]);
   const attention = /^(attention|rope)_/;
   if (attention.test(family) ? !attention.test(caseFamily) : caseFamily !== family) return false;
   return words.every((word) => {
