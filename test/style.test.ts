@@ -149,7 +149,7 @@ const WGSL_RULES: readonly (readonly [string, RegExp])[] = [
   ["tanh of ±100 is a NaN on one driver: clamp its argument", /\btanh\s*\((?!\s*clamp\()/],
   ["quantizeToF16 flushes subnormals", /\bquantizeToF16\s*\(/],
   ["lanes come from WG", /@workgroup_size\s*\(\s*(?!WG\s*\))/],
-  ["a feature belongs to a variant that names it in its spec", /^\s*(enable|requires)\b/m],
+  ["a feature belongs to a variant that names it in its spec", /^\s*(enable (?!subgroups;)|requires\b)/m],
 ];
 
 describe("WGSL", () => {
@@ -162,6 +162,11 @@ describe("WGSL", () => {
 
   test.each(WGSL_RULES)("%s", (_, wrong) => {
     expect(kernels.flatMap((kernel) => brokenLine(kernel, wrong))).toEqual([]);
+  });
+
+  test("subgroup operations are in variants whose name tells", () => {
+    const odd = kernels.filter(({ name, code }) => /\bsubgroup/.test(code) !== name.endsWith(" broadcast"));
+    expect(odd.map(({ name }) => name)).toEqual([]);
   });
 
   test("a body has one entry point, called main", () => {
