@@ -9,10 +9,12 @@ import { timeTogether } from "./timing.ts";
 const MATMUL = /^(norm_matmul|matmul_residual|norm_gate_up)\b/;
 const REPETITIONS = 9;
 
-/** Remembers the last program of one row with one sample, and passes steps on to a profiler. */
+/** Remembers which kernels were launched and the last program of one row with one sample; passes steps on to a profiler. */
 export class StepTap implements StepEncoder {
   readonly #profiler: Profiler | undefined;
   #program: Program | undefined;
+  /** Names of all kernels that were launched. */
+  readonly launched = new Set<string>();
 
   constructor(profiler: Profiler | undefined) {
     this.#profiler = profiler;
@@ -23,6 +25,7 @@ export class StepTap implements StepEncoder {
   }
 
   encode(encoder: GPUCommandEncoder, program: Program, title: string) {
+    for (const { kernel } of program.dispatches) this.launched.add(kernel);
     if (title === "1 row, 1 sample") this.#program = program;
     return this.#profiler?.encode(encoder, program, title);
   }

@@ -82,6 +82,11 @@ describe("titles and kernels", () => {
       "attention_reduce head_dim<=64",
       false,
     ],
+    ["experts tiled affine4 E=3 slots=2", "expert_gate_up affine4 tiled", true],
+    ["experts fused affine4 E=3 slots=2", "expert_gate_up affine4 tiled", false],
+    ["experts fused affine4 E=3 slots=2", "expert_down e2m1", false],
+    ["expert_lists rows=1 slots=1", "expert_lists", true],
+    ["experts fused f16 E=3 slots=2", "expert_lists", false],
     ["sample vocab=2 ties draws=8", "sample", true],
     ["sample vocab=2 ties draws=8", "pick_rows", false],
   ])("%s · %s: %s", (title, kernel, expected) => expect(mayRun(title, kernel)).toBe(expected));

@@ -1,6 +1,7 @@
 /** The gate before every timing: the kernels that are about to be timed pass their cases on this device, or nothing is timed. */
 import type { CompiledKernel } from "../device/pipelines.ts";
 import { allCases, namedCases } from "../kernels/cases.ts";
+import { LAYOUT_NAMES } from "../kernels/formats/layouts.ts";
 import { headDimFor } from "../kernels/fragments/batch.ts";
 import type { Case, Testbed, Verdict } from "../kernels/testbed.ts";
 import { BenchError } from "./errors.ts";
@@ -63,20 +64,26 @@ export async function prove(bed: Pick<Testbed, "check" | "ran">, options: GateOp
   };
 }
 
+/** Kernels that cases run together, under a name of their own: by the kernel's family, how the case's title begins. */
+const TOGETHER: readonly (readonly [kernel: RegExp, title: RegExp])[] = [
+  [/^(attention|rope)_|^qk_norm$/, /^(attention|rope)_/],
+  [/^expert_(?!lists)/, /^experts$/],
+];
+
 /** Whether the case of a title may run a kernel: the same family, type and rows a launch, as far as both names tell. */
 export function mayRun(title: string, kernel: string): boolean {
   const [family = "", ...words] = kernel.split(" ");
-  const [caseFamily = "", caseType = ""] = title.split(" ");
+  const titleWords = title.split(" ");
+  const [caseFamily = ""] = titleWords;
+  const together = TOGETHER.find(([pattern]) => pattern.test(family));
+  if (together === undefined ? caseFamily !== family : !together[1].test(caseFamily)) return false;
   if (family === "qk_norm") return /[ ,]norm=projection/.test(title);
-  // The experts' kernels are proved together: `experts fused affine4/64/f16 …`.
-  if (family === "expert_sum") return caseFamily === "experts";
-  if (/^expert_(gate_up|down)/.test(family))
-    return caseFamily === "experts" && title.split(" ").some((word) => word.split("/")[0] === words[0]);
-  const attention = /^(attention|rope)_/;
-  if (attention.test(family) ? !attention.test(caseFamily) : caseFamily !== family) return false;
+  // "experts tiled f16": the type is behind the way that they are computed.
+  const caseType = titleWords[caseFamily === "experts" ? 2 : 1] ?? "";
   return words.every((word) => {
-    if (/^(f16|bf16|f32|affine\d)$/.test(word)) return caseType.split("/")[0] === word;
+    if (LAYOUT_NAMES.some((layout) => layout === word)) return caseType.split("/")[0] === word;
     if (word.startsWith("M=")) return new RegExp(` M=\\d+/${word.slice(2)} `).test(title);
+    if (word === "tiled") return titleWords[1] === "tiled";
     if (word.startsWith("head_dim<=")) {
       const headDim = / head_dim=(\d+)/.exec(title)?.[1];
       return headDim !== undefined && headDimFor(Number(headDim)) === Number(word.slice(10));

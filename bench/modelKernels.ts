@@ -17,18 +17,25 @@ export interface KernelNeeds {
   readonly caches: readonly Pick<CacheDeclaration, "headDim">[];
   readonly kvType: KvType;
   readonly gpu: Pick<Gpu, "adapter" | "features">;
+  /** Kernels that the model's first steps launched: those that none of them had any of are not the model's. */
+  readonly launched: ReadonlySet<string>;
 }
 
-/** Every kernel of kernelList.ts that does not belong to another layout, KV type, head size or number of rows. */
-export function modelKernels({ matrices, caches, kvType, gpu }: KernelNeeds): CompiledKernel[] {
+/** Families of kernels that the first steps need not show: keys that are split, and rows that are picked. */
+const LATER = /^(attention_reduce|attention_paged|attention_fused|rope_kv|pick_rows)$/;
+
+/** Every kernel of kernelList.ts that is of the model's families, and not of another layout, KV type, head size or number of rows. */
+export function modelKernels({ matrices, caches, kvType, gpu, launched }: KernelNeeds): CompiledKernel[] {
   const layouts = new Set<string>(matrices.map(({ layout }) => layout));
   const rows = new Set(Array.from({ length: MAX_ROWS }, (_, i) => `M=${matmulRows(gpu, i + 1)}`));
   const heads = new Set(caches.map(({ headDim }) => `head_dim<=${headDimFor(headDim)}`));
   // Σ x is added up in the matmul only where attention leaves no whole sums of 32.
   const broadcast = xFrom(gpu) === "broadcast";
   const ownSums = caches.some(({ headDim }) => headDim % 32 !== 0);
+  const families = new Set(Array.from(launched, (name) => name.split(" ")[0]));
   return everyKernel().filter(({ name }) => {
     const [family = "", ...words] = name.split(" ");
+    if (!families.has(family) && !LATER.test(family)) return false;
     if (family === "log_probs" || family === "repack") return false; // of scores and of loading, which are not timed
     if (name.includes(" own sums") && !ownSums) return false;
     if (words.some((word) => word.startsWith("M=")) && name.includes(" broadcast") !== broadcast) return false;

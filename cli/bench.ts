@@ -158,10 +158,11 @@ async function measureAll(engine: Engine, bed: Testbed, plan: Plan): Promise<num
 }
 
 /** What every row depends on: kernels that passed, bandwidth, and how the model was loaded. */
-async function conditionsOf(engine: Engine, bed: Testbed, { args, context, repetitions, seed, load }: Plan) {
+async function conditionsOf(engine: Engine, bed: Testbed, { args, context, repetitions, seed, load, tap }: Plan) {
   const { reporter, signal } = context;
   const { gpu, model, kvType } = engine;
-  const kernels = modelKernels({ matrices: model.weights.matrices, caches: model.model.caches, kvType, gpu });
+  const { matrices } = model.weights;
+  const kernels = modelKernels({ matrices, caches: model.model.caches, kvType, gpu, launched: tap.launched });
   const onVerdict = ({ title }: { readonly title: string }) => reporter.status(`checking kernels: ${title}`);
   const proof = await prove(bed, { kernels, signal, onVerdict });
   reporter.status("measuring the adapter's bandwidth");
