@@ -7,7 +7,8 @@ import { PROMPT_ROWS, ROWS, timesInStep } from "./realShapes.ts";
 export interface StepMatmuls {
   readonly rows: number;
   readonly milliseconds: number;
-  readonly naiveMilliseconds: number;
+  /** The naive kernel's, which is timed for one row. */
+  readonly naiveMilliseconds: number | null;
 }
 
 /** Sums over a step, for every number of rows that all of its matmuls were measured at. */
@@ -22,7 +23,7 @@ export function stepMatmuls(rows: readonly PerfRow[]): StepMatmuls[] {
       {
         rows: count,
         milliseconds: sum(({ milliseconds }) => milliseconds),
-        naiveMilliseconds: sum(({ naive }) => naive?.milliseconds ?? Number.NaN),
+        naiveMilliseconds: count === 1 ? sum(({ naive }) => naive?.milliseconds ?? Number.NaN) : null,
       },
     ];
   });
@@ -34,7 +35,7 @@ export function perfRatios(rows: readonly PerfRow[]): Ratio[] {
   const [one] = steps.filter((it) => it.rows === 1);
   const ratios: Ratio[] = [];
   if (one !== undefined) {
-    const naive = one.naiveMilliseconds / one.milliseconds;
+    const naive = (one.naiveMilliseconds ?? Number.NaN) / one.milliseconds;
     ratios.push(atLeast("a step's matmuls, one row: rate over the naive kernel's", naive, 3.5));
     for (const { rows: count, milliseconds } of steps) {
       const limit = { 4: 2, 8: 3.5 }[count];
