@@ -50,6 +50,7 @@ export const gpt2: Family = {
     const root = weights.has("transformer.wte.weight") ? "transformer." : "";
     const conv1d = (module: string) => ({ module, transposed: true }) as const;
     return decoder(weights, config, {
+      unused: /^(transformer\.)?h\.\d+\.attn\.(masked_)?bias$/, // the causal mask and its constant, once kept as buffers
       embed_tokens: `${root}wte`,
       positions: `${root}wpe`,
       layer(i) {

@@ -32,6 +32,7 @@ export const gpt_neox: Family = {
     const { head_dim } = config;
     const head = (part: number) => ({ at: part * head_dim, stride: 3 * head_dim });
     return decoder(weights, config, {
+      unused: /^gpt_neox\.layers\.\d+\.attention\.(masked_)?bias$/, // the causal mask and its constant, once kept as buffers
       embed_tokens: "gpt_neox.embed_in",
       layer(i) {
         const path = `gpt_neox.layers.${i}`;

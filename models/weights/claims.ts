@@ -10,16 +10,10 @@ export interface KnownExtra {
   readonly reason: string;
 }
 
-/** What may be left over in silence, with the reason. Everything else that nobody claims is an error. */
+/** What may be left over in silence in any family, with the reason; a family names its own (`Model.unused`). Everything else that nobody claims is an error. */
 export const KNOWN_EXTRAS: readonly KnownExtra[] = [
   { pattern: /(^|\.)rotary_emb\.(original_)?inv_freq$/, reason: "rotary frequencies, computed from config.json" },
   { pattern: /(^|\.)rotary_emb\.(cos|sin)_cached$/, reason: "rotary tables, computed from config.json" },
-  {
-    pattern: /(^|\.)(attn|attention)\.masked_bias$/,
-    reason: "the constant that masked scores had in GPT-2 and GPT-NeoX",
-  },
-  { pattern: /^(transformer\.)?h\.\d+\.attn\.bias$/, reason: "GPT-2's causal mask, stored as a buffer" },
-  { pattern: /^(gpt_neox\.)?layers\.\d+\.attention\.bias$/, reason: "GPT-NeoX's causal mask, stored as a buffer" },
   { pattern: /(^|\.)position_ids$/, reason: "0, 1, 2 …, stored as a buffer" },
   { pattern: /^mtp\./, reason: "extra heads that predict tokens further ahead; decoding does not use them" },
 ];
