@@ -35,10 +35,18 @@ export function randomMatrix(
   cols: number,
   group = BLOCK_COLS,
   scaleType: ScaleType = "f16",
-  zeros?: Zeros,
+  { zeros, sharedRows }: Pick<MatrixShape, "zeros" | "sharedRows"> = {},
 ): TestMatrix {
   const table = layout.prepare === undefined ? undefined : random.floats(16);
-  const shape = { rows, cols, group: layout.scaling !== "none" ? group : BLOCK_COLS, scaleType, zeros, table };
+  const shape = {
+    rows,
+    cols,
+    group: layout.scaling !== "none" ? group : BLOCK_COLS,
+    scaleType,
+    zeros,
+    sharedRows,
+    table,
+  };
   const spread = 1 / Math.sqrt(cols);
   const packed = pack(layout, shape, {
     code: () => randomCode(random, layout, spread),
@@ -58,10 +66,11 @@ export function scalesTitle(s: {
   readonly group: number;
   readonly scaleType: ScaleType;
   readonly zeros?: Zeros | undefined;
+  readonly sharedRows?: true | undefined;
 }): string {
   if (layouts[s.layout].scaling === "none") return s.layout;
   const zeros = s.zeros === undefined ? "" : `/zeros=${s.zeros.bits}+${s.zeros.add}`;
-  return `${s.layout}/${s.group}/${s.scaleType}${zeros}`;
+  return `${s.layout}/${s.group}/${s.scaleType}${zeros}${s.sharedRows ? "/shared" : ""}`;
 }
 
 function randomCode(random: Random, layout: Layout, spread: number): number {

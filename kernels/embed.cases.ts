@@ -35,7 +35,7 @@ export async function runEmbed(bed: Testbed, shape: EmbedShape) {
   const random = new Random(shape.seed);
   const { rows, cols, firstRow, endRow } = shape;
   const layout = layouts[shape.layout];
-  const matrix = randomMatrix(random, layout, endRow - firstRow, cols, shape.group, shape.scaleType, shape.zeros);
+  const matrix = randomMatrix(random, layout, endRow - firstRow, cols, shape.group, shape.scaleType, shape);
   const weight = random.floats(cols);
   // The first and the last row of the shard, then any.
   const tokens = Array.from({ length: rows }, (_, i) => [firstRow, endRow - 1][i] ?? random.below(shape.vocab));

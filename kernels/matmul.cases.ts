@@ -29,6 +29,7 @@ export interface MatmulShape {
   readonly group: number;
   readonly scaleType: ScaleType;
   readonly zeros?: Zeros | undefined;
+  readonly sharedRows?: true | undefined;
   /** Outputs, columns, and rows of x, which are taken `m` at once. */
   readonly outputs: number;
   readonly cols: number;
@@ -70,7 +71,7 @@ export function matmulInputs(shape: MatmulShape, outputs = shape.outputs, lead =
   const random = new Random(shape.seed);
   const { rows, cols, m } = shape;
   const capacity = Math.ceil(rows / m) * m;
-  const matrix = randomMatrix(random, layouts[shape.layout], outputs, cols, shape.group, shape.scaleType, shape.zeros);
+  const matrix = randomMatrix(random, layouts[shape.layout], outputs, cols, shape.group, shape.scaleType, shape);
   const x = random.floats(capacity * cols, shape.spread);
   const residual = random.floats(capacity * cols, shape.spread);
   const biases = random.floats(outputs);
@@ -338,9 +339,10 @@ export function groupCases(firstSeed: number): Case[] {
     { layout: "e2m1", scaleType: "e8m0", group: 8 },
     { layout: "e4m3", scaleType: "e8m0", group: 32 },
     { layout: "codebook4", scaleType: "f32", group: 16 },
+    { layout: "e4m3", scaleType: "f32", group: 32, sharedRows: true },
   ] as const;
   return ways.flatMap((way, n) =>
-    [3, 7].map((groups, i) =>
+    [3, 37].map((groups, i) =>
       normMatmulCase({
         ...randomShape(way.layout, 1, firstSeed + 2 * n + i),
         spread: 1,

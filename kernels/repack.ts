@@ -69,6 +69,8 @@ export const repack = kernel({
     /** Of group parameters: where the first lies in its row, and how far the next is. */
     first_bit: "u32",
     step_bits: "u32",
+    /** Whether the rows of a block share their parameters: then lane r of word w has the one of group 32 w + r, of the block's first row. */
+    shared_rows: "u32",
   },
   workgroup: BLOCK_ROWS * REPACK_WORDS,
   code: /* wgsl */ `
@@ -139,12 +141,14 @@ fn main(@builtin(workgroup_id) wg: vec3u, @builtin(local_invocation_index) lane:
   let r = lane % ${BLOCK_ROWS}u;
   let row = (params.row_begin / ${BLOCK_ROWS}u + wg.y) * ${BLOCK_ROWS}u + r;
   let n = wg.x * ${REPACK_WORDS}u + lane / ${BLOCK_ROWS}u;
-  if (n >= params.words || row < params.row_begin || row >= params.row_end) { return; }
+  let owner = row - select(0u, r, params.shared_rows == 1u);
+  if (n >= params.words || owner < params.row_begin || owner >= params.row_end) { return; }
   let c = params.first_word + n;
-  let t = params.row_first + (row / params.take) * params.period + row % params.take;
+  let t = params.row_first + (owner / params.take) * params.period + owner % params.take;
   let run_words = params.low_plane + params.high_plane;
   var word = 0u;
-  if (run_words == 0u) { word = param_word(t, c); } else { word = plane_word(t, c / run_words, c % run_words); }
+  if (params.shared_rows == 1u) { word = value(t, c * ${BLOCK_ROWS}u + r) << params.first_bit; }
+  else if (run_words == 0u) { word = param_word(t, c); } else { word = plane_word(t, c / run_words, c % run_words); }
   let block = params.first_block + params.block_stride * (row / ${BLOCK_ROWS}u);
   let i = (block * params.row_words + c) * ${BLOCK_ROWS}u + r;
   out[i] |= word;

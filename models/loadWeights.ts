@@ -218,9 +218,12 @@ const modulo = (value: number): number => ((value % 2 ** 32) + 2 ** 32) % 2 ** 3
 const sliceParams = ({ slice }: Part) => ({ row_first: slice.first, take: slice.take, period: slice.period });
 
 function targetParams({ layout }: Matrix, { param }: Target) {
-  if (param !== undefined) return { low_plane: 0, high_plane: 0, first_bit: param.firstBit, step_bits: param.stepBits };
+  if (param !== undefined) {
+    const shared_rows = param.sharedRows ? 1 : 0;
+    return { low_plane: 0, high_plane: 0, first_bit: param.firstBit, step_bits: param.stepBits, shared_rows };
+  }
   const [low_plane = 0, high_plane = 0] = layouts[layout].planes;
-  return { low_plane, high_plane, first_bit: 0, step_bits: 32 };
+  return { low_plane, high_plane, first_bit: 0, step_bits: 32, shared_rows: 0 };
 }
 
 /** Rows of the part, within begin … end-1, whose blocks lie in the shard. */

@@ -56,6 +56,8 @@ export interface ParamView {
   readonly view: TensorView;
   readonly firstBit: number;
   readonly stepBits: number;
+  /** Whether the rows of a block share it: then its groups lie behind each other in the block's words. */
+  readonly sharedRows?: true | undefined;
 }
 
 /** One projection's tensors and where its rows go among the stored rows. */

@@ -121,6 +121,10 @@ function wordsOf({ layout }: Matrix, param: ParamView | undefined, begin: number
     const firstWord = Math.floor(begin / BLOCK_COLS) * runWords;
     return { firstWord, words: Math.ceil(end / BLOCK_COLS) * runWords - firstWord };
   }
+  if (param.sharedRows) {
+    const firstWord = Math.floor(begin / BLOCK_ROWS);
+    return { firstWord, words: Math.ceil(end / BLOCK_ROWS) - firstWord };
+  }
   const wordOf = (index: number) => Math.floor((param.firstBit + index * param.stepBits) / 32);
   return { firstWord: wordOf(begin), words: wordOf(end - 1) + 1 - wordOf(begin) };
 }

@@ -293,8 +293,9 @@ export class WeightPlan {
   #part(projection: Projection, cols: number, firstBlock: number, blockStride: number): PlannedPart {
     const { module, rows } = projection;
     const slice = wholeSlice(projection);
-    const stored = this.#module(projection, slice, cols);
-    const { codes, params, format, ...storage } = stored;
+    const whole = this.#module(projection, slice, cols);
+    const stored = whole.byRow !== undefined && !wholeBlocks(slice, rows) ? whole.byRow : whole;
+    const { codes, params, format, byRow: _, ...storage } = stored;
     return { part: { module, rows, slice, firstBlock, blockStride, codes, params }, storage, format };
   }
 
@@ -383,6 +384,10 @@ function wholeSlice({ rows, slice, expert }: Pick<Projection, "rows" | "slice" |
   return { first: first + expert.index * of, take, period, of: of * expert.of };
 }
 
+/** Whether each 32 rows of a projection are 32 rows of the tensor from a multiple of 32 on. */
+const wholeBlocks = ({ first, take, period }: RowSlice, rows: number): boolean =>
+  [first, ...(take >= rows ? [] : [take, period])].every((size) => size % BLOCK_ROWS === 0);
+
 const rowOf =
   (slice: RowSlice) =>
   (row: number): number =>
@@ -399,6 +404,7 @@ const sameStorage = (a: Storage, b: Storage) =>
   a.layout === b.layout &&
   a.group === b.group &&
   a.scaleType === b.scaleType &&
+  a.sharedRows === b.sharedRows &&
   a.zeros?.bits === b.zeros?.bits &&
   a.zeros?.add === b.zeros?.add &&
   sameNumbers(a.table, b.table) &&

@@ -44,7 +44,12 @@ export async function storedWeights(matrix: Matrix, part: Part): Promise<Float32
   const layout = layouts[matrix.layout];
   const code = await reader(part.codes);
   const readers = await Promise.all(
-    part.params.map(async ({ view, firstBit }) => ({ firstBit, read: await reader(view) })),
+    part.params.map(async ({ view, firstBit, sharedRows }) => {
+      const read = await reader(view);
+      return sharedRows
+        ? { firstBit: 0, read: (t: number, g: number) => (read(t, g) << firstBit) >>> 0 } // bf16 as the upper half
+        : { firstBit, read };
+    }),
   );
   const places = paramPlaces(layout, matrix);
   const at = (first: number | undefined) => readers.find(({ firstBit }) => firstBit === first)?.read;

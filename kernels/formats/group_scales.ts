@@ -6,6 +6,7 @@
  */
 import { bf16FromBits, f16FromBits, f32FromBits } from "./halves.ts";
 import {
+  BLOCK_ROWS,
   groupCount,
   type Layout,
   type MatrixShape,
@@ -16,15 +17,16 @@ import {
 } from "./layout.ts";
 
 const SCALE_TYPE_CODES: Readonly<Record<ScaleType, number>> = { f16: 0, bf16: 1, f32: 2, e8m0: 3, e4m3: 4 };
+const SHARED_SCALE = 5;
 /** Set where no bias lies beside the scale. */
 const PACKED = 8;
 
 /** The number by which params tell of scale type and offset: type, whether packed, bits of a zero from bit 4 on, what is added to it from bit 8 on. */
 export function scaleTypeCode(
   { scaling }: Pick<Layout, "scaling">,
-  shape: Pick<MatrixShape, "scaleType" | "zeros">,
+  shape: Pick<MatrixShape, "scaleType" | "zeros" | "sharedRows">,
 ): number {
-  const code = SCALE_TYPE_CODES[shape.scaleType];
+  const code = shape.sharedRows ? SHARED_SCALE : SCALE_TYPE_CODES[shape.scaleType];
   if (scaling === "affine" && shape.zeros === undefined) return code;
   const { bits, add } = shape.zeros ?? { bits: 0, add: 0 };
   return code | PACKED | (bits << 4) | (add << 8);
@@ -48,6 +50,7 @@ fn packed_scale(at: u32, g: u32, scale_type: u32) -> vec4f {
     }
     case 1u: { return bitcast<vec4f>((scales[at + (g >> 1u) * 8u] >> vec4u(16u * (g & 1u))) << vec4u(16u)); }
     case 2u: { return bitcast<vec4f>(scales[at + g * 8u]); }
+    case 5u: { return vec4f(bitcast<f32>(scales[(at & ~7u) + (g >> 2u)][g & 3u])); }
     case 3u: { return bitcast<vec4f>(((scales[at + (g >> 2u) * 8u] >> vec4u(8u * (g & 3u))) & vec4u(255u)) << vec4u(23u)); }
     default: {
       let byte = (scales[at + ((g >> 2u) + 1u) * 8u] >> vec4u(8u * (g & 3u))) & vec4u(255u);
@@ -154,6 +157,10 @@ export function readScale(
   };
   const width = { f16: 16, bf16: 16, f32: 32, e8m0: 8, e4m3: 8 }[shape.scaleType];
   const fromBits = FROM_BITS[shape.scaleType];
+  if (shape.sharedRows) {
+    const word = paramIndex(layout, shape, row - (row % BLOCK_ROWS), 0) + group;
+    return { scale: fromBits(scales[word] ?? Number.NaN), zero: 0, bias: 0 };
+  }
   const factor = places.factor === undefined ? 1 : f32FromBits(scales[paramIndex(layout, shape, row, 0)] ?? Number.NaN);
   const scale = Math.fround(fromBits(read(places.scale.first, places.scale.step, width)) * factor);
   if (group >= groupCount(shape)) throw new RangeError(`group ${group} of ${groupCount(shape)}`);

@@ -34,6 +34,8 @@ export interface MatrixShape {
   readonly scaleType: ScaleType;
   /** Of affine layouts; undefined: each group has a bias. */
   readonly zeros?: Zeros | undefined;
+  /** Whether the 32 rows of a block have one f32 scale a group, which is stored once. Only of layouts without an offset. */
+  readonly sharedRows?: true | undefined;
   /** Of codebook4: the 16 numbers. */
   readonly table?: Float32Array | undefined;
 }
@@ -101,7 +103,10 @@ const SCALE_BITS: Readonly<Record<ScaleType, number>> = { f16: 16, bf16: 16, f32
 export function paramPlaces({ scaling }: Pick<Layout, "scaling">, shape: Omit<MatrixShape, "rows">): ParamPlaces {
   const groups = groupCount(shape);
   const bits = SCALE_BITS[shape.scaleType];
-  if (scaling === "none") return { scale: { first: 0, step: 32 }, offset: undefined, factor: undefined, words: 0 };
+  const none = { offset: undefined, factor: undefined };
+  if (scaling === "none") return { scale: { first: 0, step: 32 }, ...none, words: 0 };
+  // Lane r of word w of a block has group 32 w + r.
+  if (shape.sharedRows) return { scale: { first: 0, step: 32 }, ...none, words: Math.ceil(groups / BLOCK_ROWS) };
   if (scaling === "affine" && shape.zeros === undefined) {
     const scale = { first: 0, step: 2 * bits };
     return { scale, offset: { first: bits, step: 2 * bits }, factor: undefined, words: (groups * 2 * bits) / 32 };

@@ -58,6 +58,10 @@ function packScales(layout: Layout, shape: MatrixShape, row: number, codes: Code
   if (factor !== undefined) put(factor, f32Bits(codes.factor?.(row) ?? 1));
   const toBits = TO_BITS[shape.scaleType];
   for (let g = 0; g < groupCount(shape); g++) {
+    if (shape.sharedRows) {
+      if (row % BLOCK_ROWS === 0) scales[paramIndex(layout, shape, row, 0) + g] = f32Bits(codes.scale(row, g).scale);
+      continue;
+    }
     const { scale, bias, zero } = codes.scale(row, g);
     put(at.first + g * at.step, toBits(scale));
     if (offset !== undefined)

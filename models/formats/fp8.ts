@@ -5,6 +5,7 @@
  *
  * Blocks at the edges are cut off. Modules whose weight is of a plain dtype are plain. `input_scale` and `activation_scale` are for activations, which stay f32 here.
  */
+import { BLOCK_ROWS } from "../../kernels/formats/layout.ts";
 import { type Fields, field, listField, textField, unsupported } from "../configChecks.ts";
 import { ModelFormatError } from "../errors.ts";
 import type { CheckpointTensor } from "../weights/checkpoint.ts";
@@ -82,7 +83,11 @@ export function fp8Module(
   const storage = { layout: "e4m3", group: groups.group, scaleType } as const;
   const view = scaleView(scale, bits, { rows, groups, scales });
   const format = `fp8, a scale a ${scales.by === "block" ? `block of ${scales.block.join(" × ")}` : scales.by}`;
-  return { ...storage, format, codes: rowMajor(weight, 8, cols), params: paramViews(storage, cols, { scale: view }) };
+  const codes = rowMajor(weight, 8, cols);
+  const byRow = { ...storage, format, codes, params: paramViews(storage, cols, { scale: view }) };
+  if (scales.by !== "block" || scales.block[0] % BLOCK_ROWS !== 0 || scaleType === "f16") return byRow;
+  const shared = { ...storage, scaleType: "f32", sharedRows: true } as const;
+  return { ...shared, format, codes, params: paramViews(shared, cols, { scale: view }), byRow };
 }
 
 function scaleView(

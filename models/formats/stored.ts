@@ -38,6 +38,8 @@ export interface StoredModule extends Storage {
   readonly format: string;
   readonly codes: TensorView;
   readonly params: readonly ParamView[];
+  /** The same with a scale a row, where this one has scales that blocks of 32 rows share: for rows that are not whole blocks of the tensor's. */
+  readonly byRow?: StoredModule;
 }
 
 /** How a checkpoint's weights are quantized. */
@@ -121,6 +123,8 @@ export interface ParamSources {
 /** Where the parameters of a module go. */
 export function paramViews(storage: Storage, cols: number, { scale, offset, factor }: ParamSources): ParamView[] {
   const places = paramPlaces(layouts[storage.layout], { ...storage, cols });
+  // A bf16 scale is the upper half of its f32.
+  if (storage.sharedRows) return [{ view: scale, firstBit: 32 - scale.bits, stepBits: 32, sharedRows: true }];
   const at = (view: TensorView | undefined, place: { first: number; step: number } | undefined) =>
     view === undefined || place === undefined ? [] : [{ view, firstBit: place.first, stepBits: place.step }];
   const row = places.factor === undefined ? undefined : { first: places.factor, step: 32 };
