@@ -3,6 +3,7 @@ import { createHash } from "node:crypto";
 import { describe, expect, test } from "vitest";
 import { formatFixtures, planFixture } from "../../test/formatFixtures.ts";
 import { planQuantized, quantizedModules } from "../../test/quantizedModules.ts";
+import { planSliced, slicedPlans } from "../../test/slicedPlans.ts";
 import { storedWeights } from "../../test/storedWeights.ts";
 import type { Matrix } from "../matrix.ts";
 
@@ -43,5 +44,31 @@ describe("other shapes", () => {
     expect([...order].sort((a, b) => a - b)).toEqual(Array.from({ length: module.cols }, (_value, i) => i));
     const wrong = got.findIndex((value, i) => value !== want[i]);
     expect({ wrong, got: got[wrong], want: want[wrong] }).toEqual({ wrong: -1 });
+  });
+});
+
+describe("parts of tensors", () => {
+  test.each(slicedPlans.map((it) => [it.name, it] as const))("%s", async (_, sliced) => {
+    const { matrix } = await planSliced(sliced);
+    const places: number[] = [];
+    for (const [p, part] of matrix.parts.entries()) {
+      const got = await storedWeights(matrix, part);
+      const { cols } = matrix;
+      expect(got).toEqual(got.map((_value, i) => sliced.weight(p, Math.floor(i / cols), i % cols)));
+      for (let block = 0; block < Math.ceil(part.rows / 32); block++)
+        places.push(part.firstBlock + block * part.blockStride);
+    }
+    expect(places.sort((a, b) => a - b)).toEqual(Array.from({ length: matrix.blocks }, (_value, i) => i)); // each block once
+  });
+
+  test("a slice past its tensor, or a tensor taken twice whole, is a fault of the family's file", async () => {
+    const { plan } = await planSliced({
+      name: "",
+      shape: [4, 8],
+      matrix: (it) => it.matrix("x", 4, 8, { weight: "x" }),
+      weight: () => 0,
+    });
+    expect(() => plan.matrix("y", 4, 8, { slice: { first: 1, of: 4 } })).toThrow("rows 1 to 4 of 4");
+    expect(() => plan.matrix("x", 4, 8, { weight: "x" })).toThrow("x is taken twice, expected once or by slices");
   });
 });

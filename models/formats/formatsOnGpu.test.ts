@@ -15,6 +15,7 @@ import { ROW, ROW_WORDS } from "../../kernels/fragments/batch.ts";
 import { NONE } from "../../kernels/kernel.ts";
 import { formatFixtures, planFixture } from "../../test/formatFixtures.ts";
 import { planQuantized, quantizedModules } from "../../test/quantizedModules.ts";
+import { planSliced, slicedPlans } from "../../test/slicedPlans.ts";
 import { storedWeights } from "../../test/storedWeights.ts";
 import { allocateWeights, freeWeights } from "../allocateWeights.ts";
 import { type LoadOptions, loadWeights } from "../loadWeights.ts";
@@ -105,6 +106,13 @@ describe("modules of the reference libraries", () => {
     const { checkpoint, plan } = await planFixture(name);
     await compare(plan);
     await checkpoint.close();
+  });
+});
+
+describe("parts of tensors", () => {
+  test.each(slicedPlans.map((it) => [it.name, it] as const))("%s", async (_, sliced) => {
+    await compare((await planSliced(sliced)).plan);
+    await compare((await planSliced(sliced)).plan, { pieceBytes: 1024 });
   });
 });
 
