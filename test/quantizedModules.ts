@@ -64,20 +64,35 @@ const floats = (random: Random, count: number) => Array.from({ length: count }, 
 const arranged = (codes: readonly number[], from: (e: number) => number, length = codes.length) =>
   Array.from({ length }, (_, e) => codes[from(e)] ?? 0);
 
+/** Codes (rows, cols), and zeros and scales (rows, groups), for a packing to take. */
+interface Given {
+  readonly codes: readonly number[];
+  readonly zeros: readonly number[];
+  readonly scales: readonly number[];
+}
+
+/** Zeros and scales by groups first. */
+function turned({ zeros, scales }: Given, rows: number, groups: number) {
+  const turn = (values: readonly number[]) => arranged(values, (e) => (e % rows) * groups + Math.floor(e / rows));
+  return { zeros: turn(zeros), scales: turn(scales) };
+}
+
 function gptq(
   rows: number,
   cols: number,
   bits: 4 | 8,
   group: number,
   options: { v2?: true; sorted?: true },
+  given?: Given,
 ): QuantizedModule {
   const random = new Random(rows * cols + bits);
   const per = 32 / bits;
   const size = group === -1 ? cols : group;
   const groups = Math.ceil(cols / size);
-  const codes = draw(random, rows * cols, 2 ** bits);
-  const zeros = draw(random, groups * rows, 2 ** bits - 1);
-  const scales = halves(random, groups * rows);
+  const codes = given?.codes ?? draw(random, rows * cols, 2 ** bits);
+  const ready = given === undefined ? undefined : turned(given, rows, groups);
+  const zeros = ready?.zeros.map((zero) => zero - (options.v2 ? 0 : 1)) ?? draw(random, groups * rows, 2 ** bits - 1);
+  const scales = ready?.scales ?? halves(random, groups * rows);
   const g_idx = Array.from({ length: cols }, (_, i) => Math.floor(i / size));
   if (options.sorted)
     for (let i = cols - 1; i > 0; i--) {
@@ -113,12 +128,13 @@ function gptq(
   };
 }
 
-function awq(rows: number, cols: number, group: number): QuantizedModule {
+function awq(rows: number, cols: number, group: number, given?: Given): QuantizedModule {
   const random = new Random(rows + cols);
   const groups = Math.ceil(cols / group);
-  const codes = draw(random, rows * cols, 16);
-  const zeros = draw(random, groups * rows, 16);
-  const scales = halves(random, groups * rows);
+  const codes = given?.codes ?? draw(random, rows * cols, 16);
+  const ready = given === undefined ? undefined : turned(given, rows, groups);
+  const zeros = ready?.zeros ?? draw(random, groups * rows, 16);
+  const scales = ready?.scales ?? halves(random, groups * rows);
   const order = [0, 2, 4, 6, 1, 3, 5, 7];
   const output = (e: number) => Math.floor((e % rows) / 8) * 8 + number(order, e % 8);
   return {
@@ -168,13 +184,20 @@ const compressed = (format: string, weights: object) => ({
   },
 });
 
-function packed(rows: number, cols: number, bits: number, group: number | null, symmetric: boolean): QuantizedModule {
+function packed(
+  rows: number,
+  cols: number,
+  bits: number,
+  group: number | null,
+  symmetric: boolean,
+  given?: Given,
+): QuantizedModule {
   const random = new Random(rows * bits + cols);
   const size = group ?? cols;
   const groups = Math.ceil(cols / size);
-  const codes = draw(random, rows * cols, 2 ** bits);
-  const zeros = draw(random, rows * groups, 2 ** bits);
-  const scales = halves(random, rows * groups);
+  const codes = given?.codes ?? draw(random, rows * cols, 2 ** bits);
+  const zeros = given?.zeros ?? draw(random, rows * groups, 2 ** bits);
+  const scales = given?.scales ?? halves(random, rows * groups);
   const stride = (Math.ceil((cols * bits) / 32) * 32) / bits;
   const per = 32 / bits;
   const lines = Math.ceil(rows / per);
@@ -388,6 +411,24 @@ export const quantizedModules: readonly QuantizedModule[] = [
   mlxAffine(7, 192, 6, 64),
   mlxAffine(3, 64, 8, 64),
 ];
+
+/** The same codes, zeros and scales in every packing of integers of 4 bits: one module, said four ways. */
+export function onePacking(): QuantizedModule[] {
+  const random = new Random(31);
+  const [rows, cols, group] = [40, 96, 32];
+  const groups = cols / group;
+  const given = {
+    codes: draw(random, rows * cols, 16),
+    zeros: draw(random, rows * groups, 15).map((zero) => zero + 1), // GPTQ's first form has no 0
+    scales: halves(random, rows * groups),
+  };
+  return [
+    gptq(rows, cols, 4, group, {}, given),
+    gptq(rows, cols, 4, group, { v2: true }, given),
+    awq(rows, cols, group, given),
+    packed(rows, cols, 4, group, false, given),
+  ];
+}
 
 /** The module planned alone, as one matrix. */
 export async function planQuantized({

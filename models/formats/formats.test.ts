@@ -2,7 +2,7 @@
 import { createHash } from "node:crypto";
 import { describe, expect, test } from "vitest";
 import { formatFixtures, planFixture } from "../../test/formatFixtures.ts";
-import { planQuantized, quantizedModules } from "../../test/quantizedModules.ts";
+import { onePacking, planQuantized, quantizedModules } from "../../test/quantizedModules.ts";
 import { planSliced, slicedPlans } from "../../test/slicedPlans.ts";
 import { storedWeights } from "../../test/storedWeights.ts";
 import type { Matrix } from "../matrix.ts";
@@ -71,4 +71,15 @@ describe("parts of tensors", () => {
     expect(() => plan.matrix("y", 4, 8, { slice: { first: 1, of: 4 } })).toThrow("rows 1 to 4 of 4");
     expect(() => plan.matrix("x", 4, 8, { weight: "x" })).toThrow("x is taken twice, expected once or by slices");
   });
+});
+
+test("one module in another packing is the same weights in the same layout", async () => {
+  const all = await Promise.all(
+    onePacking().map(async (module) => {
+      const { matrix } = await planQuantized(module);
+      const { layout, group, scaleType, blocks } = matrix;
+      return { layout, group, scaleType, blocks, weights: await weightsOf(matrix) };
+    }),
+  );
+  for (const other of all) expect(other).toEqual(all[0]);
 });
