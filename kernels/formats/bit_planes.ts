@@ -23,8 +23,7 @@ struct Codes { low: vec4u, high: vec4u }
 fn codes(run: u32, step: u32) -> Codes {
 ${reads.map(({ setup }) => setup).join("\n")}
   return Codes(${reads.map(({ low }) => low).join(" | ")}, ${reads.map(({ high }) => high).join(" | ")});
-}
-fn byte_of(w: vec4u, b: u32) -> vec4u { return (w >> vec4u(8u * b)) & vec4u(255u); }`;
+}`;
 }
 
 /** The two halves of a step in a plane that begins at word `first` of the run. */
@@ -46,9 +45,15 @@ function planeRead(width: number, first: number): { setup: string; low: string; 
   return { setup, low: `(${name} & vec4u(${mask}u))`, high: `((${name} >> vec4u(${width}u)) & vec4u(${mask}u))` };
 }
 
+/** WGSL for byte b of each word: the forms that compilers know as one instruction with the conversion to float. */
+function byteOf(words: string, b: number): string {
+  if (b === 0) return `(${words} & vec4u(255u))`;
+  return b === 3 ? `(${words} >> vec4u(24u))` : `((${words} >> vec4u(${8 * b}u)) & vec4u(255u))`;
+}
+
 /** `eight` of a layout whose code is turned into numbers by the WGSL expression `number(codes: vec4u)`. */
 export function eightOf(planes: readonly number[], number: (codes: string) => string): string {
-  const columns = ["low", "high"].flatMap((half) => [0, 1, 2, 3].map((b) => number(`byte_of(c.${half}, ${b}u)`)));
+  const columns = ["low", "high"].flatMap((half) => [0, 1, 2, 3].map((b) => number(byteOf(`c.${half}`, b))));
   return /* wgsl */ `${bytesOf(planes)}
 fn eight(run: u32, step: u32) -> Eight {
   let c = codes(run, step);

@@ -33,6 +33,8 @@ function gather(
   { multiplier, norm, id }: { readonly multiplier: number; readonly norm: Norm | null; readonly id: number },
 ): void {
   const { cols, group, layout } = matrix;
+  if (matrix.order !== undefined)
+    throw new RangeError(`${matrix.name}: columns sorted by group (act-order), supported: embeddings without`);
   for (const { words, scales, firstBlock, blocks } of matrix.shards) {
     const params = {
       row_runs: runCount(cols),
