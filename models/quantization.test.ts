@@ -158,6 +158,7 @@ describe("refused", () => {
     [grouped({ strategy: "block" }), "weights.block_structure is missing"],
     [grouped({ type: "float" }), 'weights.type is "float", supported: "int" with format pack-quantized'],
     [grouped({ dynamic: true }), "weights.dynamic is true, supported: false"],
+    [grouped({ actorder: "random" }), 'weights.actorder is "random", supported: "group", "weight"'],
     [{ quant_method: "bitsandbytes" }, "load_in_4bit is missing, supported: either load_in_4bit or load_in_8bit"],
     [
       { quant_method: "bitsandbytes", load_in_4bit: true, bnb_4bit_quant_type: "int4" },

@@ -29,6 +29,8 @@ export interface WeightScheme {
   readonly group: number | undefined;
   readonly block: readonly [number, number] | undefined;
   readonly symmetric: boolean;
+  /** Whether columns may lie in any group, so that `weight_g_idx` must be there. */
+  readonly anyOrder: boolean;
 }
 
 /** Reads the weights of `group`; its format is its own or that of all. Throws UnsupportedModelError by field and value. */
@@ -56,9 +58,18 @@ export function readWeights(all: Fields, group: Fields): WeightScheme {
     group: grouped ? integerField(weights, "group_size", { min: 1, max: 2 ** 24 }) : undefined,
     block: strategy === "block" ? blockSize(weights, "block_structure") : undefined,
     symmetric: booleanField(weights, "symmetric") ?? true,
+    anyOrder: readOrder(weights),
   };
   checkScheme(weights, scheme);
   return scheme;
+}
+
+/** `actorder`: by group, whose columns are stored in no order, or by weight, whose are. */
+function readOrder(weights: Fields): boolean {
+  const value = field(weights, "actorder") ?? false;
+  if (value === true || value === "group" || value === "dynamic") return true;
+  if (value === false || value === "weight" || value === "static") return false;
+  throw unsupported(weights, "actorder", '"group", "weight"');
 }
 
 function readFormat(fields: Fields): WeightScheme["format"] {

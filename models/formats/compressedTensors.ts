@@ -171,8 +171,10 @@ function integers(
   if (symmetric) tensors.claimIfThere(`${module}.weight_zero_point`); // all zeros
   if (packed) tensors.claimIfThere(`${module}.weight_shape`);
   for (const name of INPUT_TENSORS) tensors.claimIfThere(`${module}.${name}`);
-  const g_idx = tensors.claimIfThere(`${module}.weight_g_idx`);
+  const orderName = `${module}.weight_g_idx`;
+  const g_idx = scheme.anyOrder ? tensors.claim(orderName) : tensors.claimIfThere(orderName);
   if (weight === undefined || scale === undefined || (!symmetric && zero === undefined)) return undefined;
+  if (scheme.anyOrder && g_idx === undefined) return undefined;
   const rowWords = Math.ceil((cols * bits) / 32);
   checkShape(weight, packed ? [rows, rowWords] : [rows, cols], `num_bits ${bits} in config.json`);
   checkDtype(weight, packed ? "I32" : "I8");

@@ -4,7 +4,7 @@
  *
  *   w[o][i] = scales[g][o] · (q[i][o] − zero[g][o]),   g = g_idx[i],   zero = stored + 1, or as stored where checkpoint_format is gptq_v2
  *
- * Modules with `qweight` are quantized, all others plain. `sym` and `desc_act` need no reading: zeros and groups are stored in either case.
+ * Modules with `qweight` are quantized, all others plain. `sym` needs no reading: zeros are stored in either case. With `desc_act`, `g_idx` must be there.
  */
 import type { LayoutName } from "../../kernels/formats/layout.ts";
 import { booleanField, type Fields, field, integerField, textField, unsupported } from "../configChecks.ts";
@@ -31,6 +31,8 @@ interface Scheme {
   readonly group: number | undefined;
   /** What is added to a stored zero. */
   readonly add: 0 | 1;
+  /** Whether columns may lie in any group, so that `g_idx` must be there. */
+  readonly anyOrder: boolean;
 }
 
 /** Reads `quantization_config` of GPTQ. */
@@ -45,7 +47,8 @@ export function readGptq(fields: Fields): Quantization {
   const dynamic = field(fields, "dynamic");
   if (dynamic !== undefined && !(typeof dynamic === "object" && dynamic !== null && Object.keys(dynamic).length === 0))
     throw unsupported(fields, "dynamic", "none");
-  const scheme = { bits, group: groupSize(fields), add: format === "gptq" ? 1 : 0 } as const;
+  const anyOrder = booleanField(fields, "desc_act") ?? false;
+  const scheme = { bits, group: groupSize(fields), add: format === "gptq" ? 1 : 0, anyOrder } as const;
   return {
     method: "gptq",
     summary: JSON.stringify(scheme),
@@ -64,11 +67,12 @@ export function groupSize(fields: Fields): number | undefined {
 function gptqModule(
   tensors: Tensors,
   { module, rows, cols }: ModuleShape,
-  { bits, group, add }: Scheme,
+  { bits, group, add, anyOrder }: Scheme,
 ): StoredModule | undefined {
   const [qweight, qzeros, scales] = ["qweight", "qzeros", "scales"].map((name) => tensors.claim(`${module}.${name}`));
-  const g_idx = tensors.claimIfThere(`${module}.g_idx`);
+  const g_idx = anyOrder ? tensors.claim(`${module}.g_idx`) : tensors.claimIfThere(`${module}.g_idx`);
   if (qweight === undefined || qzeros === undefined || scales === undefined) return undefined;
+  if (anyOrder && g_idx === undefined) return undefined;
   const groups = groupsOf(module, cols, group);
   const per = 32 / bits;
   const because = `${bits} bits and group_size ${group ?? -1} in config.json`;
