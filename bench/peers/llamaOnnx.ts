@@ -2,8 +2,8 @@
  * The random Llama as an ONNX model, of the operators that ONNX Runtime's own exporters use for WebGPU: MatMulNBits,
  * GroupQueryAttention with rotary embedding, SimplifiedLayerNormalization with the residual stream in it.
  *
- * Keys and values come in and go out as whole buffers of `context` places, one buffer for both, as with a static cache. Logits are
- * made of the last token alone, and only the best token's id comes back, as ingle does it.
+ * Keys and values of the past come in and those of past and new tokens go out, as in every exported decoder; what stays on the GPU is
+ * the caller's to say. Logits are made of the last token alone, and only the best token's id comes back, as ingle does it.
  */
 import { OnnxGraph } from "./onnxGraph.ts";
 import { dequantized, GROUP, type RandomLlama, wideScales } from "./randomLlama.ts";
@@ -15,7 +15,7 @@ export type AccuracyLevel = 0 | 4;
 export function llamaOnnx(model: RandomLlama, accuracy: AccuracyLevel): Uint8Array {
   const graph = new OnnxGraph();
   const { layers, hidden, heads, kvHeads, headDim, intermediate, vocab, context, eps } = model.shape;
-  const cache = ["batch", kvHeads, context, headDim] as const;
+  const cache = (places: string) => ["batch", kvHeads, places, headDim] as const;
   graph.input("ids", "int64", ["batch", "tokens"]);
   graph.input("seqlens_k", "int32", ["batch"]);
   graph.input("total", "int32", []);
@@ -61,9 +61,9 @@ export function llamaOnnx(model: RandomLlama, accuracy: AccuracyLevel): Uint8Arr
       matmul(`${layer}.self_attn.k_proj`, x, kvHeads * headDim, hidden, `${i}.k`),
       matmul(`${layer}.self_attn.v_proj`, x, kvHeads * headDim, hidden, `${i}.v`),
     ];
-    const past = [graph.input(`past.${i}.k`, "float", cache), graph.input(`past.${i}.v`, "float", cache)];
+    const past = ["k", "v"].map((it) => graph.input(`past.${i}.${it}`, "float", cache("past")));
     const present = [`present.${i}.k`, `present.${i}.v`];
-    for (const name of present) graph.output(name, "float", cache);
+    for (const name of present) graph.output(name, "float", cache("present"));
     const attended = graph.contrib(
       "GroupQueryAttention",
       [q, k, v, ...past, "seqlens_k", "total", "cos", "sin"],

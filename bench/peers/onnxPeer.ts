@@ -15,12 +15,10 @@ interface OnnxRuntime {
 }
 interface OnnxTensor {
   readonly data: ArrayLike<unknown>;
+  dispose(): void;
 }
 interface OnnxSession {
-  run(
-    feeds: Readonly<Record<string, OnnxTensor>>,
-    fetches: Readonly<Record<string, OnnxTensor | null>>,
-  ): Promise<Record<string, OnnxTensor>>;
+  run(feeds: Readonly<Record<string, OnnxTensor>>): Promise<Record<string, OnnxTensor>>;
   release(): Promise<void>;
 }
 
@@ -35,10 +33,14 @@ export function onnxVersion(): string {
   return runtime().env.versions.node ?? "unknown";
 }
 
-/** Loads the model into a session with a static cache: present keys and values are written where the past ones lie. */
+/**
+ * Loads the model into a session whose keys and values stay where they are computed: present ones of a step are past ones of the
+ * next. The binding cannot write them into the buffers that they came from: it ignores outputs that are given to a session which
+ * prefers a place for them (onnxruntime-node 1.30.0), and without that they would go through the CPU.
+ */
 export async function onnxPeer(model: RandomLlama, { provider, accuracy }: OnnxOptions): Promise<Peer> {
   const { InferenceSession, Tensor } = runtime();
-  const { layers, kvHeads, context, headDim } = model.shape;
+  const { layers, kvHeads, headDim } = model.shape;
   const names = Array.from({ length: layers }, (_, i) => [`${i}.k`, `${i}.v`]).flat();
   const where = provider === "webgpu" ? "gpu-buffer" : "cpu";
   const session = await InferenceSession.create(llamaOnnx(model, accuracy), {
@@ -47,26 +49,21 @@ export async function onnxPeer(model: RandomLlama, { provider, accuracy }: OnnxO
     preferredOutputLocation: Object.fromEntries(names.map((name) => [`present.${name}`, where])),
     logSeverityLevel: 3, // errors: some operators of shapes stay on the CPU, which it warns of
   });
-  const size = kvHeads * context * headDim;
-  const empty = () => new Tensor("float32", new Float32Array(size), [1, kvHeads, context, headDim]);
-  let cache = Object.fromEntries(names.map((name) => [name, empty()]));
-  let shared = provider === "cpu";
+  const nothing = () => new Tensor("float32", new Float32Array(0), [1, kvHeads, 0, headDim]);
+  let cache: Record<string, OnnxTensor> = {};
 
   /** Computes `ids` behind `past` tokens; the best next token. */
   const step = async (ids: readonly number[], past: number): Promise<number> => {
     const total = past + ids.length;
-    const feeds = {
+    const before = past === 0 ? Object.fromEntries(names.map((name) => [`present.${name}`, nothing()])) : cache;
+    const out = await session.run({
       ids: new Tensor("int64", BigInt64Array.from(ids, BigInt), [1, ids.length]),
       seqlens_k: new Tensor("int32", Int32Array.of(total - 1), [1]),
       total: new Tensor("int32", Int32Array.of(total), []),
-      ...Object.fromEntries(names.map((name) => [`past.${name}`, found(cache, name)])),
-    };
-    // The first run makes the buffers on the GPU; from then on each is bound as past and as present.
-    const present = names.map((name) => [`present.${name}`, shared ? found(cache, name) : null]);
-    const fetches: Record<string, OnnxTensor | null> = { token: null, ...Object.fromEntries(present) };
-    const out = await session.run(feeds, fetches);
-    if (!shared) cache = Object.fromEntries(names.map((name) => [name, found(out, `present.${name}`)]));
-    shared = true;
+      ...Object.fromEntries(names.map((name) => [`past.${name}`, found(before, `present.${name}`)])),
+    });
+    for (const name of Object.keys(cache)) if (name.startsWith("present.")) cache[name]?.dispose();
+    cache = out;
     return Number(found(out, "token").data[0]);
   };
 

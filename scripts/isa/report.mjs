@@ -11,7 +11,7 @@ const HERE = dirname(fileURLToPath(import.meta.url));
 const FAMILIES = ["navi31", "navi21", "vega10"];
 /** Of one row: matmuls of the usual layouts, attention, the sampler. */
 const DECODE =
-  "^(norm_matmul|matmul_residual|norm_gate_up) (affine4|affine8|f16) M=1|^attention|^sample|^embed affine8";
+  "^(norm_matmul|matmul_residual|norm_gate_up) (affine4|affine8|f16) M=1( own sums)?$|^attention.* head_dim<=64(?![0-9])|^sample|^embed affine8";
 
 /** Makes every pipeline whose name the filter matches, one after the other, and writes their names. */
 async function compile(filter, file) {
