@@ -3,7 +3,7 @@ import type { CompiledKernel } from "../device/pipelines.ts";
 import { allCases } from "../kernels/cases.ts";
 import { everyKernel } from "../kernels/kernelList.ts";
 import type { Case, Verdict } from "../kernels/testbed.ts";
-import { mayRun, prove } from "./gate.ts";
+import { checkProved, mayRun, prove } from "./gate.ts";
 
 const compiled = (name: string, code = "fn main() {}"): CompiledKernel => ({ name, code, bindings: [] });
 const caseOf = (title: string): Case => ({ title, kernel: title.split(" ")[0] ?? "", run: async () => [] });
@@ -54,6 +54,12 @@ describe("the gate", () => {
     expect(await hash([...kernels])).toBe(before);
     expect(await hash([compiled("embed affine4", "fn main() { }"), compiled("embed affine8")])).not.toBe(before);
   });
+});
+
+test("a kernel that ran unproved is named", () => {
+  const proof = { kernels: ["sample", "embed f16"] };
+  expect(() => checkProved(["sample"], proof)).not.toThrow();
+  expect(() => checkProved(["sample", "softcap"], proof)).toThrow("kernel check: softcap ran unproved");
 });
 
 describe("titles and kernels", () => {

@@ -64,6 +64,15 @@ export async function prove(bed: Pick<Testbed, "check" | "ran">, options: GateOp
   };
 }
 
+/** Throws BenchError where a kernel was launched that had not been proved: what was timed with it does not count. */
+export function checkProved(launched: Iterable<string>, { kernels }: Pick<Proof, "kernels">): void {
+  const others = [...launched].filter((name) => !kernels.includes(name));
+  if (others.length > 0)
+    throw new BenchError(
+      `kernel check: ${others.join(", ")} ran unproved, expected none; no number of this run counts`,
+    );
+}
+
 /** Kernels that cases run together, under a name of their own: by the kernel's family, how the case's title begins. */
 const TOGETHER: readonly (readonly [kernel: RegExp, title: RegExp])[] = [
   [/^(attention|rope)_|^qk_norm$/, /^(attention|rope)_/],

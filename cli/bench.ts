@@ -1,7 +1,7 @@
 /** `ingle bench`: how fast a model reads prompts and generates, as llama-bench asks it, with all that a number depends on. */
 import { conditionLines, conditions } from "../bench/conditions.ts";
 import { type DecodeStep, StepTap } from "../bench/decodeStep.ts";
-import { prove } from "../bench/gate.ts";
+import { checkProved, prove } from "../bench/gate.ts";
 import { modelBytes } from "../bench/modelBytes.ts";
 import { modelKernels } from "../bench/modelKernels.ts";
 import { RATIO_HEAD, type Ratio, ratioCells } from "../bench/ratios.ts";
@@ -145,6 +145,7 @@ async function measureAll(engine: Engine, bed: Testbed, plan: Plan): Promise<num
     if (noise !== undefined) reporter.say(noise);
     if (plan.target !== undefined && record.error === null) await profileOne(engine, plan.target, test, options);
   }
+  checkProved(plan.tap.launched, measured.checks);
   const step = await decodeStepOf(engine, plan.tap, plan.context);
   const ratios = speedRatios(records, step);
   if (output !== "jsonl") print(report(output, measured, records, { step, ratios }));
