@@ -10,7 +10,8 @@ import type { Layout, LayoutName } from "./layout.ts";
 
 function affine(name: LayoutName, planes: readonly number[]): Layout {
   const runWords = planes.reduce((a, b) => a + b);
-  const eight = eightOf(planes, (codes) => `vec4f(${codes})`);
+  // Through i32: software adapters convert signed integers in one instruction, unsigned ones in six; GPUs see bytes either way.
+  const eight = eightOf(planes, (codes) => `vec4f(bitcast<vec4i>(${codes}))`);
   return { name, planes, runWords, scaling: "affine", eight, value: (code) => code };
 }
 

@@ -102,7 +102,6 @@ export function dotFragment(layout: Layout, rows: MatmulRows, options: DotOption
   const columns = ["a.x", "a.y", "a.z", "a.w", "b.x", "b.y", "b.z", "b.w"];
   const { scaling } = layout;
   const sums = scaling === "affine"; // of x: what a bias is multiplied by
-  const rowOf = (m: number) => (listed ? `row${m}` : `(first + ${m}u)`);
   const start = (m: number) => (listed ? `k + row${m} * params.x_stride` : `k + ${m}u * params.x_stride`);
   return /* wgsl */ `${EIGHT}${layout.prepare ?? ""}${layout.eight}${scaling === "none" ? "" : GROUP_SCALE[scaling]}${FIXED_SUMS}
 /** (rows, WG): kept here and not in registers, so that what follows is a loop over the rows and compiles once. */
@@ -135,7 +134,7 @@ ${sums && ownSums ? `          quads${m} += a;\n          quads${m} += b;` : ""}
       }
       step += params.run_steps;
       if (step == 4u) { step = 0u; w += ${layout.runWords * 8}u; }
-${sums ? each(rows, (m) => `      run_sum${m} += ${ownSums ? `sum4(quads${m})` : `x_at(params.x_sums + ${rowOf(m)} * params.x_runs + run)`};`) : ""}
+${sums ? runSums(rows, options) : ""}
 ${sums ? "      run++;" : ""}
     }
 ${
@@ -151,6 +150,16 @@ ${each(rows, (m) =>
   }
 ${each(rows, (m) => `  dots[${m}u * WG + lane] = acc${m};`)}
 }`;
+}
+
+/** Adds Σ x of the run to `run_sum`: taken with the products, read by all lanes, or read by a lane a row. */
+function runSums(rows: MatmulRows, { ownSums = false, listed = false, from = "storage" }: DotOptions): string {
+  if (ownSums) return each(rows, (m) => `      run_sum${m} += sum4(quads${m});`);
+  const row = (m: number | string) => (listed ? `x_rows[${m}]` : `(first + ${m})`);
+  const sumOf = (m: number | string) => `x_at(params.x_sums + ${row(m)} * params.x_runs + run)`;
+  if (from === "storage" || rows === 1) return each(rows, (m) => `      run_sum${m} += ${sumOf(`${m}u`)};`);
+  return `      let own_sum = ${sumOf(`min(lane & 7u, ${rows - 1}u)`)};
+${each(rows, (m) => `      run_sum${m} += subgroupBroadcast(own_sum, ${m}u);`)}`;
 }
 
 /** Eight values of x: a lane each, then all of them in every lane. */
