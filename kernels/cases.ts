@@ -47,7 +47,7 @@ const EVERY: readonly MatmulVariant[] = LAYOUT_NAMES.flatMap((layout) =>
   MATMUL_ROWS.map((m): MatmulVariant => [layout, m]),
 );
 
-/** Some 380 cases that meet every kernel, layout, number of rows and KV type: for each `npm test` and for pages. */
+/** Some 480 cases that meet every kernel, layout, number of rows and KV type: for each `npm test` and for pages. */
 export function namedCases(): Case[] {
   return [
     ...matmulCases(FEW, 3, 1),

@@ -4,6 +4,7 @@ import { allCases, findCase, namedCases } from "./cases.ts";
 import { type ConformanceOptions, type ConformanceReport, casesOf, runConformance } from "./conformance.ts";
 import { everyKernel } from "./kernelList.ts";
 import { type Case, nmse } from "./testbed.ts";
+import { xFrom } from "./xFrom.ts";
 
 const FULL = process.env.INGLE_SUITE === "full";
 
@@ -30,9 +31,9 @@ describe("the list of cases", () => {
   const [named, all] = [namedCases(), allCases()];
   const titles = (cases: readonly Case[]) => cases.map(({ title }) => title);
 
-  test("has 300 to 400 named cases and more than 1,000 in all, the named ones among them", () => {
+  test("has 300 to 500 named cases and more than 1,000 in all, the named ones among them", () => {
     expect(named.length).toBeGreaterThanOrEqual(300);
-    expect(named.length).toBeLessThanOrEqual(400);
+    expect(named.length).toBeLessThanOrEqual(500);
     expect(all.length).toBeGreaterThanOrEqual(1000);
     expect(titles(all)).toEqual(expect.arrayContaining(titles(named)));
   });
@@ -74,7 +75,7 @@ const stepKernels = everyKernel()
  */
 const leanVariants = stepKernels.filter(
   (name) =>
-    !/head_dim<=256|own sums|(f32|bf16|affine8) M=[24]|(router|expert_\w+) (f32|bf16|affine8)/.test(name) &&
+    !/ broadcast|head_dim<=256|own sums|(f32|bf16|affine8) M=[24]|(router|expert_\w+) (f32|bf16|affine8)/.test(name) &&
     (!/ (affine[2356]|e2m1|e4m3|codebook4)/.test(name) || /^norm_matmul \w+ M=1$|^embed /.test(name)),
 );
 const adapters = await chosenAdapters(); // throws where there is none
@@ -91,7 +92,13 @@ describe.each(adapters)("on $name", ({ name: adapter }) => {
   test.runIf(FULL)("all cases pass", { timeout: 3_600_000 }, async () => {
     const report = await proved({ adapter, suite: "all" });
     expect(failures(report)).toEqual([]);
-    expect(report.kernels).toEqual(stepKernels); // a kernel that never ran did not pass
+    // A kernel that never ran did not pass. Of those that x reaches in two ways, the one that the adapter is not given runs in a few cases only.
+    const broadcast = xFrom({ adapter: report.adapter, features: new Set(report.features) }) === "broadcast";
+    const given = stepKernels.filter((name) => {
+      if (!broadcast) return !name.endsWith(" broadcast");
+      return !stepKernels.includes(`${name} broadcast`) || report.kernels.includes(name);
+    });
+    expect(report.kernels).toEqual(given);
   });
 
   test("a report cites what ran: the same for the same, another for others", async () => {
