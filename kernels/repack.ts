@@ -75,16 +75,22 @@ export const repack = kernel({
   workgroup: BLOCK_ROWS * REPACK_WORDS,
   code: /* wgsl */ `
 fn mask(bits: u32) -> u32 { return 0xffffffffu >> (32u - bits); }
-fn element(row: u32, column: u32) -> u32 {
-  return params.base + (row / params.row_tile) * params.row_tile_stride + (row % params.row_tile) * params.row_stride
-    + (column / params.column_tile) * params.column_tile_stride + (column % params.column_tile) * params.column_stride;
+/** The element of column 0. */
+fn row_element(t: u32) -> u32 {
+  return params.base + (t / params.row_tile) * params.row_tile_stride + (t % params.row_tile) * params.row_stride;
 }
-/** The element of the tensor's row t and column c of out, or 0 where the piece does not hold it. */
-fn value(t: u32, c: u32) -> u32 {
+/** How far a column's element is from that of column 0: software adapters divide slowly, and most tensors need no division. */
+fn column_offset(column: u32) -> u32 {
+  if (params.column_tile == 1u) { return column * params.column_tile_stride; }
+  let tile = column / params.column_tile;
+  return tile * params.column_tile_stride + (column - tile * params.column_tile) * params.column_stride;
+}
+/** The element of column c of out in the row whose column 0 is element at_row, or 0 where the piece does not hold it. */
+fn value(at_row: u32, c: u32) -> u32 {
   if (c >= params.columns) { return 0u; }
   var column = c;
   if (params.permuted == 1u) { column = order[c]; }
-  var e = element(t, column);
+  var e = at_row + column_offset(column);
   if (e >= params.count) { return 0u; }
   switch (params.element_order) {
     case 1u: { e ^= 1u; }
@@ -100,7 +106,7 @@ fn value(t: u32, c: u32) -> u32 {
   return (word & mask(params.bits)) ^ params.flip;
 }
 /** Word w of a run of codes. */
-fn plane_word(t: u32, run: u32, w: u32) -> u32 {
+fn plane_word(at_row: u32, run: u32, w: u32) -> u32 {
   var width = params.low_plane;
   var low_bits = 0u;
   var k = w;
@@ -112,27 +118,27 @@ fn plane_word(t: u32, run: u32, w: u32) -> u32 {
   var word = 0u;
   if (width >= 16u) {
     let each = 32u / width;
-    for (var i = 0u; i < each; i++) { word |= value(t, run * 32u + k * each + i) << ((width * i) & 31u); }
+    for (var i = 0u; i < each; i++) { word |= value(at_row, run * 32u + k * each + i) << ((width * i) & 31u); }
   } else {
     // A byte holds 8 / width codes, of columns that are 4 apart.
     let fields = 8u / width;
     for (var i = 0u; i < 4u * fields; i++) {
       let b = i & 3u;
       let f = i >> 2u;
-      let code = value(t, run * 32u + (k * fields + f) * 4u + b);
+      let code = value(at_row, run * 32u + (k * fields + f) * 4u + b);
       word |= ((code >> low_bits) & mask(width)) << (8u * b + width * f);
     }
   }
   return word;
 }
 /** Word w of a row of group parameters. */
-fn param_word(t: u32, w: u32) -> u32 {
+fn param_word(at_row: u32, w: u32) -> u32 {
   var word = 0u;
   let each = max(32u / params.step_bits, 1u);
   let first = ((w - (params.first_bit >> 5u)) * 32u) / params.step_bits;
   for (var i = 0u; i < each; i++) {
     let bit = params.first_bit + (first + i) * params.step_bits;
-    if (bit >> 5u == w) { word |= value(t, first + i) << (bit & 31u); }
+    if (bit >> 5u == w) { word |= value(at_row, first + i) << (bit & 31u); }
   }
   return word;
 }
@@ -145,10 +151,11 @@ fn main(@builtin(workgroup_id) wg: vec3u, @builtin(local_invocation_index) lane:
   if (n >= params.words || owner < params.row_begin || owner >= params.row_end) { return; }
   let c = params.first_word + n;
   let t = params.row_first + (owner / params.take) * params.period + owner % params.take;
+  let at_row = row_element(t);
   let run_words = params.low_plane + params.high_plane;
   var word = 0u;
-  if (params.shared_rows == 1u) { word = value(t, c * ${BLOCK_ROWS}u + r) << params.first_bit; }
-  else if (run_words == 0u) { word = param_word(t, c); } else { word = plane_word(t, c / run_words, c % run_words); }
+  if (params.shared_rows == 1u) { word = value(at_row, c * ${BLOCK_ROWS}u + r) << params.first_bit; }
+  else if (run_words == 0u) { word = param_word(at_row, c); } else { word = plane_word(at_row, c / run_words, c % run_words); }
   let block = params.first_block + params.block_stride * (row / ${BLOCK_ROWS}u);
   let i = (block * params.row_words + c) * ${BLOCK_ROWS}u + r;
   out[i] |= word;
