@@ -363,7 +363,7 @@ interface PlannedVector {
 export function planBytes({ matrices, auxLength }: Pick<WeightPlan, "matrices" | "auxLength">): number {
   return matrices.reduce((sum, matrix) => {
     const { words, scales } = blockBytes(matrix);
-    return sum + matrix.blocks * (words + scales);
+    return sum + matrix.blocks * (words + scales) + (matrix.order?.byteLength ?? 0);
   }, auxLength * 4);
 }
 
