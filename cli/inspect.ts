@@ -42,8 +42,7 @@ async function inspectCommand(args: Flags, context: Context): Promise<number> {
   const length = args.integer("context", 1, 2 ** 24);
   const strict = (checkpoint: Checkpoint) =>
     args.has("strict") ? checkFinite(checkpoint, context) : Promise.resolve();
-  if (!isFile(target))
-    return await inspectModel(target, { json, context: length, check: strict, signal: context.signal });
+  if (!isFile(target)) return await inspectModel(target, { ...context, json, context: length, check: strict });
   if (length !== undefined) throw new UsageError("--context: one file has no context; give the model's folder");
   const source = isUrl(target) ? await httpSource(target, { fetch: globalThis.fetch }) : await openFile(target);
   const checkpoint = await openWeights(source, context.signal);

@@ -1,27 +1,27 @@
 /** `ingle inspect MODEL`: a model's folder, read as loading would read it, without a GPU. */
 import { bytes } from "../device/buffers.ts";
 import { type ReadModel, readModel } from "../engine/loadModel.ts";
-import { openModel } from "../engine/openModel.ts";
 import { KV_TYPES, type KvType, pageWords } from "../kernels/attention/kv_page.ts";
 import { PAGE_TOKENS } from "../kernels/fragments/batch.ts";
 import type { Checkpoint } from "../models/weights/checkpoint.ts";
+import type { Context } from "./command.ts";
 import { EXIT } from "./errors.ts";
+import { openFolder } from "./openFolder.ts";
 import { jsonLine, print, table } from "./output.ts";
 import { tensorRows } from "./tensorTable.ts";
 import { bitsPerWeight, bytesByLabel, matrixBytes, weightLabel } from "./weightLabel.ts";
 
-interface InspectOptions {
+interface InspectOptions extends Context {
   readonly json: boolean;
   /** Tokens to count memory for; undefined: the model's own. */
   readonly context: number | undefined;
   /** Looks at the weights themselves. */
   check(checkpoint: Checkpoint): Promise<void>;
-  readonly signal: AbortSignal;
 }
 
 /** Prints what the model is. Throws what loading would throw: the first thing that keeps it from it. */
 export async function inspectModel(name: string, options: InspectOptions): Promise<number> {
-  const model = await readModel(await openModel(name), options.signal);
+  const model = await readModel(await openFolder(name, options), options.signal);
   try {
     await options.check(model.checkpoint);
     const context = options.context ?? model.config.max_position_embeddings;

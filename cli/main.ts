@@ -8,17 +8,20 @@ import { parseFlags } from "./flags.ts";
 import { overview, page } from "./help.ts";
 import { inspect } from "./inspect.ts";
 import { kernels } from "./kernels.ts";
+import { ls } from "./ls.ts";
 import { COMMON_FLAGS } from "./modelFlags.ts";
 import { nearest } from "./nearest.ts";
 import { print } from "./output.ts";
 import { Reporter } from "./progress.ts";
+import { pull } from "./pull.ts";
+import { rm } from "./rm.ts";
 import { run } from "./run.ts";
 import { score } from "./score.ts";
 import { version } from "./version.ts";
 
-const COMMANDS: Readonly<Record<string, Command>> = { run, score, bench, inspect, kernels, doctor };
+const COMMANDS: Readonly<Record<string, Command>> = { run, score, bench, inspect, kernels, doctor, pull, ls, rm };
 /** Documented, but not there yet. */
-const PLANNED = ["pull", "ls", "rm", "serve", "eval", "train"];
+const PLANNED = ["serve", "eval", "train"];
 
 const stop = new AbortController();
 let interrupted = false;

@@ -27,7 +27,7 @@ export const MODEL_FLAGS = {
   model: {
     short: "m",
     value: "MODEL",
-    help: "a folder with the hub's files, an https:// folder, or `default`, the model that ships with ingle",
+    help: "a folder with the hub's files, owner/name[@revision] of a model on the hub, an https:// folder, or `default`, the model that ships with ingle",
   },
   context: { short: "c", value: "TOKENS", help: "tokens that a sequence may have (default the model's, or what fits)" },
   "kv-memory": { value: "BYTES", help: "memory for keys and values, as 512MiB" },

@@ -2,6 +2,7 @@
 
 import type { AdapterDescription } from "../device/adapters.ts";
 import { bytes } from "../device/buffers.ts";
+import type { Folder } from "../device/files.ts";
 import type { StepEncoder } from "../device/profiler.ts";
 import { Engine } from "../engine/engine.ts";
 import type { LoadProgress } from "../engine/loadModel.ts";
@@ -13,6 +14,7 @@ import { UsageError } from "./errors.ts";
 import type { Arguments } from "./flags.ts";
 import { given } from "./given.ts";
 import type { MODEL_FLAGS } from "./modelFlags.ts";
+import { openFolder } from "./openFolder.ts";
 import { bar } from "./progress.ts";
 
 const MAX_CONTEXT = 2 ** 24;
@@ -20,7 +22,8 @@ const MAX_CONTEXT = 2 ** 24;
 /** The model as the user named it. */
 export function modelName(args: Arguments<"model">): string {
   const name = args.text("model") ?? "default";
-  if (name === "") throw new UsageError("--model: is empty, expected a folder, an https:// folder or `default`");
+  if (name === "")
+    throw new UsageError("--model: is empty, expected a folder, owner/name, an https:// folder or `default`");
   return name;
 }
 
@@ -57,9 +60,11 @@ export function engineOpener(
     kvMemory: args.bytes("kv-memory"),
     adapter: args.text("adapter"),
   });
+  let folder: Folder | undefined;
   return async (own = {}) => {
     reporter.status(`opening ${model}`);
-    const engine = await Engine.load(model, {
+    folder ??= await openFolder(model, { reporter, signal });
+    const engine = await Engine.load(folder, {
       ...options,
       ...given({ device: own.device, profiler: own.profiler }),
       signal,
@@ -80,7 +85,8 @@ function refuse(args: Arguments<keyof typeof MODEL_FLAGS>, name: "precision" | "
 }
 
 function progressLine({ stage, loaded, total }: LoadProgress): string {
-  const all = { weights: bytes(total), kernels: `${total}`, "warm-up": `${total} steps` } as const;
+  const size = bytes(total);
+  const all = { download: size, weights: size, kernels: `${total}`, "warm-up": `${total} steps` } as const;
   return `${stage} ${bar(loaded / total)} of ${all[stage]}`;
 }
 

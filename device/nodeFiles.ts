@@ -18,7 +18,7 @@ export function openFolder(location: string | URL): Folder {
   if (found === undefined) {
     throw new SourceError(
       "SOURCE_MISSING",
-      `MODEL: no such folder ${path}; give a folder with config.json and model.safetensors`,
+      `MODEL: no such folder ${path}; give a folder with config.json and model.safetensors, or owner/name of a model on the hub`,
     );
   }
   if (!found.isDirectory()) {
@@ -34,6 +34,11 @@ export function openFolder(location: string | URL): Folder {
       return await openAs(join(path, name), name);
     },
   };
+}
+
+/** Whether there is a folder at `path`. */
+export function isFolder(path: string): boolean {
+  return statSync(path, { throwIfNoEntry: false })?.isDirectory() === true;
 }
 
 /** Opens one file for reading. Throws SOURCE_MISSING where there is none; the caller closes it. */

@@ -1,18 +1,33 @@
-/** A model by the name that users give: a folder, an https:// folder, or `default`. */
+/** A model by the name that users give: a folder, an id of the hub, an https:// folder, or `default`. */
 
 import type { Folder } from "../device/files.ts";
-import { openLocalFolder } from "../device/folders.ts";
+import { isLocalFolder, openHubFolder, openLocalFolder } from "../device/folders.ts";
+import { type HubId, parseHubId } from "../device/hubId.ts";
+import type { DownloadOptions } from "../device/nodeHub.ts";
 import { httpFolder } from "../models/sources.ts";
 
 /** The model that ships in the package, beside this file's folder. */
 const DEFAULT_MODEL = new URL("../models/default/", import.meta.url);
 
-/** A folder of files that is somewhere else than on disk may be passed as it is. Throws SourceError where there is none. */
-export async function openModel(model: string | Folder): Promise<Folder> {
+/** What a page reads from, which has no cache of its own to download into. */
+const HUB = "https://huggingface.co";
+
+/**
+ * A folder of files that is somewhere else than on disk may be passed as it is. `owner/name` or `owner/name@revision` is a folder where
+ * there is one of that name, else a model on the hub: downloaded into the shared cache, or in a browser read by ranges. Throws
+ * SourceError where there is none.
+ */
+export async function openModel(model: string | Folder, options: DownloadOptions = {}): Promise<Folder> {
   if (typeof model !== "string") return model;
   if (model === "default") return await openUrl(DEFAULT_MODEL);
   if (/^(https?|file):\/\//i.test(model)) return await openUrl(new URL(model));
-  return await openLocalFolder(model);
+  const id = parseHubId(model);
+  if (id === undefined || (await isLocalFolder(model))) return await openLocalFolder(model);
+  return (await openHubFolder(id, options)) ?? hubRanges(id);
+}
+
+function hubRanges({ name, revision }: HubId): Folder {
+  return httpFolder(`${HUB}/${name}/resolve/${encodeURIComponent(revision)}/`, { fetch: globalThis.fetch });
 }
 
 async function openUrl(url: URL): Promise<Folder> {

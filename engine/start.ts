@@ -37,7 +37,12 @@ export async function start(model: string | Folder, options: EngineOptions): Pro
   checkOptions(options);
   const owned = new Owned();
   try {
-    const read = await readModel(await openModel(model), options.signal);
+    const { signal, onProgress } = options;
+    const folder = await openModel(model, {
+      signal,
+      onProgress: (progress) => onProgress?.({ stage: "download", ...progress }),
+    });
+    const read = await readModel(folder, signal);
     try {
       return await prepare(read, owned, options);
     } finally {

@@ -2,8 +2,17 @@
 
 import { SourceError } from "../device/errors.ts";
 import type { ByteSource, Folder } from "../device/files.ts";
+import {
+  type Answer,
+  type ContentRange,
+  contentRange,
+  get,
+  type HttpOptions,
+  isEncoded,
+  isPage,
+  wholeLimit,
+} from "../device/httpRequest.ts";
 import { checkName, checkRange } from "../device/sourceChecks.ts";
-import { type Answer, get, type HttpOptions, isEncoded, wholeLimit } from "./httpRequest.ts";
 import { escapeBytes, escapeName } from "./weights/escape.ts";
 
 /** Bytes asked for when a file is opened: enough for `config.json` or the header of a model, so that small files take one request. */
@@ -184,7 +193,7 @@ async function refused(answer: Answer, name: string): Promise<SourceError> {
   const todo = status === 401 || status === 403 ? "does it need a login or a token?" : "check the address";
   return new SourceError(
     "SOURCE_HTTP",
-    `${name}: HTTP ${status}, expected 200 or 206; it says "${await answer.opening()}": ${todo}`,
+    `${name}: HTTP ${status}, expected 200 or 206; it says "${escapeBytes(await answer.opening())}": ${todo}`,
   );
 }
 
@@ -290,18 +299,6 @@ class HttpFile implements ByteSource {
   }
 }
 
-interface ContentRange {
-  readonly begin: number;
-  readonly end: number;
-  readonly size: number;
-}
-
-// "bytes 0-99/1234" as [begin, end) of size. Undefined where it is absent, hidden from scripts, or without a size.
-function contentRange(response: Response): ContentRange | undefined {
-  const match = /^bytes (\d{1,15})-(\d{1,15})\/(\d{1,15})$/.exec(response.headers.get("content-range") ?? "");
-  return match === null ? undefined : { begin: Number(match[1]), end: Number(match[2]) + 1, size: Number(match[3]) };
-}
-
 // Servers mark the tag of a compressed answer as weak or by a suffix; the file is the same.
 function versionOf({ headers }: Response): Version {
   const etag =
@@ -317,12 +314,9 @@ function wrongRange(name: string, got: ContentRange, begin: number, end: number)
   return new SourceError("SOURCE_RANGE", `${name}: ${message}; the server or a cache before it is broken`);
 }
 
-const PAGE = /^\s*<(!doctype\s+html|html|head|body)[\s>]/i;
-
 // No file of a checkpoint is a page, whatever its status and type say.
 function checkNoPage(name: string, first: Uint8Array): void {
-  const opening = new TextDecoder().decode(first.subarray(0, 256));
-  if (!PAGE.test(opening)) return;
+  if (!isPage(first)) return;
   const message = `is a web page that begins with "${escapeBytes(first)}", expected a file`;
   throw new SourceError("SOURCE_HTML", `${name}: ${message}; is the address right, and does it need a login?`);
 }

@@ -10,7 +10,10 @@ import { doctor } from "../cli/doctor.ts";
 import type { FlagTable } from "../cli/flags.ts";
 import { inspect } from "../cli/inspect.ts";
 import { kernels } from "../cli/kernels.ts";
+import { ls } from "../cli/ls.ts";
 import { COMMON_FLAGS } from "../cli/modelFlags.ts";
+import { pull } from "../cli/pull.ts";
+import { rm } from "../cli/rm.ts";
 import { run } from "../cli/run.ts";
 import { score } from "../cli/score.ts";
 import { filesUnder, nodesOf, ROOT, type SyntaxNode, sourceFiles } from "./sourceFiles.ts";
@@ -126,7 +129,7 @@ function leads(from: string, target: string): boolean {
 }
 
 describe("commands", () => {
-  const commands: Readonly<Record<string, Command>> = { run, score, bench, inspect, doctor, kernels };
+  const commands: Readonly<Record<string, Command>> = { run, score, bench, inspect, doctor, kernels, pull, ls, rm };
   /** Lines of shell blocks without comments, and whatever stands in backticks. */
   const lines = pages.flatMap((page) => [
     ...blocksOf(page)

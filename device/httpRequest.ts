@@ -1,7 +1,6 @@
 /** One GET that ends in a whole answer or in an error: retries what passes by itself, and never takes part of a body for all of it. */
 
-import { SourceError } from "../device/errors.ts";
-import { escapeBytes } from "./weights/escape.ts";
+import { SourceError } from "./errors.ts";
 
 /** How files are fetched. */
 export interface HttpOptions {
@@ -32,10 +31,12 @@ const STALL = 30_000;
 
 // A fault that another attempt may not meet.
 class PassingError extends Error {
+  readonly status: number | undefined;
   readonly wait: number | undefined;
-  constructor(message: string, wait?: number) {
+  constructor(message: string, answer?: { readonly status: number; readonly wait: number | undefined }) {
     super(message);
-    this.wait = wait;
+    this.status = answer?.status;
+    this.wait = answer?.wait;
   }
 }
 
@@ -66,7 +67,7 @@ export class Answer {
   async exactly(length: number): Promise<Uint8Array> {
     const bytes = new Uint8Array(length);
     let filled = 0;
-    for await (const chunk of this.#chunks()) {
+    for await (const chunk of this.chunks()) {
       if (filled + chunk.length > length) {
         throw new SourceError(
           "SOURCE_RANGE",
@@ -86,7 +87,7 @@ export class Answer {
     if (announced !== undefined && announced > limit) throw tooLarge(this.#name, announced, limit);
     const chunks: Uint8Array[] = [];
     let length = 0;
-    for await (const chunk of this.#chunks()) {
+    for await (const chunk of this.chunks()) {
       length += chunk.length;
       if (length > limit) throw tooLarge(this.#name, length, limit);
       chunks.push(chunk);
@@ -97,10 +98,10 @@ export class Answer {
     return concat(chunks, length);
   }
 
-  /** The first bytes of the body as text, for a message. */
-  async opening(): Promise<string> {
-    for await (const chunk of this.#chunks()) return escapeBytes(chunk);
-    return "";
+  /** The first bytes of the body, for a message. */
+  async opening(): Promise<Uint8Array> {
+    for await (const chunk of this.chunks()) return chunk;
+    return new Uint8Array(0);
   }
 
   /** Gives the connection back without reading the body. */
@@ -115,7 +116,8 @@ export class Answer {
     return Number(text);
   }
 
-  async *#chunks(): AsyncGenerator<Uint8Array, void, undefined> {
+  /** The body as it comes. */
+  async *chunks(): AsyncGenerator<Uint8Array, void, undefined> {
     const reader = this.response.body?.getReader();
     if (reader === undefined) return;
     try {
@@ -142,10 +144,30 @@ export function isEncoded(response: Response): boolean {
   return encoding !== null && encoding !== "" && encoding.toLowerCase() !== "identity";
 }
 
+const PAGE = /^\s*<(!doctype\s+html|html|head|body)[\s>]/i;
+
+/** Whether a file that begins so is a web page, whatever the status and type of its answer say. */
+export function isPage(first: Uint8Array): boolean {
+  return PAGE.test(new TextDecoder().decode(first.subarray(0, 256)));
+}
+
+/** "bytes 0-99/1234" as [begin, end) of size. Undefined where it is absent, hidden from scripts, or without a size. */
+export function contentRange(response: Response): ContentRange | undefined {
+  const match = /^bytes (\d{1,15})-(\d{1,15})\/(\d{1,15})$/.exec(response.headers.get("content-range") ?? "");
+  return match === null ? undefined : { begin: Number(match[1]), end: Number(match[2]) + 1, size: Number(match[3]) };
+}
+
+/** Which bytes [begin, end) of how many an answer holds. */
+export interface ContentRange {
+  readonly begin: number;
+  readonly end: number;
+  readonly size: number;
+}
+
 /**
  * Sends `request` and hands the answer to `use`, which must read or discard it. Answers that say "later", failures of the network
  * and bodies that end early are asked for again after a growing pause or the server's Retry-After. Throws SOURCE_NETWORK in the
- * end, the reason of the signal that aborts, and what `use` throws.
+ * end (SOURCE_RATE_LIMIT after HTTP 429), the reason of the signal that aborts, and what `use` throws.
  */
 export async function get<T>(options: HttpOptions, request: Request, use: (answer: Answer) => Promise<T>): Promise<T> {
   const attempts = request.attempts ?? BACKOFF.length + 1;
@@ -191,7 +213,8 @@ async function once<T>(
     const answer = new Answer(request.name, response, progress);
     if (PASSING_STATUS.has(response.status)) {
       await answer.discard();
-      throw new PassingError(`HTTP ${response.status}`, retryAfter(response));
+      const { status } = response;
+      throw new PassingError(`HTTP ${status}`, { status, wait: retryAfter(response) });
     }
     return await use(answer);
   } finally {
@@ -219,6 +242,10 @@ function gaveUp(name: string, attempts: number, cause: unknown): SourceError {
     cause instanceof Error && cause.cause instanceof Error ? `${cause.message}: ${cause.cause.message}` : undefined;
   const reason = inner ?? (cause instanceof Error ? cause.message : String(cause));
   const times = attempts === 1 ? "" : ` ${attempts} times`;
+  if (cause instanceof PassingError && cause.status === 429) {
+    const message = `HTTP 429${times}, the server wants fewer requests; try again in some minutes`;
+    return new SourceError("SOURCE_RATE_LIMIT", `${name}: ${message}`, { cause });
+  }
   return new SourceError(
     "SOURCE_NETWORK",
     `${name}: fetching failed${times}, last with "${reason}"; check the connection and try again`,
