@@ -83,3 +83,39 @@ test("one module in another packing is the same weights in the same layout", asy
   );
   for (const other of all) expect(other).toEqual(all[0]);
 });
+
+describe("what is wrong is named", () => {
+  const some = quantizedModules.filter((_, i) => i % 3 === 0);
+  test.each(some.map((it) => [it.name, it] as const))("a tensor that is missing: %s", async (_, module) => {
+    for (const missing of module.tensors.keys()) {
+      if (missing === "g_idx") continue; // which may be left out
+      const tensors = new Map([...module.tensors].filter(([name]) => name !== missing));
+      // Without the tensor that a format is known by, the module counts as plain and the others are left over.
+      const words = new RegExp(`up_proj\\.(${missing}|weight)\\b`);
+      await expect(planQuantized({ ...module, tensors })).rejects.toThrow(words);
+    }
+  });
+
+  test.each(some.map((it) => [it.name, it] as const))("a tensor of another shape: %s", async (_, module) => {
+    const { rows } = module;
+    await expect(planQuantized({ ...module, rows: rows + 32 })).rejects.toThrow(
+      /model\.layers\.0\.mlp\.up_proj\.\S+: .*expected/,
+    );
+  });
+
+  test("a group that is not there, and groups of other sizes", async () => {
+    const module = quantizedModules.find(({ name }) => name.includes("act-order"));
+    const g_idx = module?.tensors.get("g_idx");
+    if (module === undefined || g_idx === undefined) throw new Error("no module with g_idx");
+    const changed = (index: number, group: number) => {
+      const groups = new Int32Array(g_idx.bytes.slice().buffer);
+      groups[index] = group;
+      const bytes = new Uint8Array(groups.buffer);
+      return planQuantized({ ...module, tensors: new Map([...module.tensors, ["g_idx", { ...g_idx, bytes }]]) });
+    };
+    await expect(changed(5, 99)).rejects.toThrow("up_proj.g_idx: element 5 is 99, expected a group from 0 to 2");
+    await expect(changed(5, -1)).rejects.toThrow("up_proj.g_idx: element 5 is -1");
+    const first = new Int32Array(g_idx.bytes.slice().buffer)[5] ?? 0;
+    await expect(changed(5, (first + 1) % 3)).rejects.toThrow(/g_idx: group \d has 6[35] columns, expected 64 in each/);
+  });
+});
