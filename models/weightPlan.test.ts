@@ -128,6 +128,14 @@ describe("finish", () => {
     expect(finish).toThrow(`${attn}.v_proj.bias`);
   });
 
+  test("names what one expert lacks, though the others are stored otherwise than what stands for it", async () => {
+    const model = tinyModel({ layers: 1, layout: "bf16" });
+    model.tensors.delete(`${mlp}.up_proj.weight`);
+    const plan = await planOf(model);
+    plan.experts(2, (e) => ({ module: `${mlp}.${e === 0 ? "gate" : "up"}_proj`, rows: 96 }), 96, 64);
+    expect(() => plan.finish(() => true)).toThrow(`${mlp}.up_proj.weight`);
+  });
+
   test("names what is left over, but for what may be", async () => {
     const plan = await planOf(tinyModel(ragged));
     plan.matrix("lm_head", 97, 64);

@@ -4,21 +4,13 @@
  * A family asks for matrices and vectors by the hub's names and gets handles; nothing is read or allocated yet, so that
  * what is missing, left over or of another shape is said first, and the memory needed is a number.
  */
-import { BLOCK_COLS, BLOCK_ROWS, paddedRows } from "../kernels/formats/layout.ts";
-import { layouts } from "../kernels/formats/layouts.ts";
+import { BLOCK_ROWS, paddedRows } from "../kernels/formats/layout.ts";
 import { ModelFormatError, UnsupportedModelError } from "./errors.ts";
 import { storedModule } from "./formats/module.ts";
-import {
-  checkDtype,
-  checkShape,
-  PLAIN,
-  type Quantization,
-  rowMajor,
-  type StoredModule,
-  type Tensors,
-} from "./formats/stored.ts";
+import { checkDtype, checkShape, PLAIN, type Quantization, type StoredModule, type Tensors } from "./formats/stored.ts";
 import type { Matrix, Part, RowSlice, Storage } from "./matrix.ts";
 import { blockBytes, tensorRow } from "./pieces.ts";
+import { describe, MISSING, sameNumbers, sameStorage, standIn } from "./storage.ts";
 import type { Checkpoint, CheckpointTensor } from "./weights/checkpoint.ts";
 import { TensorClaims } from "./weights/claims.ts";
 
@@ -175,11 +167,15 @@ export class WeightPlan {
    */
   experts(count: number, of: (expert: number) => ExpertProjections, rows: number, cols: number): Matrix {
     const each = blocksOf(rows);
-    const parts = Array.from({ length: count }, (_, e) => {
+    const experts = Array.from({ length: count }, (_, e) => {
       const given = of(e);
-      const list = isPair(given) ? given : [given];
-      return list.map((projection, i) => this.#part(projection, cols, e * each * list.length + i, list.length));
+      return isPair(given) ? given : [given];
     });
+    // All alike: where one expert's rows are no whole blocks of the tensor's, none share scales.
+    const whole = experts.flat().every((projection) => wholeBlocks(wholeSlice(projection), projection.rows));
+    const parts = experts.map((list, e) =>
+      list.map((projection, i) => this.#part(projection, cols, e * each * list.length + i, list.length, whole)),
+    );
     const sorted = parts.flat().find(({ storage }) => storage.order !== undefined);
     if (sorted !== undefined)
       throw new UnsupportedModelError(
@@ -290,11 +286,17 @@ export class WeightPlan {
     return { offset };
   }
 
-  #part(projection: Projection, cols: number, firstBlock: number, blockStride: number): PlannedPart {
+  #part(
+    projection: Projection,
+    cols: number,
+    firstBlock: number,
+    blockStride: number,
+    whole = wholeBlocks(wholeSlice(projection), projection.rows),
+  ): PlannedPart {
     const { module, rows } = projection;
     const slice = wholeSlice(projection);
-    const whole = this.#module(projection, slice, cols);
-    const stored = whole.byRow !== undefined && !wholeBlocks(slice, rows) ? whole.byRow : whole;
+    const shared = this.#module(projection, slice, cols);
+    const stored = shared.byRow !== undefined && !whole ? shared.byRow : shared;
     const { codes, params, format, byRow: _, ...storage } = stored;
     return { part: { module, rows, slice, firstBlock, blockStride, codes, params }, storage, format };
   }
@@ -331,8 +333,9 @@ export class WeightPlan {
     const [first] = planned;
     if (first === undefined) throw new RangeError(`${name}: a matrix of no parts`);
     const parts = planned.map(({ part }) => part);
-    const odd = planned.find(({ storage }) => !sameStorage(storage, first.storage));
-    if (odd !== undefined) throw storedOtherwise(first, odd);
+    const there = planned.filter(({ format }) => format !== MISSING); // `finish` reports the others
+    const odd = there.find(({ storage }) => !sameStorage(storage, there[0]?.storage ?? storage));
+    if (odd !== undefined) throw storedOtherwise(there[0] ?? first, odd);
     const blocks = parts.reduce((sum, { rows }) => sum + blocksOf(rows), 0);
     const tableAt = this.#place(first.storage.table);
     const { format } = first;
@@ -400,44 +403,9 @@ function biasOf(projection: Projection, at: (index: number) => number): PlannedV
   return { name: bias, length: rows, of: [slice.of], from: rowOf(slice), at, add: 0, shared };
 }
 
-const sameStorage = (a: Storage, b: Storage) =>
-  a.layout === b.layout &&
-  a.group === b.group &&
-  a.scaleType === b.scaleType &&
-  a.sharedRows === b.sharedRows &&
-  a.zeros?.bits === b.zeros?.bits &&
-  a.zeros?.add === b.zeros?.add &&
-  sameNumbers(a.table, b.table) &&
-  sameNumbers(a.order, b.order);
-
-function sameNumbers(a: ArrayLike<number> | undefined, b: ArrayLike<number> | undefined): boolean {
-  if (a === undefined || b === undefined) return a === b;
-  if (a.length !== b.length) return false;
-  for (let i = 0; i < a.length; i++) if (a[i] !== b[i]) return false;
-  return true;
-}
-
 function storedOtherwise(first: PlannedPart, odd: PlannedPart): UnsupportedModelError {
   const [a, b] = [first, odd].map(({ storage }) => describe(storage));
   return new UnsupportedModelError(
     `${odd.part.module}: stored as ${b}, expected ${a} as ${first.part.module}; quantize all experts alike`,
   );
-}
-
-const describe = ({ layout, group, scaleType }: Storage) =>
-  layouts[layout].scaling === "none" ? layout : `${layout}/${group} with ${scaleType} scales`;
-
-/** What stands for a module with missing tensors: nothing of it is ever read. */
-function standIn(location: string, rows: number, cols: number): StoredModule {
-  const read = () => Promise.reject(new RangeError(`${location}: a tensor that is missing was read`));
-  const source = { name: location, size: 0, read, close: async () => {} };
-  const tensor: CheckpointTensor = { name: "", dtype: "F32", shape: [rows, cols], begin: 0, end: 0, source };
-  return {
-    format: "missing",
-    layout: "f32",
-    group: BLOCK_COLS,
-    scaleType: "f16",
-    codes: rowMajor(tensor, 32, cols),
-    params: [],
-  };
 }

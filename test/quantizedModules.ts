@@ -430,18 +430,16 @@ export function onePacking(): QuantizedModule[] {
   ];
 }
 
-/** The module planned alone, as one matrix. */
-export async function planQuantized({
-  config,
-  tensors,
-  rows,
-  cols,
-}: QuantizedModule): Promise<{ plan: WeightPlan; matrix: Matrix }> {
+/** The module planned alone, as one matrix, or as `take` takes it. */
+export async function planQuantized(
+  { config, tensors, rows, cols }: QuantizedModule,
+  take = (plan: WeightPlan, module: string): Matrix => plan.matrix(module, rows, cols),
+): Promise<{ plan: WeightPlan; matrix: Matrix }> {
   const named = new Map([...tensors].map(([name, it]) => [`${MODULE}.${name}`, it]));
   const checkpoint = await openCheckpoint(memoryFolder({ "model.safetensors": safetensorsFile(named) }));
   const quantization = normalizeQuantization(fieldsOf("config.json", config));
   const plan = new WeightPlan(checkpoint, quantization, await readDetails(checkpoint, quantization));
-  const matrix = plan.matrix(MODULE, rows, cols);
+  const matrix = take(plan, MODULE);
   plan.finish();
   return { plan, matrix };
 }

@@ -119,3 +119,25 @@ describe("what is wrong is named", () => {
     await expect(changed(5, (first + 1) % 3)).rejects.toThrow(/g_idx: group \d has 6[35] columns, expected 64 in each/);
   });
 });
+
+test("scales that blocks share are a row's own where a slice does not begin at a block", async () => {
+  const module = quantizedModules.find(({ name }) => name.startsWith("fp8 by 128"));
+  if (module === undefined) throw new Error("no fp8 module");
+  const { rows, cols } = module;
+  for (const [first, shared] of [
+    [64, true],
+    [50, undefined],
+  ] as const) {
+    const { plan, matrix } = await planQuantized(module, (it, path) => {
+      const slice = (from: number, count: number) => ({ module: path, rows: count, slice: { first: from, of: rows } });
+      const matrices = it.stacked([slice(0, first), slice(first, rows - first)], cols);
+      return matrices.at(-1) ?? it.matrix(path, rows, cols);
+    });
+    expect(matrix.sharedRows).toBe(shared);
+    expect(plan.matrices).toHaveLength(shared ? 1 : 2); // stored in two ways
+    const part = matrix.parts.at(-1);
+    if (part === undefined) throw new Error("no part");
+    const got = await storedWeights(matrix, part);
+    expect(got).toEqual(got.map((_value, i) => module.weight(first + Math.floor(i / cols), i % cols)));
+  }
+});
