@@ -83,7 +83,7 @@ describe("usage", () => {
     [["run", "--logprobs", "2", "x"], "--logprobs: is shown in JSON only; add --json"],
     [["score"], "score: nothing to score, expected --text"],
     [["score", "--text", "a", "--tokens", "1"], "--text and --tokens: only one of them may be given"],
-    [["score", "--experts", "--text", "a"], "--experts: is not supported yet; no model with a mixture of experts"],
+    [["score", "--lora", "x", "--text", "a"], "--lora: is not supported yet; merge the adapter into the model first"],
     [["inspect"], "MODEL: is not given"],
     [["kernels", "--filter", "nothing like it"], '--filter: no title has "nothing like it" in it'],
     [["kernels", "matmul"], "matmul: kernels takes no names; did you mean --filter matmul?"],

@@ -23,6 +23,7 @@ const FLAGS = {
   file: { value: "FILE", help: "a file with the text to score" },
   ...TOKEN_FLAGS,
   top: { value: "N", help: `the N likeliest tokens at each place, at most ${MAX_TOP}` },
+  experts: { help: "the experts that each token goes to, by mixture layer, highest weight first" },
   full: { value: "FILE", help: "writes all logits: a safetensors file with logits.0 F32 [tokens, vocabulary], …" },
   ...PROFILE_FLAGS,
   ...OUTPUT_FLAGS,
@@ -38,7 +39,6 @@ export const score: Command = {
   summary: "log-probability of every token, perplexity",
   flags: FLAGS,
   planned: {
-    experts: "no model with a mixture of experts can be loaded",
     lora: "merge the adapter into the model first",
   },
   more: `examples:
@@ -51,6 +51,7 @@ Log-probabilities are natural logarithms of the model's own distribution: before
 async function scoreCommand(args: Flags, context: Context): Promise<number> {
   const json = wantsJson(args);
   const top = args.integer("top", 0, MAX_TOP) ?? 0;
+  const experts = args.has("experts");
   args.atMostOne("text", "file", "tokens", "tokens-file");
   if (args.positionals.length > 0)
     throw new UsageError(`${args.positionals[0]}: score takes the text by --text or --file`);
@@ -68,7 +69,7 @@ async function scoreCommand(args: Flags, context: Context): Promise<number> {
     const logits = full === undefined ? undefined : LogitsFile.create(full, prompts, engine.model.config.vocab_size);
     try {
       target?.profiler.start("score");
-      await scoreAll(engine, prompts, { model: modelName(args), top, json, logits, context });
+      await scoreAll(engine, prompts, { model: modelName(args), top, experts, json, logits, context });
       logits?.close();
     } catch (error) {
       logits?.discard();
@@ -90,6 +91,7 @@ function encode({ model: { tokenizer } }: Engine, text: string): number[] {
 interface ScoreOptions {
   readonly model: string;
   readonly top: number;
+  readonly experts: boolean;
   readonly json: boolean;
   readonly logits: LogitsFile | undefined;
   readonly context: Context;
@@ -98,7 +100,7 @@ interface ScoreOptions {
 async function scoreAll(
   engine: Engine,
   prompts: readonly number[][],
-  { model, top, json, logits, context: { reporter, signal } }: ScoreOptions,
+  { model, top, experts, json, logits, context: { reporter, signal } }: ScoreOptions,
 ): Promise<void> {
   const about = { adapter: engine.gpu.adapter.name, weights: mostBytes(engine.model.weights.matrices) };
   reporter.waiting("scoring");
@@ -109,6 +111,7 @@ async function scoreAll(
     engine.score({
       tokens,
       top,
+      experts,
       signal,
       onProgress: () => reporter.status(`scoring ${bar(++scored / total)} of ${total} tokens`),
       ...(logits === undefined ? {} : { onLogits: (position, row) => logits.write(index, position, row) }),
@@ -126,7 +129,11 @@ async function scoreAll(
 }
 
 /** A row a token, and the perplexity. */
-function report({ tokens, texts, logprobs, top, perplexity }: ScoreResult, { model }: Engine, best: number): string {
+function report(
+  { tokens, texts, logprobs, top, perplexity, experts }: ScoreResult,
+  { model }: Engine,
+  best: number,
+): string {
   const nameOf = (id: number) => (model.tokenizer === undefined ? String(id) : quoted(model.tokenizer.tokenText(id)));
   const rows = tokens.map((id, i) => [
     String(i),
@@ -136,6 +143,7 @@ function report({ tokens, texts, logprobs, top, perplexity }: ScoreResult, { mod
     ...(best === 0
       ? []
       : [(top[i] ?? []).map(({ token, logprob }) => `${nameOf(token)} ${logprob.toFixed(2)}`).join("  ")]),
+    ...(experts === undefined ? [] : [experts.map((layer) => (layer[i] ?? []).join(",")).join(" ")]),
   ]);
   const head = [
     ">place",
@@ -143,6 +151,7 @@ function report({ tokens, texts, logprobs, top, perplexity }: ScoreResult, { mod
     ...(texts === null ? [] : ["text"]),
     ">logprob",
     ...(best === 0 ? [] : ["likeliest"]),
+    ...(experts === undefined ? [] : ["experts"]),
   ];
   const summary = perplexity === null ? "one token has no perplexity" : `perplexity ${perplexity.toPrecision(6)}`;
   return `${table(head, rows)}${summary}\n`;

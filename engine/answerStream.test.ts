@@ -44,6 +44,7 @@ function sequenceOf({ tokens, sampling, top }: ResolvedRequest): Sequence {
     sampling,
     top,
     logits: false,
+    experts: false,
     ropeVariant: () => 0,
     onOutput: () => false,
     onError: () => {},

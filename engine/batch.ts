@@ -25,6 +25,8 @@ export interface Bucket {
   readonly kind: "generate" | "score";
   /** Best tokens found a sample: the most that one asks for, rounded up. */
   readonly top: number;
+  /** Whether the experts of each row are read back. */
+  readonly routes: boolean;
 }
 
 /** What a step of the bucket computes, in words: "64 rows, 1 sample". */
@@ -88,6 +90,7 @@ export function buildBatch({ kind, entries }: Schedule, rope: RopeTable, words: 
     everyRow,
     kind,
     top: powerOfTwo(Math.max(0, ...samples.map(({ sequence }) => sequence.options.top))),
+    routes: samples.some(({ sequence }) => sequence.options.experts),
   };
   fillUp(bucket, words, row, samples.length);
   return { bucket, words: words.subarray(0, table), samples };

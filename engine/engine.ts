@@ -76,6 +76,7 @@ export class Engine {
       sampling: resolved.sampling,
       top: resolved.top,
       logits: false,
+      experts: false,
       ropeVariant: this.model.ropeVariant,
       onOutput: (output) => answer.take(output, sequence),
       onComputed: (computed) => {
@@ -109,6 +110,7 @@ export class Engine {
     if (request.signal?.aborted === true) throw aborted();
     const logprobs: (number | null)[] = [null];
     const best: (readonly TokenLogprob[] | null)[] = [null];
+    const experts: (readonly number[])[][] = []; // by layer and place
     let told = 0; // places handed out: a sequence that gave its pages up comes by the first ones again
     let stop = () => {};
     const done = new Promise<void>((resolve, reject) => {
@@ -118,12 +120,18 @@ export class Engine {
         sampling: { temperature: 0, topK: 0, topP: 1, minP: 0, seed: 0 },
         top,
         logits: request.onLogits !== undefined,
+        experts: request.experts === true,
         ropeVariant: this.model.ropeVariant,
         onOutput: (output, position, logits) => {
           if (position < told) return false;
           told++;
           request.onProgress?.(position + 1, tokens.length);
           if (logits !== undefined) request.onLogits?.(position, logits);
+          output.experts?.forEach((chosen, layer) => {
+            const places = experts[layer] ?? [];
+            places.push(chosen);
+            experts[layer] = places;
+          });
           if (!output.finite) throw new NonFiniteError(`score: the logits after token ${position} are not finite`);
           const last = position === tokens.length - 1;
           if (last) resolve();
@@ -148,7 +156,8 @@ export class Engine {
     const known = logprobs.filter((value) => value !== null);
     const mean = known.reduce((sum, value) => sum + value, 0) / known.length;
     const texts = tokenizer === undefined ? null : tokens.map((id) => tokenizer.tokenText(id));
-    return { tokens, texts, logprobs, top: best, perplexity: known.length === 0 ? null : Math.exp(-mean) };
+    const perplexity = known.length === 0 ? null : Math.exp(-mean);
+    return { tokens, texts, logprobs, top: best, perplexity, ...(request.experts === true ? { experts } : {}) };
   }
 
   #submit(sequence: Sequence): void {

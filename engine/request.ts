@@ -56,6 +56,7 @@ const SCORE_FIELDS: Readonly<Record<keyof ScoreRequest, true>> = {
   top: true,
   onProgress: true,
   onLogits: true,
+  experts: true,
   signal: true,
 };
 
@@ -105,6 +106,7 @@ export function resolveScore(
   checkFields(request, SCORE_FIELDS, "score");
   const { text, tokens } = request;
   checkType(request.onLogits, "onLogits", "function");
+  checkType(request.experts, "experts", "boolean");
   checkSignal(request.signal);
   if ((text === undefined) === (tokens === undefined))
     throw new InvalidRequestError("score: expected exactly one of text and tokens");

@@ -15,7 +15,7 @@ import { NONE } from "../kernels/kernel.ts";
 import { logProbs } from "../kernels/log_probs.ts";
 import { sample } from "../kernels/sample.ts";
 import type { Logits, Model } from "../models/model.ts";
-import type { StepBuffers } from "../models/step.ts";
+import type { StepBuffers, StepRoute } from "../models/step.ts";
 import { type Batch, type Bucket, bucketTitle, SAMPLES_AT } from "./batch.ts";
 import type { RowOutput } from "./sequence.ts";
 import type { TokenLogprob } from "./types.ts";
@@ -30,6 +30,8 @@ interface Recorded {
   readonly drawn: Slot | undefined;
   /** (samples, 2 + 2 top): target and best tokens. */
   readonly best: Slot | undefined;
+  /** Of each mixture of experts, where the bucket wants them. */
+  readonly routes: readonly StepRoute[];
 }
 
 /** What a step brought back: an output a sample, and logits where asked for. */
@@ -111,7 +113,7 @@ export class Runner {
     }
   }
 
-  #reads({ program, logits, drawn, best }: Recorded, bucket: Bucket, samples: number, wantsLogits: boolean) {
+  #reads({ program, logits, drawn, best, routes }: Recorded, bucket: Bucket, samples: number, wantsLogits: boolean) {
     const reads: { buffer: GPUBuffer; at: number; size: number }[] = [];
     let at = 0;
     const add = (slot: Slot, size: number) => {
@@ -122,6 +124,7 @@ export class Runner {
     if (drawn !== undefined) add(drawn, samples * DRAWN_WORDS * 4);
     if (best !== undefined) add(best, samples * (2 + 2 * bucket.top) * 4);
     if (wantsLogits && logits !== undefined) add(logits.slot, samples * logits.stride * 4);
+    for (const { slot, slots } of routes) add(slot, samples * slots * 4); // all rows are scored: sample i is row i
     return reads;
   }
 
@@ -129,7 +132,7 @@ export class Runner {
     back: ArrayBuffer,
     bucket: Bucket,
     samples: Batch["samples"],
-    { logits, drawn, best }: Recorded,
+    { logits, drawn, best, routes }: Recorded,
     wantsLogits: boolean,
   ): StepResult {
     const words = new Uint32Array(back);
@@ -137,6 +140,13 @@ export class Runner {
     const bestWords = 2 + 2 * bucket.top;
     const logitsAt = best === undefined ? bestAt : bestAt + samples.length * bestWords;
     const word = (i: number) => words[i] ?? NONE;
+    let routesAt = logitsAt + (wantsLogits && logits !== undefined ? samples.length * logits.stride : 0);
+    const chosen = routes.map(({ slots, top_k }) => {
+      const begin = routesAt;
+      routesAt += samples.length * slots;
+      return (row: number) => [...words.subarray(begin + row * slots, begin + row * slots + top_k)];
+    });
+    const expertsOf = (i: number) => (routes.length === 0 ? {} : { experts: chosen.map((of) => of(i)) });
     const outputs = samples.map(({ sequence, target }, i): RowOutput => {
       const at = bestAt + i * bestWords;
       const top =
@@ -150,7 +160,7 @@ export class Runner {
               }),
             ).filter(({ token }) => token !== NONE);
       if (drawn === undefined)
-        return { token: target, logprob: f32FromBits(word(at)), top, finite: word(at + 1) === 0 };
+        return { token: target, logprob: f32FromBits(word(at)), top, finite: word(at + 1) === 0, ...expertsOf(i) };
       return { token: word(2 * i), logprob: f32FromBits(word(2 * i + 1)), top, finite: word(2 * i) !== NONE };
     });
     const rows =
@@ -208,7 +218,9 @@ export class Runner {
   #launch(recorder: Recorder, bucket: Bucket): Omit<Recorded, "program"> {
     const { model, buffers, vocabulary, kvType } = this.#options;
     const { rows, oneRowEach, splits, samples, everyRow, kind, top } = bucket;
-    const step = { ...buffers, recorder, kvType, rows, oneRowEach, splits, samples, everyRow, samplesAt: SAMPLES_AT };
+    const routes: StepRoute[] = [];
+    const shape = { rows, oneRowEach, splits, samples, everyRow, samplesAt: SAMPLES_AT };
+    const step = { ...buffers, ...shape, recorder, kvType, ...(bucket.routes ? { routes } : {}) };
     const logits = model.forward(step);
     let [drawn, best]: [Slot | undefined, Slot | undefined] = [undefined, undefined];
     if (logits !== undefined) {
@@ -227,7 +239,7 @@ export class Runner {
         });
       }
     }
-    return { logits, drawn, best };
+    return { logits, drawn, best, routes };
   }
 
   async destroy(): Promise<void> {

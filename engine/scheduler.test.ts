@@ -39,6 +39,7 @@ function newSequence({ kind, prompt }: Pick<Wish, "kind" | "prompt">, variant = 
     sampling: RULES,
     top: 0,
     logits: false,
+    experts: false,
     ropeVariant: variant,
     ...callbacks,
   });

@@ -19,6 +19,8 @@ export interface RowOutput {
   readonly logprob: number;
   readonly top: readonly TokenLogprob[];
   readonly finite: boolean;
+  /** Of each mixture of experts in order of depth, where asked for: the experts, highest weight first. */
+  readonly experts?: readonly (readonly number[])[];
 }
 
 /** What a sequence is made of. */
@@ -31,6 +33,8 @@ export interface SequenceOptions {
   readonly top: number;
   /** Whether logits themselves are read back (score only). */
   readonly logits: boolean;
+  /** Whether the experts that its rows went to are read back (score only). */
+  readonly experts: boolean;
   /** What two lengths of a pass have in common if their rotations are equal (models/rope.ts). */
   readonly ropeVariant: (length: number) => number;
   /** Called once a token in order; returns whether the sequence ends there. */

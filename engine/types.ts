@@ -83,6 +83,8 @@ export interface ScoreRequest {
   readonly onProgress?: (scored: number, total: number) => void;
   /** Called with the logits of each place in order, f32 (vocab_size); reading them back is slow. */
   readonly onLogits?: (position: number, logits: Float32Array) => void;
+  /** Whether to report the experts that tokens went to. */
+  readonly experts?: boolean;
   readonly signal?: AbortSignal;
 }
 
@@ -97,6 +99,8 @@ export interface ScoreResult {
   readonly top: readonly (readonly TokenLogprob[] | null)[];
   /** exp of minus the mean of the log-probabilities; null for a text of one token, which has none. */
   readonly perplexity: number | null;
+  /** Where asked for: of each mixture of experts in order of depth, at each place, the experts, highest weight first. */
+  readonly experts?: readonly (readonly (readonly number[])[])[];
 }
 
 /** Counters since loading, and what is held now; bytes for memory. */

@@ -4,8 +4,16 @@ import { type Bucket, emptyBatch } from "./batch.ts";
 import type { Runner } from "./runner.ts";
 import type { SchedulerLimits } from "./scheduler.ts";
 
-const DECODE = { oneRowEach: true, splits: 0, everyRow: true, kind: "generate", top: 0 } as const;
-const PROMPT = { oneRowEach: false, splits: 0, samples: 1, everyRow: false, kind: "generate", top: 0 } as const;
+const DECODE = { oneRowEach: true, splits: 0, everyRow: true, kind: "generate", top: 0, routes: false } as const;
+const PROMPT = {
+  oneRowEach: false,
+  splits: 0,
+  samples: 1,
+  everyRow: false,
+  kind: "generate",
+  top: 0,
+  routes: false,
+} as const;
 
 const decode = (rows: number): Bucket => ({ ...DECODE, rows, samples: rows });
 const prompt = (rows: number): Bucket => ({ ...PROMPT, rows });

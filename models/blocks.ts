@@ -3,6 +3,7 @@ import { HEAD_DIMS } from "../kernels/fragments/batch.ts";
 import type { ModelConfig } from "./config.ts";
 import { UnsupportedModelError } from "./errors.ts";
 import type { Matrix } from "./matrix.ts";
+import type { Mixture } from "./moe.ts";
 import { activateRows } from "./ops/activateRows.ts";
 import { addToResidual } from "./ops/addToResidual.ts";
 import { attend } from "./ops/attend.ts";
@@ -196,13 +197,19 @@ const nameOf = ({ module }: Pick<Projection, "module">): string => module.split(
 
 /**
  * One block after the other, each behind its norm: x += attention(norm(x)), then x += mlp(norm(x)). 5 dispatches with a gated MLP, 6 without;
- * one more for each LayerNorm.
+ * 3 + a mixture's with experts; one more for each LayerNorm.
  */
-export function sequential(input_layernorm: Norm, attention: Block, post_attention_layernorm: Norm, mlp: Block): Layer {
+export function sequential(
+  input_layernorm: Norm,
+  attention: Block,
+  post_attention_layernorm: Norm,
+  mlp: Block | Mixture,
+): Layer {
   return {
     norm: input_layernorm,
     run(step, x, next) {
       const mid = addToResidual(step, attention.output, attention.inner(step, x), x, post_attention_layernorm);
+      if ("add" in mlp) return mlp.add(step, mid, next);
       return addToResidual(step, mlp.output, mlp.inner(step, mid), mid, next);
     },
   };

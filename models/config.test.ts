@@ -81,6 +81,8 @@ describe("what a config says", () => {
       logitsSoftcap: null,
       qkNorm: false,
       parallelResidual: false,
+      attentionClip: null,
+      moe: null,
       windows: [null, null],
       bosTokenIds: [1],
       eosTokenIds: [2],

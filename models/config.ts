@@ -161,6 +161,8 @@ function neutralExtras({ head_dim }: HeadShape): Extras {
     logitsSoftcap: null,
     qkNorm: false,
     parallelResidual: false,
+    attentionClip: null,
+    moe: null,
   };
 }
 

@@ -1,6 +1,7 @@
 /** What a family's file says of its config.json: the defaults of transformers' config class, and which fields it reads. */
 import type { Activation } from "../kernels/fragments/act.ts";
 import type { Fields } from "./configChecks.ts";
+import type { MoeConfig } from "./moeConfig.ts";
 import type { RopeConfig } from "./rope.ts";
 import type { RopeRules } from "./ropeConfig.ts";
 
@@ -32,6 +33,9 @@ export interface Extras {
   readonly qkNorm: boolean;
   /** Whether attention and MLP read the same residual stream, where the family leaves a choice. */
   readonly parallelResidual: boolean;
+  /** Queries, keys and values are clamped to ± this. */
+  readonly attentionClip: number | null;
+  readonly moe: MoeConfig | null;
 }
 
 /** Whether a projection has a bias: always, never, or as a field says. */

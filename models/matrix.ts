@@ -48,6 +48,8 @@ export interface TensorView {
     /** By columns: rows and elements of one matrix of a stack; of the only one, where there is no stack. */
     readonly rows: number;
     readonly elements: number;
+    /** Columns of the file before those of the view. */
+    readonly skip?: number;
   };
 }
 

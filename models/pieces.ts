@@ -96,7 +96,7 @@ function rowFrom({ first, take, period }: RowSlice, t: number): number {
 
 /** Where a piece's elements go; undefined where the target needs none of them. */
 export function placesIn(matrix: Matrix, { part, view, param }: Target, { first, count }: Piece): Place | undefined {
-  const { by, span, step, rows: stackRows, elements } = view.outer;
+  const { by, span, step, rows: stackRows, elements, skip = 0 } = view.outer;
   const layout = layouts[matrix.layout];
   const rowWords = param === undefined ? runCount(matrix.cols) * layout.runWords : paramWords(layout, matrix);
   if (by === "row") {
@@ -108,8 +108,8 @@ export function placesIn(matrix: Matrix, { part, view, param }: Target, { first,
   const before = Math.floor(part.slice.first / stackRows) * elements;
   if (param === undefined && matrix.order !== undefined)
     return { rowBegin: 0, rowEnd: part.rows, rowWords, ...wordsOf(matrix, param, 0, view.columns) };
-  const columnBegin = Math.max(Math.floor((first - before) / step), 0) * span;
-  const columnEnd = Math.min(Math.ceil((first + count - before) / step) * span, view.columns);
+  const columnBegin = Math.max(Math.floor((first - before) / step) * span - skip, 0);
+  const columnEnd = Math.min(Math.ceil((first + count - before) / step) * span - skip, view.columns);
   if (columnBegin >= columnEnd) return undefined;
   return { rowBegin: 0, rowEnd: part.rows, rowWords, ...wordsOf(matrix, param, columnBegin, columnEnd) };
 }

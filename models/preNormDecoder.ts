@@ -3,12 +3,15 @@ import { type AttentionOptions, attention, type GatedMlpOptions, gatedMlp, rmsNo
 import type { ModelConfig } from "./config.ts";
 import { decoder } from "./decoder.ts";
 import type { Model } from "./model.ts";
+import type { Mixture } from "./moe.ts";
 import type { VectorOptions, WeightPlan } from "./weightPlan.ts";
 
 /** What a family changes, by the paths of its modules; left out: Llama's. */
 export interface BlockOptions {
   readonly attention?: (self_attn: string) => AttentionOptions;
   readonly mlp?: (mlp: string) => GatedMlpOptions;
+  /** The experts of a layer, by the layer's path; undefined: it has a gated MLP. */
+  readonly experts?: (layer: string, index: number) => Mixture | undefined;
   /** Of the norms' weights. */
   readonly norm?: VectorOptions;
   /** Where the model is part of a larger one: path of the decoder, of the head, and what else there is. */
@@ -28,7 +31,7 @@ export function preNormDecoder(weights: WeightPlan, config: ModelConfig, options
         norm(`${path}.input_layernorm`),
         attention(weights, self_attn, i, config, options.attention?.(self_attn)),
         norm(`${path}.post_attention_layernorm`),
-        gatedMlp(weights, mlp, config, options.mlp?.(mlp)),
+        options.experts?.(path, i) ?? gatedMlp(weights, mlp, config, options.mlp?.(mlp)),
       );
     },
     norm: () => norm(`${model}.norm`),

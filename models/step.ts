@@ -35,6 +35,16 @@ export interface Step extends StepBuffers {
   readonly everyRow: boolean;
   /** Where the samples' records begin, in words of the batch. */
   readonly samplesAt: number;
+  /** Where routes are wanted: one a mixture of experts, in order of depth, added while the step is recorded. */
+  readonly routes?: StepRoute[];
+}
+
+/** A kept route of every row (kernels/moe/route.ts). */
+export interface StepRoute {
+  readonly slot: Slot;
+  /** Items a row, of which the first `top_k` are the chosen experts. */
+  readonly slots: number;
+  readonly top_k: number;
 }
 
 /** A buffer of values with their sums (kernels/fragments/activation.ts). */

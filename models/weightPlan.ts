@@ -5,6 +5,7 @@
  * what is missing, left over or of another shape is said first, and the memory needed is a number.
  */
 import { BLOCK_ROWS, paddedRows } from "../kernels/formats/layout.ts";
+import { type ColumnSlice, sliceColumns } from "./columnSlice.ts";
 import { ModelFormatError, UnsupportedModelError } from "./errors.ts";
 import { storedModule } from "./formats/module.ts";
 import { checkDtype, checkShape, PLAIN, type Quantization, type StoredModule, type Tensors } from "./formats/stored.ts";
@@ -45,6 +46,8 @@ export interface Projection {
   readonly rows: number;
   /** The projection's rows among those of the tensor, where it has more. Several projections may take from one tensor. */
   readonly slice?: Slice;
+  /** The projection's columns among those of the tensor, where it has more. */
+  readonly columns?: ColumnSlice;
   /** Whether the plain tensor is (inputs, outputs). */
   readonly transposed?: true;
   /** Which expert's, where the tensor has all experts in its first dimension; `slice` then counts inside one expert. */
@@ -163,7 +166,7 @@ export class WeightPlan {
 
   /**
    * A stack of experts as one matrix: expert e begins at block e · (blocks of its rows), twice that where `of` gives gate and up, whose
-   * blocks alternate. No expert is split between shards. `rows` is of one projection.
+   * blocks alternate. No expert is split between shards. `rows` is of one projection, of the last ones there may be fewer.
    */
   experts(count: number, of: (expert: number) => ExpertProjections, rows: number, cols: number): Matrix {
     const each = blocksOf(rows);
@@ -187,6 +190,7 @@ export class WeightPlan {
       parts.flat(),
       cols,
       each * first.length,
+      count * each * first.length,
     );
   }
 
@@ -295,8 +299,10 @@ export class WeightPlan {
   ): PlannedPart {
     const { module, rows } = projection;
     const slice = wholeSlice(projection);
-    const shared = this.#module(projection, slice, cols);
-    const stored = shared.byRow !== undefined && !whole ? shared.byRow : shared;
+    const { columns } = projection;
+    const shared = this.#module(projection, slice, columns?.of ?? cols);
+    const own = shared.byRow !== undefined && !whole ? shared.byRow : shared;
+    const stored = columns === undefined ? own : sliceColumns(module, own, columns);
     const { codes, params, format, byRow: _, ...storage } = stored;
     return { part: { module, rows, slice, firstBlock, blockStride, codes, params }, storage, format };
   }
@@ -305,7 +311,7 @@ export class WeightPlan {
   #module(projection: Projection, slice: RowSlice, cols: number): StoredModule {
     const { module, transposed = false, weight = `${module}.weight`, expert } = projection;
     const known = this.#modules.get(module);
-    const shared = projection.slice !== undefined || expert !== undefined;
+    const shared = projection.slice !== undefined || projection.columns !== undefined || expert !== undefined;
     if (known !== undefined) {
       if (shared && this.#shared.has(module)) return known;
       throw new RangeError(`weight plan: ${module} is taken twice, expected once or by slices`);
@@ -329,14 +335,14 @@ export class WeightPlan {
     return offset;
   }
 
-  #add(name: string, planned: readonly PlannedPart[], cols: number, unit: number): Matrix {
+  #add(name: string, planned: readonly PlannedPart[], cols: number, unit: number, room?: number): Matrix {
     const [first] = planned;
     if (first === undefined) throw new RangeError(`${name}: a matrix of no parts`);
     const parts = planned.map(({ part }) => part);
     const there = planned.filter(({ format }) => format !== MISSING); // `finish` reports the others
     const odd = there.find(({ storage }) => !sameStorage(storage, there[0]?.storage ?? storage));
     if (odd !== undefined) throw storedOtherwise(there[0] ?? first, odd);
-    const blocks = parts.reduce((sum, { rows }) => sum + blocksOf(rows), 0);
+    const blocks = room ?? parts.reduce((sum, { rows }) => sum + blocksOf(rows), 0);
     const tableAt = this.#place(first.storage.table);
     const { format } = first;
     const matrix: Matrix = { name, format, cols, blocks, unit, parts, ...first.storage, tableAt, shards: [] };

@@ -1,7 +1,7 @@
 /**
  * Down projection of each token's experts, their weighted sum, and the residual stream: the third dispatch of a mixture.
  *
- *   y[r, n] += multiplier · Σ_s weight[r, s] · ( Σ_k w[expert(r, s), n, k] · x[r · slots + s, k] + bias[expert(r, s), n] )
+ *   y[r, n] += Σ_s weight[r, s] · ( Σ_k w[expert(r, s), n, k] · x[r · slots + s, k] + bias[expert(r, s), n] )
  *   z[r, n]  = norm_weight[n] · y[r, n],   with sums of z and of y² by runs of 32
  *
  * Shapes: x activation (items, cols), with sums · w experts of N rows behind each other, all in one shard, in any layout ·

@@ -1,7 +1,7 @@
 /**
  * The weighted sum of a token's experts, added to the residual stream: behind expert_down.
  *
- *   y[r, n] += multiplier · Σ_s weight[r, s] · x[r · slots + s, n],   z[r, n] = norm_weight[n] · y[r, n]
+ *   y[r, n] += Σ_s weight[r, s] · x[r · slots + s, n],   z[r, n] = norm_weight[n] · y[r, n]
  *
  * Shapes: x f32 (items, stride) · route: kernels/moe/route.ts · aux holds the next norm's weight · y (rows, stride) f32, in place ·
  * z activation (rows, N). The order of the sum is that of the slots. Grid: (runs / 8, rows, 1).

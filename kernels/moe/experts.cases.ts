@@ -32,7 +32,8 @@ export interface ExpertShape {
   readonly choice: Choice;
   readonly gated: Gated;
   readonly bias: boolean;
-  readonly multiplier: number;
+  /** Whether a norm follows. */
+  readonly normed: boolean;
   /** Experts a shard; all of them where it is as large. */
   readonly shard: number;
   readonly spread: number;
@@ -98,7 +99,7 @@ type Inputs = ReturnType<typeof expertInputs>;
 
 /** y and z of a dense loop over the chosen experts, in f64: whole blocks, since padding between experts is not zero here. */
 function reference(shape: ExpertShape, from: Inputs) {
-  const { rows, slots, hidden, inner, bias, gated, multiplier } = shape;
+  const { rows, slots, hidden, inner, bias, gated, normed } = shape;
   const [gateUpRows, downRows] = [2 * from.pairs * BLOCK_ROWS, from.blocks * BLOCK_ROWS];
   const sum = new Float64Array(rows * downRows);
   from.ids.forEach((expert, item) => {
@@ -117,13 +118,13 @@ function reference(shape: ExpertShape, from: Inputs) {
       sum[row * downRows + n] = at(sum, row * downRows + n) + at(from.weights, item) * own;
     });
   });
-  const y = sum.map((v, i) => v * multiplier + at(from.y, i));
-  return { y, z: y.map((v, i) => v * at(from.norm, i % downRows)) };
+  const y = sum.map((v, i) => v + at(from.y, i));
+  return { y, z: y.map((v, i) => (normed ? v * at(from.norm, i % downRows) : v)) };
 }
 
 /** Runs of a path: y (rows, stride) and the activation z. */
 export async function runExperts(bed: Testbed, shape: ExpertShape, from: Inputs, path: ExpertPath) {
-  const { layout, experts, slots, hidden, inner, rows, gated, bias, multiplier } = shape;
+  const { layout, experts, slots, hidden, inner, rows, gated, bias, normed } = shape;
   const { z, blocks, pairs } = from;
   const tiled = path === "tiled";
   const route = routeShape(rows, slots);
@@ -142,8 +143,7 @@ export async function runExperts(bed: Testbed, shape: ExpertShape, from: Inputs,
   };
   const { x, aux } = buffers;
   const residual = {
-    multiplier,
-    norm_weight: from.gateUpBias.length + from.downBias.length,
+    norm_weight: normed ? from.gateUpBias.length + from.downBias.length : NONE,
     y_stride: z.stride / 4,
     y_runs: z.runs,
     z_sums: z.sums,
@@ -292,7 +292,7 @@ const PLAIN: ExpertShape = {
   choice: "any",
   gated: { activation: "silu" },
   bias: false,
-  multiplier: 1,
+  normed: true,
   shard: 4,
   spread: 1,
   seed: 1,
@@ -303,7 +303,7 @@ function title(kernel: string, s: ExpertShape): string {
   const flags = [
     s.gated.activation,
     s.bias && "bias",
-    s.multiplier !== 1 && `multiplier=${s.multiplier}`,
+    s.normed && "norm",
     s.shard < s.experts && `shard=${s.shard}`,
     s.choice !== "any" && s.choice,
     s.spread > 1 && `spread=${s.spread}`,
@@ -330,7 +330,7 @@ function randomShape(layout: LayoutName, path: ExpertPath, seed: number): Expert
     choice: random.pick(["any", "any", "same", "not the last"] as const),
     gated: random.pick([{ activation: "silu" }, { activation: "gelu_pytorch_tanh" }, clamped] as const),
     bias: random.next() < 0.4,
-    multiplier: random.pick([1, 1, 0.22]),
+    normed: random.next() < 0.7,
     // The fused kernel has all experts in one shard.
     shard: path === "tiled" && random.next() < 0.4 ? 1 + random.below(experts) : experts,
     spread: random.next() < 0.2 ? 1e5 : 1,
@@ -383,7 +383,6 @@ function sameExpertsCase(layout: LayoutName, seed: number): Case {
         inner: layouts[layout].scaling === "none" ? 70 : 192,
         rows: 8,
         bias: true,
-        multiplier: 0.7,
         shard: 5,
         seed,
       };

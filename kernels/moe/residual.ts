@@ -2,8 +2,7 @@
 
 /** Params of `add_quad`. */
 export const RESIDUAL_PARAMS = {
-  /** Of the sum before it is added. */
-  multiplier: "f32",
+  /** Of aux, or NONE: 1. */
   norm_weight: "u32",
   /** Of y and z, in vec4f; runs a row; where the sums and squares of z begin. */
   y_stride: "u32",
@@ -13,7 +12,7 @@ export const RESIDUAL_PARAMS = {
 } as const;
 
 /**
- * `add_quad(row, n, value, lane)`: y += multiplier · value, z = weight · y for quad n of the row. `sum_run(row, run, lane)`, behind a
+ * `add_quad(row, n, value, lane)`: y += value, z = weight · y for quad n of the row. `sum_run(row, run, lane)`, behind a
  * barrier, by the lane of a run's first quad: the run's sums, in the order of docs/numerics.md.
  */
 export const ADD_QUAD = /* wgsl */ `
@@ -21,10 +20,13 @@ var<workgroup> z_quads: array<vec4f, WG>;
 var<workgroup> y_quads: array<vec4f, WG>;
 fn add_quad(row: u32, n: u32, value: vec4f, lane: u32) {
   let i = row * params.y_stride + n;
-  let v = fma(value, vec4f(params.multiplier), y[i]);
+  let v = value + y[i];
   y[i] = v;
-  let at = params.norm_weight + 4u * n;
-  let u = vec4f(aux[at], aux[at + 1u], aux[at + 2u], aux[at + 3u]) * v;
+  var u = v;
+  if (params.norm_weight != NONE) {
+    let at = params.norm_weight + 4u * n;
+    u = vec4f(aux[at], aux[at + 1u], aux[at + 2u], aux[at + 3u]) * v;
+  }
   z[4u * i] = u.x;
   z[4u * i + 1u] = u.y;
   z[4u * i + 2u] = u.z;

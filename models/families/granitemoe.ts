@@ -1,0 +1,60 @@
+/**
+ * Granite 3 with experts: Granite's multipliers, experts whose weights are the softmax over the chosen logits. 6 L + 3 dispatches.
+ *
+ * Source: transformers, models/granitemoe/modeling_granitemoe.py.
+ */
+import { LLAMA_RULES } from "../configRules.ts";
+import type { Family } from "../model.ts";
+import { type ExpertModules, mixture } from "../moe.ts";
+import { type MoeConfig, readExperts, readWidth } from "../moeConfig.ts";
+import { preNormDecoder } from "../preNormDecoder.ts";
+import { graniteMultipliers } from "./granite.ts";
+
+const attention_bias = { key: "attention_bias", otherwise: false };
+
+/** Experts as the hub has them: gate and up behind each other in `input_linear`, all experts in one tensor. */
+function stacked(path: string, hidden: number, { routing: { experts: of }, inner: rows }: MoeConfig) {
+  return (index: number): ExpertModules => {
+    const expert = { index, of };
+    const [input, output] = [`${path}.input_linear`, `${path}.output_linear`];
+    return {
+      gate: { module: input, rows, expert, slice: { first: 0, of: 2 * rows } },
+      up: { module: input, rows, expert, slice: { first: rows, of: 2 * rows } },
+      down: { module: output, rows: hidden, expert },
+    };
+  };
+}
+
+/** Granite 3 with experts. */
+export const granitemoe: Family = {
+  config: {
+    ...LLAMA_RULES,
+    biases: { qkv: attention_bias, o: attention_bias, mlp: false },
+    extras: (fields) => ({
+      ...graniteMultipliers(fields),
+      moe: {
+        routing: {
+          ...readExperts(fields, { experts: ["num_local_experts", "num_experts"] }, { experts: 8, chosen: 2 }),
+          score: "logits",
+          renormalize: null,
+          scaling: 1,
+          groups: null,
+        },
+        inner: readWidth(fields, "intermediate_size"),
+        shared: null,
+        sparse: () => true,
+      },
+    }),
+  },
+  build: (weights, config) =>
+    preNormDecoder(weights, config, {
+      experts(layer) {
+        if (config.moe === null) return undefined;
+        const path = `${layer}.block_sparse_moe`;
+        const own = weights.has(`${path}.input_linear.weight`)
+          ? { expert: stacked(path, config.hidden_size, config.moe) }
+          : {};
+        return mixture(weights, path, config, config.moe, { router: "router.layer", ...own });
+      },
+    }),
+};
