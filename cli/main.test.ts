@@ -1,62 +1,23 @@
 /** The built command, as a user meets it: usage, refusals, JSON, exit codes, signals. */
-import { spawn, spawnSync } from "node:child_process";
-import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
+import { spawn } from "node:child_process";
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
-import { dirname, join } from "node:path";
-import { fileURLToPath } from "node:url";
+import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { buildIfStale, type CommandOptions, command, ENTRY as entry } from "../test/builtCommand.ts";
+import { ROOT as root } from "../test/sourceFiles.ts";
 
-const root = join(dirname(fileURLToPath(import.meta.url)), "..");
-const entry = join(root, "dist/cli/main.js");
 const fixtures = join(root, "test/fixtures");
 let scratch = "";
 
 beforeAll(() => {
   scratch = mkdtempSync(join(tmpdir(), "ingle-cli-"));
-  if (isStale()) {
-    const { status, stderr } = spawnSync(process.execPath, [join(root, "scripts/build.mjs")], { encoding: "utf8" });
-    if (status !== 0) throw new Error(`scripts/build.mjs: exit ${status}, expected 0: ${stderr}`);
-  }
+  buildIfStale();
 });
 afterAll(() => rmSync(scratch, { recursive: true }));
 
-/** Whether a source is newer than the build. */
-function isStale(): boolean {
-  if (!existsSync(entry)) return true;
-  const built = statSync(entry).mtimeMs;
-  return ["device", "kernels", "models", "engine", "bench", "cli"].some((folder) =>
-    readdirSync(join(root, folder), { recursive: true, encoding: "utf8" }).some(
-      (file) => /(?<!\.test)\.ts$/.test(file) && statSync(join(root, folder, file)).mtimeMs > built,
-    ),
-  );
-}
-
-interface Ended {
-  readonly code: number | null;
-  readonly stdout: string;
-  readonly stderr: string;
-}
-
-/** Runs the command to its end. `onStdout` sees what came so far and may send a signal. */
-function ingle(
-  words: readonly string[],
-  { input = "", onStdout }: { input?: string; onStdout?: (text: string, kill: () => void) => void } = {},
-): Promise<Ended> {
-  return new Promise((resolve) => {
-    const child = spawn(process.execPath, [entry, ...words], { cwd: scratch });
-    let [stdout, stderr] = ["", ""];
-    child.stdout.setEncoding("utf8").on("data", (text: string) => {
-      stdout += text;
-      onStdout?.(stdout, () => child.kill("SIGINT"));
-    });
-    child.stderr.setEncoding("utf8").on("data", (text: string) => {
-      stderr += text;
-    });
-    child.on("close", (code) => resolve({ code, stdout, stderr }));
-    child.stdin.on("error", () => {}); // a command that reads no stdin may be gone already
-    child.stdin.end(input);
-  });
-}
+/** Runs the command in the scratch folder. */
+const ingle = (words: readonly string[], options: CommandOptions = {}) => command(words, { cwd: scratch, ...options });
 
 const lines = (text: string): unknown[] =>
   text

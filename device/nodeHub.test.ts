@@ -159,7 +159,9 @@ describe("a model of the hub", () => {
   test("has the shards that its index names, and no stray weights", async () => {
     repo().files.set(
       "model.safetensors.index.json",
-      new TextEncoder().encode('{"weight_map":{"a":"x-1.safetensors","b":"x-2.safetensors","c":"x-1.safetensors"}}'),
+      new TextEncoder().encode(
+        '{"weight_map":{"a":"x-1.safetensors","b":"x-2.safetensors","c":"x-1.safetensors","d":"../../evil.safetensors"}}',
+      ),
     );
     repo().files.set("x-1.safetensors", WEIGHTS.subarray(0, 100));
     await expect(pull().then(({ path }) => path)).rejects.toThrow(
@@ -193,6 +195,17 @@ describe("a model of the hub", () => {
     const store = server.seen.filter(({ place }) => place === "store");
     expect(hub.length).toBeGreaterThan(5);
     expect(new Set(hub.map(({ authorization }) => authorization))).toEqual(new Set(["Bearer secret"]));
+    expect(store.map(({ authorization }) => authorization)).toEqual([undefined]);
+  });
+
+  test("whose list goes on at another origin does not take the token there", async () => {
+    server.intercept = (_request, response, { place, path }) => {
+      if (place !== "hub" || !path.includes("/tree/")) return false;
+      const link = `<${server.store}/api/models/owner/name/tree/${COMMIT}>; rel="next"`;
+      return Boolean(response.writeHead(200, { "content-type": "application/json", link }).end("[]"));
+    };
+    await refused(pull("owner/name", { token: "secret" }), "SOURCE_(HTTP|MISSING|DENIED)");
+    const store = server.seen.filter(({ place }) => place === "store");
     expect(store.map(({ authorization }) => authorization)).toEqual([undefined]);
   });
 
@@ -395,6 +408,7 @@ describe("a server", () => {
   test("that lists names outside of the folder is not followed", async () => {
     repo().files.set("../../evil.json", WEIGHTS);
     repo().files.set("tokenizer/../../../x", WEIGHTS);
+    repo().files.set("tokenizer\\..\\..\\x", WEIGHTS);
     await pull();
     expect(readdirSync(snapshot()).sort()).toEqual(["config.json", FILE, "tokenizer.json", "tokenizer_config.json"]);
   });
@@ -488,6 +502,18 @@ describe("a cache", () => {
     await pull();
     expect(server.fetches(FILE)).toEqual([]);
     expect(server.fetches("config.json")).toHaveLength(1);
+  });
+
+  test("that cannot take the last of the links is not used as if it had", async () => {
+    mkdirSync(join(snapshot(), "tokenizer_config.json/in the way"), { recursive: true });
+    expect(await refused(pull(), "SOURCE_IO")).toContain("tokenizer_config.json: cannot be written");
+    expect(readdirSync(snapshot()).sort()).toEqual([FILE, "tokenizer.json", "tokenizer_config.json"]);
+    expect(await refused(pull("owner/name", { offline: true }), "SOURCE_OFFLINE")).toContain(
+      "owner/name: is not in the cache",
+    );
+    expect(await refused(pull(`owner/name@${COMMIT}`, { offline: true }), "SOURCE_OFFLINE")).toContain(
+      ": config.json missing",
+    );
   });
 
   test("with a cut blob gets it whole", async () => {

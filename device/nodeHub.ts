@@ -81,8 +81,8 @@ async function pull(hub: Hub, repo: RepoCache, id: HubId, options: DownloadOptio
   if ((await missingFiles(path, smallFiles(paths))).length > 0) {
     const files = await listCommit(hub, id.name, commit);
     const onWait = () => options.onNote?.(`${id.name}: another process is downloading it; waiting`);
-    await withLock(repo.lock, { signal: options.signal, onWait }, () =>
-      new Pull(hub, repo, { name: id.name, commit, files }, options).run(),
+    await withLock(repo.lock, { signal: options.signal, onWait }, (tookOver) =>
+      new Pull(hub, repo, { name: id.name, commit, files }, options).run(tookOver),
     );
   }
   await repo.setCommit(id.revision, commit).catch((error: unknown) => {

@@ -17,20 +17,27 @@ export interface LockOptions {
   readonly onWait?: () => void;
 }
 
-/** Runs `work` while no other process runs any under the same lock. Throws SOURCE_READ_ONLY and the like where it cannot be created. */
-export async function withLock<T>(path: string, { signal, onWait }: LockOptions, work: () => Promise<T>): Promise<T> {
+/** Runs `work`, told whether a holder died before, while no other process runs any under the same lock. Throws SOURCE_READ_ONLY and the like where it cannot be created. */
+export async function withLock<T>(
+  path: string,
+  { signal, onWait }: LockOptions,
+  work: (tookOver: boolean) => Promise<T>,
+): Promise<T> {
   const own = JSON.stringify({ pid: process.pid, host: hostname(), id: randomUUID() });
   await writing(path, () => mkdir(dirname(path), { recursive: true }));
+  let tookOver = false;
   for (let waited = false; !(await create(path, own)); waited = true) {
     signal?.throwIfAborted();
-    if (await removeDead(path)) continue;
+    const holder = await removeDead(path);
+    tookOver = holder === "dead";
+    if (holder !== "alive") continue;
     if (!waited) onWait?.();
     await sleep(LOOK, undefined, { signal });
   }
   const beat = setInterval(() => void utimes(path, new Date(), new Date()).catch(() => {}), BEAT); // a miss is made good by the next
   beat.unref();
   try {
-    return await work();
+    return await work(tookOver);
   } finally {
     clearInterval(beat);
     if ((await contents(path)) === own) await rm(path, { force: true });
@@ -54,19 +61,20 @@ async function create(path: string, own: string): Promise<boolean> {
 }
 
 /** Takes a lock away whose holder is gone. Two may try at once: each looks at what it took, and puts back what lives. */
-async function removeDead(path: string): Promise<boolean> {
+async function removeDead(path: string): Promise<"alive" | "dead" | "gone"> {
   const seen = await contents(path);
-  if (seen === undefined) return true;
-  if (!(await isDead(path, seen))) return false;
+  if (seen === undefined) return "gone";
+  if (!(await isDead(path, seen))) return "alive";
   const taken = `${path}.${randomUUID()}`;
   try {
     await rename(path, taken);
   } catch {
-    return true; // another one was first
+    return "gone"; // another one was first
   }
-  if ((await contents(taken)) !== seen) await link(taken, path).catch(() => {}); // there is a newer one already
+  const right = (await contents(taken)) === seen;
+  if (!right) await link(taken, path).catch(() => {}); // there is a newer one already
   await rm(taken, { force: true });
-  return true;
+  return right ? "dead" : "gone";
 }
 
 async function isDead(path: string, text: string): Promise<boolean> {

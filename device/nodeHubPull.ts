@@ -45,6 +45,7 @@ export class Pull {
   readonly #files: ReadonlyMap<string, HubFile>;
   readonly #options: PullOptions;
   readonly #lengths = new Map<string, number>();
+  #shared = true;
 
   constructor(hub: Hub, repo: RepoCache, { name, commit, files }: Commit, options: PullOptions) {
     this.#hub = hub;
@@ -55,7 +56,9 @@ export class Pull {
     this.#options = options;
   }
 
-  async run(): Promise<void> {
+  /** `tookOver`: an ingle before this one died at it, so that nobody else writes what it left. */
+  async run(tookOver: boolean): Promise<void> {
+    this.#shared = !tookOver;
     const small = smallFiles([...this.#files.keys()]);
     await this.#fetch(small);
     const weights = await this.#weights();
@@ -94,7 +97,7 @@ export class Pull {
   async #download(file: HubFile, total: number, signal: AbortSignal): Promise<void> {
     const blob = this.#blob(file);
     const onWait = () => this.#options.onNote?.(`${this.#name}/${file.path}: another program writes it; waiting`);
-    await untouched(partialPath(blob), signal, onWait);
+    if (this.#shared) await untouched(partialPath(blob), signal, onWait);
     if ((await sizeOf(blob)) === file.size) return;
     const hub = { ...this.#hub, http: { ...this.#hub.http, signal } };
     await download(hub, { name: this.#name, commit: this.#commit, file, blob }, (length) => {

@@ -79,6 +79,11 @@ export class HubServer {
     return originOf(this.#hub);
   }
 
+  /** Where large files are. */
+  get store(): string {
+    return originOf(this.#store);
+  }
+
   /** Requests for the bytes of a file, at the place that has them. */
   fetches(path: string): Seen[] {
     const place = LARGE.test(path) ? "store" : "hub";
@@ -116,7 +121,7 @@ export class HubServer {
   }
 
   #resolve(request: IncomingMessage, response: ServerResponse, path: string): void {
-    if (LARGE.test(path)) return void response.writeHead(302, { location: originOf(this.#store) + path }).end();
+    if (LARGE.test(path)) return void response.writeHead(302, { location: this.store + path }).end();
     this.#file(request, response, path);
   }
 
