@@ -24,7 +24,7 @@ import { realRouterCases, routerCases } from "./moe/router.cases.ts";
 import { normCases, realNormCases } from "./norm.cases.ts";
 import { permuteCases } from "./permute.cases.ts";
 import { pickRowsCases } from "./pick_rows.cases.ts";
-import { MANY_ROWS, sameBitsCases } from "./sameBits.cases.ts";
+import { MANY_ROWS, sameBitsCases, sameNormCases } from "./sameBits.cases.ts";
 import { extremeSampleCases, greedySampleCases, realSampleCases, sampleCases } from "./sample.cases.ts";
 import { softcapCases } from "./softcap.cases.ts";
 import type { Case } from "./testbed.ts";
@@ -68,6 +68,7 @@ export function namedCases(): Case[] {
     ...actMulCases(6, 1),
     ...permuteCases(6, 1),
     ...normCases(10, 1),
+    ...sameNormCases(130_001),
     ...activateCases(7, 1),
     ...softcapCases(2, 1),
     ...positionCases(3_001),

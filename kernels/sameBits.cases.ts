@@ -24,6 +24,7 @@ import {
   runNormGateUp,
   runNormMatmul,
 } from "./matmul.cases.ts";
+import { runNorm } from "./norm.cases.ts";
 import type { Case, Comparison, Testbed } from "./testbed.ts";
 import { xFrom } from "./xFrom.ts";
 
@@ -108,6 +109,27 @@ const embedSumsCase = (layout: LayoutName, seed: number): Case => ({
     const shape = { layout, group: 32, scaleType: "f16", cols: 352, rows: 5, multiplier: 3.3, ...ends, seed } as const;
     const { z, shape: activation } = await runEmbed(bed, shape);
     return [sums(z, activation)];
+  },
+});
+
+/** Five rows of a norm at once, and each alone; its sums are those that a matmul would take. */
+const normRowsCase = (centred: boolean, behind: boolean, seed: number): Case => ({
+  kernel: "norm",
+  title: `same_bits norm ${centred ? "layer" : "rms"} ${behind ? "behind" : "before"} rows at once and one by one seed=${seed}`,
+  async run(bed) {
+    const shape = { rows: 5, cols: 301, centred, behind, bias: true, next: behind, scale: 0.3, offset: 1, seed };
+    const whole = await runNorm(bed, shape);
+    const { stride } = whole.shape;
+    const rows: (readonly [string, Uint32Array])[] = [];
+    for (let row = 0; row < shape.rows; row++) {
+      const alone = await runNorm(bed, shape, row, 1);
+      rows.push([`row ${row} of z at once`, bits(whole.z.slice(row * stride, (row + 1) * stride))]);
+      rows.push([`row ${row} of z alone`, bits(alone.z.slice(0, stride))]);
+      rows.push([`row ${row} of y at once`, bits(whole.y.slice(row * stride, (row + 1) * stride))]);
+      rows.push([`row ${row} of y alone`, bits(alone.y.slice(0, stride))]);
+    }
+    const pairs = rows.flatMap((_, i) => (i % 2 === 0 ? equal(rows.slice(i, i + 2)) : []));
+    return [...pairs, sums(whole.z, whole.shape)];
   },
 });
 
@@ -207,6 +229,15 @@ export function sameBitsCases(names: readonly LayoutName[], ms: readonly MatmulR
       chunksCase(kvType, 0, seed++),
       chunksCase(kvType, 253, seed++),
     ]),
+  ];
+}
+
+/** Norms on their own, both kinds on both sides of a block. */
+export function sameNormCases(firstSeed: number): Case[] {
+  return [
+    normRowsCase(true, false, firstSeed),
+    normRowsCase(true, true, firstSeed + 1),
+    normRowsCase(false, true, firstSeed + 2),
   ];
 }
 

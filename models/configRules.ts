@@ -161,6 +161,7 @@ export const FOREIGN_KEYS: Readonly<Record<string, readonly unknown[]>> = {
   use_qk_norm: [false],
   qk_layernorm: [false],
   bias: [false],
+  lm_head_bias: [false],
   use_bias: [false],
   qkv_bias: [false],
   use_qkv_bias: [false],

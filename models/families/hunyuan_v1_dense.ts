@@ -4,6 +4,7 @@
  * Source: transformers, models/hunyuan_v1_dense/modeling_hunyuan_v1_dense.py.
  */
 import { headNorms } from "../blocks.ts";
+import { booleanField, optionalInteger, unsupported } from "../configChecks.ts";
 import { LLAMA_RULES } from "../configRules.ts";
 import type { Family } from "../model.ts";
 import { preNormDecoder } from "../preNormDecoder.ts";
@@ -17,6 +18,13 @@ export const hunyuan_v1_dense: Family = {
     norm: { key: "rms_norm_eps", eps: 1e-5 },
     biases: { qkv: attention_bias, o: attention_bias, mlp: false },
     rope: { theta: 10_000, partial: null, alpha: true },
+    extras(fields) {
+      // Published configs state what the model always has: the norms, and one expert.
+      if (booleanField(fields, "use_qk_norm") === false) throw unsupported(fields, "use_qk_norm", "true");
+      if ((optionalInteger(fields, "num_experts", { min: 0, max: 2 ** 16 }) ?? 1) > 1)
+        throw unsupported(fields, "num_experts", "1");
+      return {};
+    },
   },
   build: (weights, config) =>
     preNormDecoder(weights, config, {

@@ -1,0 +1,262 @@
+/** How families read config.json: defaults as transformers' classes have them, both spellings, and what each refuses. */
+import { readFileSync } from "node:fs";
+import { describe, expect, test } from "vitest";
+import { readConfig } from "./registry.ts";
+
+type Json = Readonly<Record<string, unknown>>;
+
+/** What a config class of transformers makes of a config with no more than sizes (test/oracles/configDefaults.py). */
+interface Defaults {
+  readonly model_type: string;
+  readonly sizes: Json;
+  readonly num_key_value_heads: number;
+  readonly head_dim: number;
+  readonly max_position_embeddings: number;
+  readonly eps: number;
+  readonly activation: string;
+  readonly tied: boolean;
+  readonly bos: readonly number[];
+  readonly eos: readonly number[];
+  /** Of layers without and with a window. */
+  readonly ropes: readonly [Rope, Rope] | null;
+  readonly windows: readonly (number | null)[];
+  readonly roped: readonly boolean[];
+}
+interface Rope {
+  readonly theta: number;
+  readonly partial: number;
+}
+
+const FIXTURE = new URL("../../test/fixtures/configs/defaults.json", import.meta.url);
+const { cases } = JSON.parse(readFileSync(FIXTURE, "utf8")) as { readonly cases: readonly Defaults[] };
+
+describe("what is not written is as in transformers", () => {
+  test.each(cases)("$model_type", (want) => {
+    const config = readConfig({ model_type: want.model_type, ...want.sizes });
+    expect(config).toMatchObject({
+      num_key_value_heads: want.num_key_value_heads,
+      head_dim: want.head_dim,
+      max_position_embeddings: want.max_position_embeddings,
+      normEps: want.eps,
+      hidden_act: want.activation === "gelu_new" ? "gelu_pytorch_tanh" : want.activation, // one function
+      tie_word_embeddings: want.tied,
+      bosTokenIds: want.bos,
+      eosTokenIds: want.eos,
+      windows: want.windows,
+    });
+    const ropes = config.layerRopes.map((rope) => (rope === null ? null : config.ropes[rope]));
+    const wanted = want.windows.map((window, layer) => {
+      const rope = want.ropes?.[window === null ? 0 : 1];
+      const roped = want.model_type === "exaone4" ? window !== null : want.roped[layer] === true; // said in its modeling code
+      if (!roped || rope === undefined) return null;
+      return { type: "default", theta: rope.theta, rotary_dim: rope.partial * want.head_dim };
+    });
+    expect(ropes).toEqual(wanted);
+  });
+});
+
+/** Small sizes, for families that want them all. */
+const SMALL = {
+  hidden_size: 64,
+  intermediate_size: 96,
+  num_hidden_layers: 4,
+  num_attention_heads: 4,
+  num_key_value_heads: 4,
+  head_dim: 16,
+  vocab_size: 97,
+};
+const GPT2 = { model_type: "gpt2", n_embd: 64, n_layer: 2, n_head: 4, vocab_size: 97 };
+const of = (model_type: string, keys: Json = {}): Json => ({ model_type, ...SMALL, ...keys });
+
+describe("fields of a family's own", () => {
+  test.each<[string, Json, Json]>([
+    ["qwen2 has biases of q, k and v", of("qwen2"), { biases: { qkv: true, o: false, mlp: false } }],
+    ["glm4 has no bias of o", of("glm4"), { biases: { qkv: true, o: false, mlp: false } }],
+    ["ernie4_5's one flag", of("ernie4_5", { use_bias: true }), { biases: { qkv: true, o: true, mlp: true } }],
+    ["starcoder2 has them all by default", of("starcoder2"), { biases: { qkv: true, o: true, mlp: true } }],
+    ["starcoder2 without", of("starcoder2", { use_bias: false }), { biases: { qkv: false, o: false, mlp: false } }],
+    ["stablelm's q, k and v", of("stablelm", { use_qkv_bias: true }), { biases: { qkv: true, o: false, mlp: false } }],
+    [
+      "gpt_neox keeps its MLP's",
+      of("gpt_neox", { attention_bias: false }),
+      { biases: { qkv: false, o: false, mlp: true } },
+    ],
+    [
+      "granite's multipliers",
+      of("granite", {
+        embedding_multiplier: 12,
+        residual_multiplier: 0.22,
+        attention_multiplier: 0.5,
+        logits_scaling: 8,
+      }),
+      { embeddingMultiplier: 12, residualMultiplier: 0.22, attentionScale: 0.5, logitsScale: 0.125 },
+    ],
+    ["granite's scores are not scaled by default", of("granite"), { attentionScale: 1 }],
+    ["cohere's logit_scale", of("cohere"), { logitsScale: 0.0625, qkNorm: false }],
+    [
+      "cohere's norms of q and k",
+      of("cohere", { use_qk_norm: true, logit_scale: 1 }),
+      { logitsScale: 1, qkNorm: true },
+    ],
+    ["gemma's embedding", of("gemma"), { embeddingMultiplier: 8, attentionScale: 0.25 }],
+    ["gemma's first uploads say gelu", of("gemma", { hidden_act: "gelu" }), { hidden_act: "gelu_pytorch_tanh" }],
+    [
+      "gemma2's caps",
+      of("gemma2"),
+      { attentionSoftcap: 50, logitsSoftcap: 30, attentionScale: 0.0625, embeddingMultiplier: 8 },
+    ],
+    [
+      "gemma2 without caps",
+      of("gemma2", { attn_logit_softcapping: null, final_logit_softcapping: null, query_pre_attn_scalar: 144 }),
+      { attentionSoftcap: null, logitsSoftcap: null, attentionScale: 1 / 12 },
+    ],
+    ["gemma3_text has no caps", of("gemma3_text"), { attentionSoftcap: null, logitsSoftcap: null }],
+    [
+      "gemma3_text by a pattern",
+      of("gemma3_text", { sliding_window: 8, sliding_window_pattern: 2 }),
+      { windows: [8, null, 8, null], layerRopes: [1, 0, 1, 0] },
+    ],
+    [
+      "gemma3's text model, with what stands beside it",
+      { model_type: "gemma3", text_config: { ...SMALL, model_type: "gemma3_text" }, eos_token_id: [1, 106] },
+      { model_type: "gemma3", hidden_size: 64, eosTokenIds: [1, 106] },
+    ],
+    ["gpt_neox at once by default", of("gpt_neox"), { parallelResidual: true }],
+    ["stablelm in turn by default", of("stablelm"), { parallelResidual: false, qkNorm: false }],
+    [
+      "gpt2's own names",
+      { ...GPT2, n_positions: 32, n_inner: null },
+      { hidden_size: 64, intermediate_size: 256, max_position_embeddings: 32, ropes: [], layerRopes: [null, null] },
+    ],
+    [
+      "gpt2 without a scale",
+      { ...GPT2, scale_attn_weights: false, n_inner: 100 },
+      { attentionScale: 1, intermediate_size: 100 },
+    ],
+    [
+      "smollm3's layers without rope",
+      of("smollm3", { no_rope_layers: [1, 0, 1, 1] }),
+      { layerRopes: [0, null, 0, 0], windows: [null, null, null, null] },
+    ],
+    [
+      "smollm3 slides where it has no rope",
+      of("smollm3", { no_rope_layer_interval: 2, use_sliding_window: true, sliding_window: 8 }),
+      { layerRopes: [0, null, 0, null], windows: [null, 8, null, 8] },
+    ],
+    [
+      "exaone4 without windows has rope everywhere",
+      of("exaone4", { sliding_window: null }),
+      { layerRopes: [0, 0, 0, 0] },
+    ],
+    [
+      "exaone4's layer_types go before its pattern in letters",
+      of("exaone4", {
+        sliding_window: 8,
+        sliding_window_pattern: "LLLG",
+        layer_types: ["sliding_attention", "full_attention", "full_attention", "full_attention"],
+      }),
+      { windows: [8, null, null, null], layerRopes: [0, null, null, null] },
+    ],
+    [
+      "hunyuan's alpha is a larger theta, at any length",
+      of("hunyuan_v1_dense", {
+        use_qk_norm: true,
+        rope_scaling: { type: "dynamic", alpha: 16, factor: 1, beta_fast: 32, mscale: 1 },
+      }),
+      { ropes: [{ type: "default", theta: 10_000 * 16 ** (16 / 14), rotary_dim: 16 }] },
+    ],
+    [
+      "phi3's original length is 4096 unless it says another",
+      of("phi3", {
+        max_position_embeddings: 8192,
+        rope_scaling: { type: "yarn", short_factor: Array(8).fill(1), long_factor: Array(8).fill(2) },
+      }),
+      { ropes: [expect.objectContaining({ type: "longrope", original_max_position_embeddings: 4096 })] },
+    ],
+  ])("%s", (_, raw, want) => {
+    expect(readConfig(raw)).toMatchObject(want);
+  });
+
+  const scaling = { type: "linear", factor: 8 };
+  test.each<[string, Json, Json]>([
+    [
+      "gpt_neox",
+      { rotary_emb_base: 20_000, rotary_pct: 0.5, rope_scaling: null, torch_dtype: "float16" },
+      { rope_parameters: { rope_type: "default", rope_theta: 20_000, partial_rotary_factor: 0.5 }, dtype: "float16" },
+    ],
+    [
+      "phi",
+      { rope_theta: 5000, partial_rotary_factor: 0.25, rope_scaling: { ...scaling } },
+      { rope_parameters: { rope_type: "linear", factor: 8, rope_theta: 5000, partial_rotary_factor: 0.25 } },
+    ],
+    [
+      "gemma3_text",
+      { rope_theta: 2e6, rope_local_base_freq: 5000, rope_scaling: { rope_type: "linear", factor: 8 } },
+      {
+        rope_parameters: {
+          full_attention: { rope_type: "linear", factor: 8, rope_theta: 2e6 },
+          sliding_attention: { rope_type: "default", rope_theta: 5000 },
+        },
+      },
+    ],
+    ["nemotron", { rope_theta: 5000, partial_rotary_factor: 0.5 }, { rope_parameters: { rope_theta: 5000 } }],
+  ])("%s says the same in both spellings", (model_type, old, current) => {
+    expect(readConfig(of(model_type, old))).toEqual(readConfig(of(model_type, current)));
+  });
+});
+
+describe("refused by name", () => {
+  test.each<[string, Json, string]>([
+    ["phi's norms of q and k", of("phi", { qk_layernorm: true }), "qk_layernorm is true, supported: false"],
+    [
+      "gpt2 scaled by layer",
+      { ...GPT2, scale_attn_by_inverse_layer_idx: true },
+      "scale_attn_by_inverse_layer_idx is true",
+    ],
+    ["gpt2 with another encoder", { ...GPT2, add_cross_attention: true }, "add_cross_attention is true"],
+    [
+      "gemma that looks ahead",
+      of("gemma", { use_bidirectional_attention: true }),
+      "use_bidirectional_attention is true",
+    ],
+    ["gemma with another gelu", of("gemma", { hidden_activation: "relu" }), 'hidden_activation is "relu"'],
+    ["KV heads of their own in gpt_neox", of("gpt_neox", { num_key_value_heads: 2 }), "num_key_value_heads is 2"],
+    [
+      "a head's size of its own in stablelm",
+      of("stablelm", { head_dim: 32 }),
+      "head_dim is 32, supported: hidden_size",
+    ],
+    [
+      "a rope that phi3 does not know",
+      of("phi3", { rope_scaling: { type: "llama3" } }),
+      'rope_scaling.type is "llama3"',
+    ],
+    ["rope over a part in qwen2", of("qwen2", { partial_rotary_factor: 0.5 }), "partial_rotary_factor is 0.5"],
+    ["caps in qwen2", of("qwen2", { final_logit_softcapping: 30 }), "final_logit_softcapping is 30"],
+    ["granite's multiplier in llama", of("llama", { residual_multiplier: 0.22 }), "residual_multiplier is 0.22"],
+    [
+      "a multiplier of 0",
+      of("granite", { residual_multiplier: 0 }),
+      "residual_multiplier is 0, expected a number above 0",
+    ],
+    [
+      "too few no_rope_layers",
+      of("smollm3", { no_rope_layers: [1, 0] }),
+      "no_rope_layers is a list of 2, expected 0 or 1",
+    ],
+    [
+      "hunyuan without its norms",
+      of("hunyuan_v1_dense", { use_qk_norm: false }),
+      "use_qk_norm is false, supported: true",
+    ],
+    ["gemma3 without a text model", { model_type: "gemma3", ...SMALL }, "text_config is missing"],
+    [
+      "two local thetas in gemma3_text",
+      of("gemma3_text", { rope_local_base_freq: 5000, rope_parameters: { sliding_attention: { rope_theta: 6000 } } }),
+      "rope_local_base_freq is 5000",
+    ],
+    ["an activation nobody has", of("nemotron", { hidden_act: "wobble" }), 'hidden_act is "wobble"'],
+  ])("%s", (_, raw, words) => {
+    expect(() => readConfig(raw)).toThrow(`config.json: ${words}`);
+  });
+});
