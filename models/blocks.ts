@@ -114,7 +114,7 @@ export function attention(
     headDim,
     rope: rope ?? 0,
     rotaryDim: rope === null ? 0 : (config.ropes[rope]?.rotary_dim ?? Number.NaN),
-    scale: config.attentionScale,
+    scale: config.attentionScale / (config.scaledByLayer ? layer + 1 : 1),
     window: config.windows[layer] ?? null,
     ...(config.attentionSoftcap === null ? {} : { softcap: config.attentionSoftcap }),
     ...(fused === undefined ? {} : { columns: fused.columns }),

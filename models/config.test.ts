@@ -76,6 +76,7 @@ describe("what a config says", () => {
       embeddingMultiplier: 1,
       residualMultiplier: 1,
       attentionScale: 0.25,
+      scaledByLayer: false,
       attentionSoftcap: null,
       logitsScale: 1,
       logitsSoftcap: null,

@@ -156,6 +156,7 @@ function neutralExtras({ head_dim }: HeadShape): Extras {
     embeddingMultiplier: 1,
     residualMultiplier: 1,
     attentionScale: 1 / Math.sqrt(head_dim),
+    scaledByLayer: false,
     attentionSoftcap: null,
     logitsScale: 1,
     logitsSoftcap: null,

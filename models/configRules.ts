@@ -23,6 +23,8 @@ export interface Extras {
   readonly residualMultiplier: number;
   /** Multiplies q · k. */
   readonly attentionScale: number;
+  /** Whether q · k is also divided by the number of its layer, from 1 on. */
+  readonly scaledByLayer: boolean;
   /** q · k goes through cap · tanh(· / cap). */
   readonly attentionSoftcap: number | null;
   /** Multiplies logits; above 0. */

@@ -37,6 +37,7 @@ const HEAD_NORMS = {
   "rms after rope": NORM.rms,
   "rms after rope without weights": NORM.rms,
   "layer each head": NORM.layer,
+  "layer with biases": NORM.layer,
 } as const;
 
 /** How a step of attention is launched. */
@@ -62,6 +63,8 @@ export async function runAttention(
   const partials = bed.output(Math.max(from.outRows * units * splits * (valueDim + 2) * 4, 4));
   const common = { rope: bed.buffer(from.rope), aux: bed.buffer(from.aux), batch: bed.buffer(batchOf(from)) };
   const weights = { q_norm: 0, k_norm: from.qNorm.length };
+  const biasAt = from.qNorm.length + from.kNorm.length + from.sinks.length;
+  const biases = { q_bias: biasAt, k_bias: biasAt + headDim };
   const columns = { qkv_stride: from.stride, q_at: 0, q_stride: from.qStride, k_at: from.kAt, k_stride: headDim };
   const sizes = { heads, kv_heads: kvHeads, head_dim: headDim };
   const unweighted = norm === "projection" || norm === "rms after rope without weights";
@@ -81,6 +84,7 @@ export async function runAttention(
     norm_after: norm.startsWith("rms after rope") ? 1 : 0,
     ...(unweighted ? { q_norm: NONE, k_norm: NONE } : weights),
     norm_stride: norm === "layer each head" ? headDim : 0,
+    ...(norm === "layer with biases" ? biases : { q_bias: NONE, k_bias: NONE }),
     eps: EPS,
     clip: shape.clip,
     table_word: 5,
@@ -274,6 +278,7 @@ const OPTIONS: readonly Partial<AttentionShape>[] = [
   { valueDim: 32, sinks: true },
   { valueDim: 40, headDim: 56, rotaryDim: 24, softcap: 5, gated: true },
   { valueDim: 128, headDim: 96, rotaryDim: 96, window: 20, kvHeads: 3 },
+  { norm: "layer with biases", rotaryDim: 16, headDim: 40, valueDim: 40 },
 ];
 
 /** Every option that a family may ask for and the random shapes do not have. */

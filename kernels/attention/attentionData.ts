@@ -12,6 +12,7 @@ export type NormShape =
   | "rms after rope"
   | "rms after rope without weights"
   | "layer each head"
+  | "layer with biases"
   | "projection";
 
 /** One case: shapes, options, lengths, and the seed of its numbers. */
@@ -83,7 +84,9 @@ export function attentionInputs(shape: AttentionShape) {
   const each = shape.norm === "layer each head" || shape.norm === "projection";
   const [qNorm, kNorm] = [random.floats((each ? heads : 1) * headDim), random.floats((each ? kvHeads : 1) * headDim)];
   const sinks = random.floats(heads, 3);
-  const aux = new Float32Array([...qNorm, ...kNorm, ...sinks]);
+  const [qBias, kBias] =
+    shape.norm === "layer with biases" ? [random.floats(headDim), random.floats(headDim)] : [[], []];
+  const aux = new Float32Array([...qNorm, ...kNorm, ...sinks, ...qBias, ...kBias]);
   const outRows = rows.length + shape.paddingRows;
   return {
     random,
@@ -101,6 +104,8 @@ export function attentionInputs(shape: AttentionShape) {
     qNorm,
     kNorm,
     sinks,
+    qBias,
+    kBias,
     aux,
   };
 }

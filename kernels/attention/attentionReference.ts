@@ -8,19 +8,30 @@ export const EPS = 1e-6;
 const sum = (v: Float64Array): number => v.reduce((total, x) => total + x, 0);
 
 /** A head's values behind its norm; `weights` are those of the head. */
-function normed(shape: AttentionShape, v: Float64Array, weights: Float32Array): Float64Array {
-  const mean = shape.norm === "layer each head" ? sum(v) / v.length : 0;
+function normed(
+  shape: AttentionShape,
+  v: Float64Array,
+  weights: Float32Array,
+  biases: ArrayLike<number> = [],
+): Float64Array {
+  const mean = shape.norm.startsWith("layer") ? sum(v) / v.length : 0;
   const factor = 1 / Math.sqrt(sum(v.map((x) => (x - mean) ** 2)) / v.length + EPS);
   const weighted = shape.norm !== "rms after rope without weights";
-  return v.map((x, d) => (x - mean) * factor * (weighted ? (weights[d] ?? Number.NaN) : 1));
+  return v.map((x, d) => (x - mean) * factor * (weighted ? (weights[d] ?? Number.NaN) : 1) + (biases[d] ?? 0));
 }
 
 /** All heads of a projection, each as long as the next, normed where the norm comes before rope. */
-function normedHeads(shape: AttentionShape, heads: Float64Array[], weights: Float32Array): Float64Array[] {
+function normedHeads(
+  shape: AttentionShape,
+  heads: Float64Array[],
+  weights: Float32Array,
+  biases: ArrayLike<number>,
+): Float64Array[] {
   const { headDim } = shape;
   switch (shape.norm) {
     case "rms":
-      return heads.map((v) => normed(shape, v, weights));
+    case "layer with biases":
+      return heads.map((v) => normed(shape, v, weights, biases));
     case "layer each head":
       return heads.map((v, h) => normed(shape, v, weights.subarray(h * headDim, (h + 1) * headDim)));
     case "projection": {
@@ -52,14 +63,16 @@ function turned(shape: AttentionShape, from: AttentionInputs, row: number, v: Fl
 /** The heads of q or k after qk-norm, clip and rope. */
 function rotatedHeads(shape: AttentionShape, from: AttentionInputs, row: number, which: "q" | "k"): Float64Array[] {
   const { headDim } = shape;
-  const [count, at, stride, weights] =
-    which === "q" ? [shape.heads, 0, from.qStride, from.qNorm] : [shape.kvHeads, from.kAt, headDim, from.kNorm];
+  const [count, at, stride, weights, biases] =
+    which === "q"
+      ? [shape.heads, 0, from.qStride, from.qNorm, from.qBias]
+      : [shape.kvHeads, from.kAt, headDim, from.kNorm, from.kBias];
   const plain = Array.from({ length: count }, (_, h) => {
     const begin = row * from.stride + at + h * stride;
     return Float64Array.from(from.qkv.subarray(begin, begin + headDim));
   });
   const after = shape.norm.startsWith("rms after rope");
-  return normedHeads(shape, plain, weights).map((v) => {
+  return normedHeads(shape, plain, weights, biases).map((v) => {
     const y = turned(
       shape,
       from,

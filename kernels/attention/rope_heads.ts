@@ -1,7 +1,7 @@
 /**
  * The shared first step of attention: qk-norm, clip, rope, and the row's key and value into its page.
  *
- *   norm: v · w / √(mean(v²) + eps), or (v − mean(v)) · w / √(mean((v − mean(v))²) + eps), a head at a time, before rope or after it
+ *   norm: v · w / √(mean(v²) + eps), or (v − mean(v)) · w / √(mean((v − mean(v))²) + eps) + b, a head at a time, before rope or after it
  *   rope: (a, b) → (a·cos − b·sin, b·cos + a·sin),   pairs (i, i + rotary/2), or (2i, 2i + 1) where interleaved
  *
  * A workgroup has one row, one KV head and up to four of its query heads, which go through all of attention as the four
@@ -52,6 +52,9 @@ export const HEAD_PARAMS = {
   q_norm: "u32",
   k_norm: "u32",
   norm_stride: "u32",
+  /** Its biases in aux, one set for all heads, or NONE. */
+  q_bias: "u32",
+  k_bias: "u32",
   eps: "f32",
   /** Queries, keys and values are clamped to ±clip, behind a norm and before rope; 0 for none. */
   clip: "f32",
@@ -90,20 +93,22 @@ var<workgroup> head_mean: array<f32, 5>;
 var<workgroup> head_factor: array<f32, 5>;
 /** The rotated key of the row. */
 var<workgroup> key: array<f32, ${headDim}>;
-/** Where a head begins in qkv, and its norm's weights in aux. */
-struct Head { at: u32, weights: u32, mean: f32, factor: f32 }
+/** Where a head begins in qkv, and its norm's weights and biases in aux. */
+struct Head { at: u32, weights: u32, biases: u32, mean: f32, factor: f32 }
 fn head_of(row: u32, unit: Unit, h: u32) -> Head {
   let base = row * params.qkv_stride;
   var at = base + params.q_at + (unit.first_head + h) * params.q_stride;
   var weights = params.q_norm;
+  var biases = params.q_bias;
   var index = unit.first_head + h;
   if (h == 4u) {
     at = base + params.k_at + unit.kv_head * params.k_stride;
     weights = params.k_norm;
+    biases = params.k_bias;
     index = unit.kv_head;
   }
   if (weights != NONE) { weights += index * params.norm_stride; }
-  return Head(at, weights, head_mean[h], head_factor[h]);
+  return Head(at, weights, biases, head_mean[h], head_factor[h]);
 }
 /** Which dimension d is paired with, and how it turns; the first of a pair has its sine negative. */
 struct Turn { other: u32, cos: f32, sin: f32 }
@@ -130,7 +135,9 @@ fn normed(head: Head, v: f32, d: u32) -> f32 {
   if (params.norm == ${NORM.none}u) { return v; }
   let n = (v - head.mean) * head.factor;
   if (head.weights == NONE) { return n; }
-  return n * aux[head.weights + d];
+  let w = n * aux[head.weights + d];
+  if (head.biases == NONE) { return w; }
+  return w + aux[head.biases + d];
 }
 fn before_rope(head: Head, d: u32) -> f32 {
   let v = qkv[head.at + d];

@@ -121,6 +121,7 @@ describe("fields of a family's own", () => {
       { model_type: "gemma3", text_config: { ...SMALL, model_type: "gemma3_text" }, eos_token_id: [1, 106] },
       { model_type: "gemma3", hidden_size: 64, eosTokenIds: [1, 106] },
     ],
+    ["phi's norms of q and k", of("phi", { qk_layernorm: true }), { qkNorm: true }],
     ["gpt_neox at once by default", of("gpt_neox"), { parallelResidual: true }],
     ["stablelm in turn by default", of("stablelm"), { parallelResidual: false, qkNorm: false }],
     [
@@ -207,12 +208,6 @@ describe("fields of a family's own", () => {
 
 describe("refused by name", () => {
   test.each<[string, Json, string]>([
-    ["phi's norms of q and k", of("phi", { qk_layernorm: true }), "qk_layernorm is true, supported: false"],
-    [
-      "gpt2 scaled by layer",
-      { ...GPT2, scale_attn_by_inverse_layer_idx: true },
-      "scale_attn_by_inverse_layer_idx is true",
-    ],
     ["gpt2 with another encoder", { ...GPT2, add_cross_attention: true }, "add_cross_attention is true"],
     [
       "gemma that looks ahead",

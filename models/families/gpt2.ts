@@ -5,16 +5,17 @@
  * Source: transformers, models/gpt2/modeling_gpt2.py.
  */
 import { attention, columnsInARow, layerNorm, plainMlp, sequential } from "../blocks.ts";
-import { booleanField, type Fields, unsupported } from "../configChecks.ts";
+import { booleanField, type Fields } from "../configChecks.ts";
 import { type ConfigRules, type Extras, type HeadShape, LLAMA_RULES } from "../configRules.ts";
 import { decoder } from "../decoder.ts";
 import type { Family } from "../model.ts";
 
 function extras(fields: Fields, { head_dim }: HeadShape): Partial<Extras> {
-  if (booleanField(fields, "scale_attn_by_inverse_layer_idx") === true)
-    throw unsupported(fields, "scale_attn_by_inverse_layer_idx", "false");
   const scaled = booleanField(fields, "scale_attn_weights") ?? true;
-  return { attentionScale: scaled ? 1 / Math.sqrt(head_dim) : 1 };
+  return {
+    attentionScale: scaled ? 1 / Math.sqrt(head_dim) : 1,
+    scaledByLayer: booleanField(fields, "scale_attn_by_inverse_layer_idx") ?? false,
+  };
 }
 
 const config: ConfigRules = {

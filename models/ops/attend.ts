@@ -100,6 +100,8 @@ function normParams({ qkNorm: norm, headDim }: AttentionSpec) {
     q_norm: byHead?.q?.offset ?? NONE,
     k_norm: byHead?.k?.offset ?? NONE,
     norm_stride: byHead?.weightsEachHead === true ? headDim : 0,
+    q_bias: byHead?.qBias?.offset ?? NONE,
+    k_bias: byHead?.kBias?.offset ?? NONE,
     eps: byHead?.eps ?? 0,
   };
 }

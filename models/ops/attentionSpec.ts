@@ -11,12 +11,15 @@ export interface HeadColumns {
 /** A norm of each head's query and key; without weights where a family has none. */
 export interface HeadNorm {
   readonly over: "head";
-  /** RMS, or mean and variance; no biases. */
+  /** RMS, or mean and variance. */
   readonly kind: "rms" | "layer";
   /** (head_dim), or (heads, head_dim) and (kv_heads, head_dim) where `weightsEachHead`. */
   readonly q?: Vector;
   readonly k?: Vector;
   readonly weightsEachHead?: boolean;
+  /** (head_dim) each, added to what has weights. */
+  readonly qBias?: Vector;
+  readonly kBias?: Vector;
   /** Behind rope; else before it. */
   readonly afterRope?: boolean;
   readonly eps: number;
