@@ -159,7 +159,7 @@ export function ropeVariant(rope: RopeConfig, length: number): number {
 
 /** `ropeVariant` of several ropes together. */
 export function ropesVariant(ropes: readonly RopeConfig[], length: number): number {
-  // A variant is 0, 1 or a length below 2^27: two lengths of dynamic scaling, or many others, stay exact.
+  // A variant is 0, 1 or a length, in practice below 2^26: two of dynamic scaling, or many others, stay exact.
   return ropes.reduce((key, rope) => key * (rope.type === "dynamic" ? 2 ** 26 : 2) + ropeVariant(rope, length), 0);
 }
 

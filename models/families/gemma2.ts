@@ -18,22 +18,19 @@ export const GEMMA_NORMS: SandwichNames = {
 
 const CAP = { above: 0, max: 1e6 };
 
-/** Scales and caps of Gemma 2 and 3; `caps` are those that are not written. */
-export function gemmaExtras(
-  fields: Fields,
-  shape: HeadShape,
-  caps: { readonly attention: number | null; readonly logits: number | null },
-): Partial<Extras> {
+/** A cap, or what holds where none is written; null: none. */
+export function capOf(fields: Fields, key: string, otherwise: number | null): number | null {
+  if (!hasField(fields, key)) return otherwise;
+  return fields.values[key] === null ? null : numberField(fields, key, CAP);
+}
+
+/** Scales of Gemma 2 and 3, and the cap on logits; `cap`: where none is written. */
+export function gemmaExtras(fields: Fields, shape: HeadShape, cap: number | null): Partial<Extras> {
   const scalar = optionalNumber(fields, "query_pre_attn_scalar", { above: 0, max: 1e6 }) ?? 256; // the classes' default
-  const cap = (key: string, otherwise: number | null) => {
-    if (!hasField(fields, key)) return otherwise;
-    return fields.values[key] === null ? null : numberField(fields, key, CAP);
-  };
   return {
     ...scaledEmbedding(fields, shape),
     attentionScale: 1 / Math.sqrt(scalar),
-    attentionSoftcap: cap("attn_logit_softcapping", caps.attention),
-    logitsSoftcap: cap("final_logit_softcapping", caps.logits),
+    logitsSoftcap: capOf(fields, "final_logit_softcapping", cap),
   };
 }
 
@@ -42,7 +39,10 @@ const config: ConfigRules = {
   num_key_value_heads: 4,
   activation: { key: "hidden_activation", otherwise: "gelu_pytorch_tanh" },
   window: { kind: "pattern", otherwise: 4096, pattern: 2 },
-  extras: (fields, shape) => gemmaExtras(fields, shape, { attention: 50, logits: 30 }),
+  extras: (fields, shape) => ({
+    ...gemmaExtras(fields, shape, 30),
+    attentionSoftcap: capOf(fields, "attn_logit_softcapping", 50),
+  }),
 };
 
 /** Gemma 2. */

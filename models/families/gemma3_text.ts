@@ -6,7 +6,15 @@
  */
 import { headNorms } from "../blocks.ts";
 import type { ModelConfig } from "../config.ts";
-import { contradiction, type Fields, field, objectField, optionalNumber, refused } from "../configChecks.ts";
+import {
+  contradiction,
+  type Fields,
+  field,
+  objectField,
+  optionalNumber,
+  refused,
+  unsupported,
+} from "../configChecks.ts";
 import type { ConfigRules, LayerRopes, RopeContext } from "../configRules.ts";
 import type { Family, Model } from "../model.ts";
 import type { BlockOptions } from "../preNormDecoder.ts";
@@ -58,7 +66,12 @@ export const GEMMA3_RULES: ConfigRules = {
   activation: { key: "hidden_activation", otherwise: "gelu_pytorch_tanh" },
   window: { kind: "pattern", otherwise: 4096, pattern: 6, key: "sliding_window_pattern" },
   ropes: readRopes,
-  extras: (fields, shape) => gemmaExtras(fields, shape, { attention: null, logits: null }),
+  extras(fields, shape) {
+    // The config class has the field and the model does not read it: other engines may.
+    if (field(fields, "attn_logit_softcapping") !== undefined)
+      throw unsupported(fields, "attn_logit_softcapping", "null");
+    return gemmaExtras(fields, shape, null);
+  },
 };
 
 /** Gemma 3, text. */
