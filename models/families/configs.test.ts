@@ -229,6 +229,7 @@ describe("refused by name", () => {
     ["rope over a part in qwen2", of("qwen2", { partial_rotary_factor: 0.5 }), "partial_rotary_factor is 0.5"],
     ["caps in qwen2", of("qwen2", { final_logit_softcapping: 30 }), "final_logit_softcapping is 30"],
     ["granite's multiplier in llama", of("llama", { residual_multiplier: 0.22 }), "residual_multiplier is 0.22"],
+    ["a cap on gemma3's scores", of("gemma3_text", { attn_logit_softcapping: 50 }), "attn_logit_softcapping is 50"],
     [
       "a multiplier of 0",
       of("granite", { residual_multiplier: 0 }),
