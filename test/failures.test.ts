@@ -174,6 +174,12 @@ describe("a broken checkpoint is refused before any buffer is made", () => {
     await expect(load({ kvMemory: 1 })).rejects.toThrow("kv cache");
     expect(counts.buffers).toBe(0);
   });
+
+  test("a context beyond the positions that a model learned", async () => {
+    const gpt2 = new URL("./fixtures/families/gpt2/", import.meta.url).pathname;
+    const refused = Engine.load(gpt2, { device, context: 97 });
+    await expect(refused).rejects.toThrow("context: is 97, expected at most 96, the positions that");
+  });
 });
 
 async function bytesOf(model: TinyModel): Promise<Uint8Array> {
