@@ -7,9 +7,18 @@ import { Testbed } from "./testbed.ts";
 
 /** The kernel, what is replaced by what, and the cases that are asked: those with this in their title, at most 60. */
 const MUTATIONS = [
-  ["embed f16", "|| token >= params.end_row", "", "embed f16"],
-  ["embed f16", "token - params.first_row", "token", "embed f16"],
+  ["embed f16", "|| id >= params.end_row", "", "embed f16"],
+  ["embed f16", "id - params.first_row", "id", "embed f16"],
   ["embed f32", "params.multiplier * vec4f", "vec4f", "embed f32"],
+  ["embed f16", "v += vec4f(y[at]", "v = vec4f(y[at]", " added"],
+  ["norm", "1u - params.centred", "1u", "norm layer"],
+  ["norm", "columns < vec4u(params.cols)", "vec4<bool>(true)", "norm layer"],
+  ["norm", "v = y[i] + u", "v = u", "norm rms behind"],
+  ["norm", "params.scale * fma", "fma", "scale=0.3"],
+  ["activate", "2.0 - tail", "1.0 - tail", "activate gelu"],
+  ["activate", "run + lane < params.runs", "run + lane <= params.runs", "activate"],
+  ["softcap", "select(capped, v,", "select(capped, capped,", "softcap cap"],
+  ["rope_kv f32 head_dim<=64", "w + aux[head.biases + d]", "w", "norm=layer-with-biases"],
   ["pick_rows", "x[params.x_sums + row", "x[params.x_sums + wg.x", "pick_rows"],
   ["pick_rows", "i < params.runs", "i <= params.runs", "pick_rows"], // one past the end: only guard bytes show it
   ["sample", "select(bits, 0u, bits == 0x80000000u)", "bits", " zeros "],
