@@ -56,6 +56,7 @@ async function buildAttention(bed: PerfBed, spec: AttentionSpec, copies: number)
     ropes: [buffers.add("rope", rope)],
     kv: Array.from({ length: copies }, (_, i) => buffers.add(`kv ${i}`, cache)),
     kvType: "f16",
+    precision: "f32",
     rows: 1,
     oneRowEach: true,
     splits: splits > 1 ? 2 ** Math.ceil(Math.log2(splits)) : 0, // as a batch has them

@@ -86,12 +86,15 @@ export function mayRun(title: string, kernel: string): boolean {
   const [caseFamily = ""] = titleWords;
   const together = TOGETHER.find(([pattern]) => pattern.test(family));
   if (together === undefined ? caseFamily !== family : !together[1].test(caseFamily)) return false;
+  // Narrow activations are what no other kernel can take, nor every device.
+  if (/ M=.*[ ,](bytes|halves)[, ]/.test(title) && !/ (bytes|halves)$/.test(kernel)) return false;
   if (family === "qk_norm") return /[ ,]norm=projection/.test(title);
   // "experts tiled f16": the type is behind the way that they are computed.
   const caseType = titleWords[caseFamily === "experts" ? 2 : 1] ?? "";
   return words.every((word) => {
     if (LAYOUT_NAMES.some((layout) => layout === word)) return caseType.split("/")[0] === word;
     if (word.startsWith("M=")) return new RegExp(` M=\\d+/${word.slice(2)} `).test(title);
+    if (/^(bytes|halves)$/.test(word)) return new RegExp(`[ ,]${word}[, ]`).test(title);
     if (word === "tiled") return titleWords[1] === "tiled";
     if (word.startsWith("head_dim<=")) {
       const headDim = / head_dim=(\d+)/.exec(title)?.[1];

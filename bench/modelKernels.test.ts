@@ -1,22 +1,27 @@
 import { describe, expect, test } from "vitest";
 import type { AdapterDescription } from "../device/adapters.ts";
+import type { Precision } from "../kernels/xFrom.ts";
 import { modelKernels } from "./modelKernels.ts";
 
 const adapter = { kind: "software", name: "llvmpipe" } as AdapterDescription;
 /** What a Llama's first steps launch, by family. */
 const LAUNCHED = new Set(
-  ["embed", "norm_matmul", "norm_gate_up", "matmul_residual", "attention_fused", "sample"].map((name) => `${name} x`),
+  ["embed", "norm_matmul", "norm_gate_up", "matmul_residual", "attention_fused", "sample", "narrow"].map(
+    (name) => `${name} x`,
+  ),
 );
 const names = (
   layouts: readonly ("affine4" | "affine8" | "f16")[],
   headDim: number,
   of: AdapterDescription = adapter,
   features: readonly string[] = [],
+  precision: Precision = "f32",
 ) =>
   modelKernels({
     matrices: layouts.map((layout) => ({ layout })),
     caches: [{ headDim }],
     kvType: "f32",
+    precision,
     gpu: { adapter: of, features: new Set(features) },
     launched: LAUNCHED,
   }).map(({ name }) => name);
@@ -59,6 +64,16 @@ describe("the kernels of a model", () => {
     expect(found).toContain("norm_matmul affine4 M=4 broadcast");
     expect(found).not.toContain("norm_matmul affine4 M=4");
     expect(names(["affine4"], 64, lanes)).toContain("norm_matmul affine4 M=4");
+  });
+
+  test("with another precision, matrices of codes take narrow activations and the others do not", () => {
+    const found = names(["affine4", "f16"], 48, adapter, [], "int8");
+    const matmuls = found.filter((name) => / M=1/.test(name));
+    const kinds = ["norm_matmul", "norm_gate_up", "matmul_residual"];
+    const wanted = kinds.flatMap((kind) => [`${kind} affine4 M=1 bytes`, `${kind} f16 M=1`]);
+    expect(matmuls.toSorted()).toEqual(wanted.toSorted());
+    expect(found.filter((name) => name.startsWith("narrow"))).toEqual(["narrow bytes"]);
+    expect(names(["affine4"], 48).filter((name) => /bytes|halves/.test(name))).toEqual([]);
   });
 
   test("a hardware adapter takes 2 and 8 rows at once too", () => {

@@ -5,8 +5,10 @@ import { MAX_ROWS } from "../engine/batch.ts";
 import type { KvType } from "../kernels/attention/kv_page.ts";
 import { LAYOUT_NAMES } from "../kernels/formats/layouts.ts";
 import { headDimFor } from "../kernels/fragments/batch.ts";
+import { X_FROM } from "../kernels/fragments/matmul.ts";
+import { NARROW } from "../kernels/fragments/narrow_activation.ts";
 import { everyKernel } from "../kernels/kernelList.ts";
-import { xFrom } from "../kernels/xFrom.ts";
+import { narrowOf, type Precision, xFrom } from "../kernels/xFrom.ts";
 import type { Matrix } from "../models/matrix.ts";
 import type { CacheDeclaration } from "../models/model.ts";
 import { matmulRows } from "../models/step.ts";
@@ -16,29 +18,38 @@ export interface KernelNeeds {
   readonly matrices: readonly Pick<Matrix, "layout">[];
   readonly caches: readonly Pick<CacheDeclaration, "headDim">[];
   readonly kvType: KvType;
+  readonly precision: Precision;
   readonly gpu: Pick<Gpu, "adapter" | "features">;
   /** Kernels that the model's first steps launched: those that none of them had any of are not the model's. */
   readonly launched: ReadonlySet<string>;
 }
 
+/** How the names of matmuls tell where x comes from; "storage" is not told. */
+const X_WAYS = [...X_FROM, ...NARROW];
 /** Families of kernels that the first steps need not show: keys that are split, and rows that are picked. */
 const LATER = /^(attention_reduce|attention_paged|attention_fused|rope_kv|pick_rows)$/;
 
 /** Every kernel of kernelList.ts that is of the model's families, and not of another layout, KV type, head size or number of rows. */
-export function modelKernels({ matrices, caches, kvType, gpu, launched }: KernelNeeds): CompiledKernel[] {
+export function modelKernels({ matrices, caches, kvType, precision, gpu, launched }: KernelNeeds): CompiledKernel[] {
   const layouts = new Set<string>(matrices.map(({ layout }) => layout));
   const rows = new Set(Array.from({ length: MAX_ROWS }, (_, i) => `M=${matmulRows(gpu, i + 1)}`));
   const heads = new Set(caches.map(({ headDim }) => `head_dim<=${headDimFor(headDim)}`));
   // Σ x is added up in the matmul only where attention leaves no whole sums of 32.
-  const broadcast = xFrom(gpu) === "broadcast";
   const ownSums = caches.some(({ headDim }) => headDim % 32 !== 0);
+  const layoutsOf = matrices.map(({ layout }) => layout);
   const families = new Set(Array.from(launched, (name) => name.split(" ")[0]));
   return everyKernel().filter(({ name }) => {
     const [family = "", ...words] = name.split(" ");
     if (!families.has(family) && !LATER.test(family)) return false;
     if (family === "log_probs" || family === "repack") return false; // of scores and of loading, which are not timed
     if (name.includes(" own sums") && !ownSums) return false;
-    if (words.some((word) => word.startsWith("M=")) && name.includes(" broadcast") !== broadcast) return false;
+    const layout = LAYOUT_NAMES.find((it) => words.includes(it));
+    if (layout !== undefined && words.some((word) => word.startsWith("M="))) {
+      const from = narrowOf(precision, layout) ?? xFrom(gpu);
+      if (name.includes(" own sums") && narrowOf(precision, layout) !== null) return false;
+      if ((X_WAYS.find((way) => words.includes(way)) ?? "storage") !== from) return false;
+    }
+    if (family === "narrow") return words.some((word) => layoutsOf.some((it) => narrowOf(precision, it) === word));
     const attention = /^(attention|rope)_/.test(family);
     return words.every((word) => {
       if (LAYOUT_NAMES.some((layout) => layout === word)) return attention ? word === kvType : layouts.has(word);

@@ -31,7 +31,7 @@ describe("usage of bench", () => {
     [["-r", "0"], '--repetitions: is "0", expected a whole number from 1 to 1000'],
     [["-o", "xml"], '--output: is "xml", expected table or md or csv or json or jsonl'],
     [["--json", "-o", "csv"], "--json and --output csv: only one may be given"],
-    [["--precision", "f16"], "--precision f16: is not supported yet"],
+    [["--precision", "bf16"], '--precision: is "bf16", expected auto or f32 or f16 or int8'],
   ])("%j is refused before an adapter is opened", async (words, message) => {
     await expect(run(bench, words)).rejects.toThrow(message);
   });

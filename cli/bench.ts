@@ -161,9 +161,16 @@ async function measureAll(engine: Engine, bed: Testbed, plan: Plan): Promise<num
 /** What every row depends on: kernels that passed, bandwidth, and how the model was loaded. */
 async function conditionsOf(engine: Engine, bed: Testbed, { args, context, repetitions, seed, load, tap }: Plan) {
   const { reporter, signal } = context;
-  const { gpu, model, kvType } = engine;
+  const { gpu, model, kvType, precision } = engine;
   const { matrices } = model.weights;
-  const kernels = modelKernels({ matrices, caches: model.model.caches, kvType, gpu, launched: tap.launched });
+  const kernels = modelKernels({
+    matrices,
+    caches: model.model.caches,
+    kvType,
+    precision: precision.mode,
+    gpu,
+    launched: tap.launched,
+  });
   const onVerdict = ({ title }: { readonly title: string }) => reporter.status(`checking kernels: ${title}`);
   const proof = await prove(bed, { kernels, signal, onVerdict });
   reporter.status("measuring the adapter's bandwidth");
@@ -174,7 +181,8 @@ async function conditionsOf(engine: Engine, bed: Testbed, { args, context, repet
     model: modelName(args),
     weights: mostBytes(model.weights.matrices),
     kv_type: kvType,
-    precision: "f32",
+    precision: precision.mode,
+    in_f32: precision.others,
     context: engine.plan.context,
     rows_per_step: MAX_ROWS,
     load: { ...load, bytes: model.weightBytes },

@@ -3,6 +3,7 @@ import type { AdapterDescription } from "../device/adapters.ts";
 import { bytes } from "../device/buffers.ts";
 import { AdapterUnavailableError } from "../device/errors.ts";
 import { chosenAdapters, listAdapters } from "../device/gpu.ts";
+import { missingFor, NARROW_NEEDS, PRECISIONS } from "../kernels/xFrom.ts";
 import type { Command } from "./command.ts";
 import { knownFaults } from "./driverFaults.ts";
 import { EXIT, UsageError } from "./errors.ts";
@@ -84,12 +85,14 @@ async function choice(
 }
 
 function adapterText(adapter: AdapterDescription): string {
-  const { index, name, kind, origin, driver, features, limits, subgroupMinSize, subgroupMaxSize } = adapter;
+  const { index, name, kind, origin, driver, features, languageFeatures, limits, subgroupMinSize, subgroupMaxSize } =
+    adapter;
   const sizes = subgroupMinSize === subgroupMaxSize ? `${subgroupMinSize}` : `${subgroupMinSize} to ${subgroupMaxSize}`;
   const known = FEATURES.map((feature) => {
     if (!features.includes(feature)) return `no ${feature}`;
     return feature === "subgroups" && subgroupMaxSize > 0 ? `subgroups of ${sizes}` : feature;
   });
+  if (languageFeatures.includes(NARROW_NEEDS.bytes)) known.push("dot products of bytes");
   const from = origin === "npm" ? ", the driver from npm" : "";
   const lines = [
     `${index} ${name}`,
@@ -98,9 +101,17 @@ function adapterText(adapter: AdapterDescription): string {
     `  buffers of ${bytes(limits.maxBufferSize)} · bindings of ${bytes(limits.maxStorageBufferBindingSize)} · ` +
       `${limits.maxStorageBuffersPerShaderStage} storage buffers a stage · ` +
       `${bytes(limits.maxComputeWorkgroupStorageSize)} and ${limits.maxComputeInvocationsPerWorkgroup} lanes a workgroup`,
+    `  ${precisions(adapter)}`,
     ...knownFaults(adapter).map((fault) => `  known: ${fault}`),
   ];
   return `${lines.join("\n")}\n`;
+}
+
+/** What `--precision` may be. */
+function precisions(adapter: AdapterDescription): string {
+  const gpu = { adapter, features: new Set(adapter.features) };
+  const there = PRECISIONS.filter((it) => missingFor(gpu, it) === null);
+  return `--precision ${there.join(", ")}${there.length > 1 ? "; matrices that are not of integer codes stay in f32" : ""}`;
 }
 
 function adviceFor(adapters: readonly AdapterDescription[]): string[] {

@@ -87,7 +87,9 @@ function reportText(report: ConformanceReport, { index, name, driver }: AdapterD
   );
   const failures = report.cases.filter(({ passed }) => !passed).map((verdict) => failureText(verdict, index));
   const seconds = (report.milliseconds / 1000).toFixed(1);
-  const sum = `${report.passed} of ${report.cases.length} cases passed in ${seconds} s · ${report.pipelines} pipelines · ${report.hash.slice(0, 16)}`;
+  const lacking = [...new Set(report.skipped.flatMap(({ needs }) => needs))].join(", ");
+  const skipped = report.skipped.length === 0 ? "" : ` · ${report.skipped.length} skipped without ${lacking}`;
+  const sum = `${report.passed} of ${report.cases.length} cases passed in ${seconds} s${skipped} · ${report.pipelines} pipelines · ${report.hash.slice(0, 16)}`;
   const head = `${index} ${name}${driver === "" ? "" : ` · ${driver}`}\n`;
   return `${head}${table(["kernel", ">cases", ">passed", ">worst", ">limit", ">ms"], rows)}${failures.join("")}${sum}\n\n`;
 }

@@ -33,7 +33,7 @@ describe("usage", () => {
     [["run", "--temprature", "1", "x"], "--temprature: there is no such flag; did you mean --temperature?"],
     [["run", "--draft", "x", "y"], "--draft: is not supported yet"],
     [["run", "--repeat-penalty", "1.1", "y"], "--repeat-penalty: is not supported yet"],
-    [["run", "--precision", "f16", "y"], "--precision f16: is not supported yet"],
+    [["run", "--precision", "int4", "y"], '--precision: is "int4", expected auto or f32 or f16 or int8'],
     [["run", "--kv-type", "int8", "y"], "--kv-type int8: is not supported yet"],
     [["run", "-o", "csv", "y"], '--output: is "csv", expected table or json'],
     [["run", "once", "upon"], "PROMPT: 2 words are given apart, expected one; put them in quotes"],

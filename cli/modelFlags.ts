@@ -32,7 +32,10 @@ export const MODEL_FLAGS = {
   context: { short: "c", value: "TOKENS", help: "tokens that a sequence may have (default the model's, or what fits)" },
   "kv-memory": { value: "BYTES", help: "memory for keys and values, as 512MiB" },
   "kv-type": { value: "f16|f32", help: "how keys and values are kept (default f16)" },
-  precision: { value: "auto|f32", help: "of activations and inner loops (default auto)" },
+  precision: {
+    value: "auto|f32|f16|int8",
+    help: "what matmuls multiply: f16 and int8 are faster on some GPUs and less exact (default auto: f32)",
+  },
   ...ADAPTER_FLAGS,
 } as const satisfies FlagTable;
 

@@ -8,7 +8,9 @@ import { Engine } from "../engine/engine.ts";
 import type { LoadProgress } from "../engine/loadModel.ts";
 import type { MemoryPlan } from "../engine/memoryPlan.ts";
 import type { SharedDevice } from "../engine/options.ts";
+import { precisionLine } from "../engine/precision.ts";
 import { KV_TYPES } from "../kernels/attention/kv_page.ts";
+import { PRECISIONS } from "../kernels/xFrom.ts";
 import type { Context } from "./command.ts";
 import { UsageError } from "./errors.ts";
 import type { Arguments } from "./flags.ts";
@@ -51,10 +53,10 @@ export function engineOpener(
   { reporter, signal }: Context,
 ): (own?: OwnOptions) => Promise<Engine> {
   const model = modelName(args);
-  refuse(args, "precision", "f16", "products of f16 do not exist");
-  refuse(args, "kv-type", "int8", "keys and values are kept as f16 or f32");
+  if (args.text("kv-type") === "int8")
+    throw new UsageError("--kv-type int8: is not supported yet; keys and values are kept as f16 or f32");
   const options = given({
-    precision: args.oneOf("precision", ["auto", "f32"]),
+    precision: args.oneOf("precision", ["auto", ...PRECISIONS]),
     kvType: args.oneOf("kv-type", KV_TYPES),
     context: args.integer("context", 1, MAX_CONTEXT),
     kvMemory: args.bytes("kv-memory"),
@@ -80,10 +82,6 @@ export function engineOpener(
   };
 }
 
-function refuse(args: Arguments<keyof typeof MODEL_FLAGS>, name: "precision" | "kv-type", value: string, why: string) {
-  if (args.text(name) === value) throw new UsageError(`--${name} ${value}: is not supported yet; ${why}`);
-}
-
 function progressLine({ stage, loaded, total }: LoadProgress): string {
   const size = bytes(total);
   const all = { download: size, weights: size, kernels: `${total}`, "warm-up": `${total} steps` } as const;
@@ -97,7 +95,7 @@ function planLine({ weights, kv, tokens, context }: MemoryPlan, { name, kind }: 
 }
 
 /** What the checkpoint asks for and does not get. */
-function notes({ model: { generation, stopIds, tokenizer } }: Engine): string[] {
+function notes({ precision, model: { generation, stopIds, tokenizer } }: Engine): string[] {
   const { ignored, typicalP, repetitionPenalty } = generation;
   const unused = [
     ...ignored,
@@ -105,6 +103,7 @@ function notes({ model: { generation, stopIds, tokenizer } }: Engine): string[] 
     ...(repetitionPenalty === undefined || repetitionPenalty === 1 ? [] : ["repetition_penalty"]),
   ];
   return [
+    ...(precision.mode === "f32" ? [] : [precisionLine(precision)]),
     ...(unused.length === 0
       ? []
       : [`generation_config.json: ${unused.join(", ")} not applied; ingle has no such sampling`]),

@@ -8,7 +8,15 @@ const limits = { maxBufferSize: 256 } as unknown as AdapterDescription["limits"]
 /** An adapter as a platform would have found it; only what order and choice look at. */
 function found(name: string, kind: AdapterDescription["kind"] = "software") {
   const words = { name, vendor: "", architecture: "", driver: "", origin: "system" as const };
-  const description = { ...words, kind, features: [], limits, subgroupMinSize: 0, subgroupMaxSize: 0 };
+  const description = {
+    ...words,
+    kind,
+    features: [],
+    languageFeatures: [],
+    limits,
+    subgroupMinSize: 0,
+    subgroupMaxSize: 0,
+  };
   return { description, request: () => Promise.reject(new Error(name)) };
 }
 

@@ -36,6 +36,8 @@ export interface AdapterDescription {
   /** Who brought the driver: the system, an npm package, or the browser. */
   readonly origin: "system" | "npm" | "browser";
   readonly features: readonly string[];
+  /** Of WGSL, as the host has them on every adapter. */
+  readonly languageFeatures: readonly string[];
   readonly limits: Limits;
   /** Lanes of a subgroup, smallest and largest; 0 where the adapter has no subgroups. */
   readonly subgroupMinSize: number;
@@ -73,6 +75,7 @@ export function describe(
   adapter: GPUAdapter,
   origin: AdapterDescription["origin"],
   name?: string,
+  languageFeatures: Iterable<string> = [],
 ): Omit<AdapterDescription, "index"> {
   const { vendor, architecture, device, description, subgroupMinSize, subgroupMaxSize } = adapter.info;
   const called = name ?? (description || device || `${vendor} ${architecture}`.trim() || "unnamed adapter");
@@ -85,6 +88,7 @@ export function describe(
     kind: software ? "software" : "hardware",
     origin,
     features: [...adapter.features].sort(),
+    languageFeatures: [...languageFeatures].sort(),
     limits: readLimits(adapter.limits),
     subgroupMinSize: subgroupMinSize ?? 0,
     subgroupMaxSize: subgroupMaxSize ?? 0,

@@ -25,7 +25,7 @@ async function findAdapters(): Promise<AdapterSearch> {
   for (const options of REQUESTS) {
     const adapter = await gpu.requestAdapter(options);
     if (adapter === null) continue;
-    const description = describe(adapter, "browser");
+    const description = describe(adapter, "browser", undefined, gpu.wgslLanguageFeatures);
     const { name, vendor, architecture, kind } = description;
     const key = [name, vendor, architecture, kind].join("\n");
     if (!found.has(key)) found.set(key, { description, request: () => again(gpu, options, name) });

@@ -55,7 +55,7 @@ async function findAdapters(): Promise<AdapterSearch> {
       unused = undefined;
       return adapter === undefined ? open() : Promise.resolve(adapter);
     };
-    found.push({ description: describe(unused, origin, name), request });
+    found.push({ description: describe(unused, origin, name, held.get(name)?.wgslLanguageFeatures), request });
   }
   return { adapters: inOrder(found), notes, remedy: REMEDY };
 }

@@ -13,6 +13,7 @@ import type { ReadModel } from "./loadModel.ts";
 import type { MemoryPlan } from "./memoryPlan.ts";
 import type { EngineOptions } from "./options.ts";
 import { PagePool } from "./pages.ts";
+import type { PrecisionPlan } from "./precision.ts";
 import { type RequestContext, resolveGenerate, resolveScore } from "./request.ts";
 import type { StepResult } from "./runner.ts";
 import { type Schedule, Scheduler } from "./scheduler.ts";
@@ -27,6 +28,7 @@ export class Engine {
   readonly plan: MemoryPlan;
   readonly gpu: Gpu;
   readonly kvType: KvType;
+  readonly precision: PrecisionPlan;
   readonly #started: Started;
   readonly #pool: PagePool;
   readonly #scheduler: Scheduler;
@@ -46,8 +48,9 @@ export class Engine {
   }
 
   private constructor(started: Started) {
-    const { read, gpu, plan, kvType, limits } = started;
-    [this.model, this.plan, this.gpu, this.kvType, this.#started] = [read, plan, gpu, kvType, started];
+    const { read, gpu, plan, kvType, precision, limits } = started;
+    [this.model, this.plan, this.gpu, this.#started] = [read, plan, gpu, started];
+    [this.kvType, this.precision] = [kvType, precision];
     this.#pool = new PagePool(plan.pages);
     this.#scheduler = new Scheduler(this.#pool, limits);
     this.#request = {
@@ -199,6 +202,7 @@ export class Engine {
       preemptions: this.#scheduler.preemptions,
       cachedTokens: this.#cachedTokens,
       device: { ...runner.counts },
+      precision: this.precision,
       memory: { weights: this.plan.weights, kv: this.plan.kv, arena: runner.arenaBytes },
     };
   }

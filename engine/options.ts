@@ -3,6 +3,7 @@ import type { Gpu } from "../device/gpu.ts";
 import type { PipelineCache } from "../device/pipelines.ts";
 import type { StepEncoder } from "../device/profiler.ts";
 import type { KvType } from "../kernels/attention/kv_page.ts";
+import { PRECISIONS, type Precision } from "../kernels/xFrom.ts";
 import { MAX_ROWS } from "./batch.ts";
 import { InvalidRequestError } from "./errors.ts";
 import type { LoadProgress } from "./loadModel.ts";
@@ -16,8 +17,11 @@ export interface EngineOptions {
   readonly onPlan?: (plan: MemoryPlan, gpu: Gpu["adapter"]) => void;
   /** How keys and values are kept; f16 as unset. */
   readonly kvType?: KvType;
-  /** Of activations and inner loops; both are f32 today. */
-  readonly precision?: "auto" | "f32";
+  /**
+   * Of what matmuls multiply; sums of groups, norms, attention and the residual stream are f32 in all of them. "auto", as unset, is f32.
+   * "f16" and "int8" are faster where a GPU has the instructions, less exact, and of matrices of integer codes alone.
+   */
+  readonly precision?: "auto" | Precision;
   /** Tokens a sequence; unset: the model's own, or what fits. */
   readonly context?: number;
   /** Bytes for keys and values of all sequences. */
@@ -46,9 +50,9 @@ export function checkOptions({ precision, kvType, rowsPerStep, context, kvMemory
   checkInteger("rowsPerStep", rowsPerStep, 1, MAX_ROWS);
   checkInteger("context", context, 2, 2 ** 31); // a token of the prompt, and one of the answer
   checkInteger("kvMemory", kvMemory, 1, Number.MAX_SAFE_INTEGER);
-  if (precision !== undefined && precision !== "auto" && precision !== "f32") {
+  if (precision !== undefined && precision !== "auto" && !PRECISIONS.includes(precision)) {
     throw new InvalidRequestError(
-      `precision: is ${JSON.stringify(precision)}, expected auto or f32; f16 products do not exist yet`,
+      `precision: is ${JSON.stringify(precision)}, expected auto or ${PRECISIONS.join(" or ")}`,
     );
   }
   if (kvType !== undefined && kvType !== "f16" && kvType !== "f32") {

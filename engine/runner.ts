@@ -14,6 +14,7 @@ import { f32FromBits } from "../kernels/formats/halves.ts";
 import { NONE } from "../kernels/kernel.ts";
 import { logProbs } from "../kernels/log_probs.ts";
 import { sample } from "../kernels/sample.ts";
+import type { Precision } from "../kernels/xFrom.ts";
 import type { Logits, Model } from "../models/model.ts";
 import type { StepBuffers, StepRoute } from "../models/step.ts";
 import { type Batch, type Bucket, bucketTitle, SAMPLES_AT } from "./batch.ts";
@@ -48,6 +49,7 @@ export interface RunnerOptions {
   readonly buffers: StepBuffers;
   readonly vocabulary: number;
   readonly kvType: KvType;
+  readonly precision: Precision;
   readonly profiler?: StepEncoder | undefined;
 }
 
@@ -216,11 +218,11 @@ export class Runner {
 
   /** Records the model's pass and what makes tokens of its logits. */
   #launch(recorder: Recorder, bucket: Bucket): Omit<Recorded, "program"> {
-    const { model, buffers, vocabulary, kvType } = this.#options;
+    const { model, buffers, vocabulary, kvType, precision } = this.#options;
     const { rows, oneRowEach, splits, samples, everyRow, kind, top } = bucket;
     const routes: StepRoute[] = [];
     const shape = { rows, oneRowEach, splits, samples, everyRow, samplesAt: SAMPLES_AT };
-    const step = { ...buffers, ...shape, recorder, kvType, ...(bucket.routes ? { routes } : {}) };
+    const step = { ...buffers, ...shape, recorder, kvType, precision, ...(bucket.routes ? { routes } : {}) };
     const logits = model.forward(step);
     let [drawn, best]: [Slot | undefined, Slot | undefined] = [undefined, undefined];
     if (logits !== undefined) {

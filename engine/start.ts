@@ -11,6 +11,7 @@ import { type MemoryPlan, planMemory } from "./memoryPlan.ts";
 import { openModel } from "./openModel.ts";
 import { checkOptions, type EngineOptions, type SharedDevice } from "./options.ts";
 import { Owned } from "./owned.ts";
+import { type PrecisionPlan, planPrecision } from "./precision.ts";
 import { Runner } from "./runner.ts";
 import type { SchedulerLimits } from "./scheduler.ts";
 import { allocateStep, type StepMemory } from "./stepMemory.ts";
@@ -25,6 +26,7 @@ export interface Started {
   readonly gpu: Gpu;
   readonly plan: MemoryPlan;
   readonly kvType: KvType;
+  readonly precision: PrecisionPlan;
   readonly limits: SchedulerLimits;
   readonly memory: StepMemory;
   readonly runner: Runner;
@@ -66,6 +68,7 @@ async function prepare(read: ReadModel, owned: Owned, options: EngineOptions): P
     );
   }
   const kvType = options.kvType ?? "f16";
+  const precision = planPrecision(gpu, options.precision, read.weights.matrices);
   const vocabulary = read.config.vocab_size;
   const limits = stepLimits(gpu, vocabulary, options.rowsPerStep ?? MAX_ROWS);
   const plan = planMemory(gpu, read.model.caches, read.weightBytes, read.context, {
@@ -79,14 +82,14 @@ async function prepare(read: ReadModel, owned: Owned, options: EngineOptions): P
   const { buffers } = memory;
   const { profiler } = options;
   const runner = owned.add(
-    new Runner({ gpu, pipelines, model: read.model, buffers, vocabulary, kvType, profiler }),
+    new Runner({ gpu, pipelines, model: read.model, buffers, vocabulary, kvType, precision: precision.mode, profiler }),
     (it) => it.destroy(),
   );
   await fill(read, { gpu, pipelines }, memory, runner, limits, options);
   await warmUp(runner, memory.words, limits.rows, (done, total) =>
     options.onProgress?.({ stage: "warm-up", loaded: done, total }),
   );
-  return { read, gpu, plan, kvType, limits, memory, runner, free: () => owned.free() };
+  return { read, gpu, plan, kvType, precision, limits, memory, runner, free: () => owned.free() };
 }
 
 /** Streams the weights, while all kernels of the model's programs are compiled. */

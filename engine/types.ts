@@ -1,5 +1,6 @@
 /** What goes into the engine and what comes out: the same fields in the library, a worker and a server. */
 import type { Message } from "../models/text/messages.ts";
+import type { PrecisionPlan } from "./precision.ts";
 
 /** Exactly one of `prompt`, `messages` and `tokens`. A field that is not here is refused by name. */
 export interface GenerateRequest {
@@ -117,5 +118,7 @@ export interface EngineStats {
     readonly bindGroups: number;
     readonly bytesRead: number;
   };
+  /** What was asked for, and which matrices it reaches. */
+  readonly precision: PrecisionPlan;
   readonly memory: { readonly weights: number; readonly kv: number; readonly arena: number };
 }

@@ -16,15 +16,17 @@ import {
   groupCases,
   type MatmulVariant,
   matmulCases,
+  narrowMatmulCases,
   normMatmulCases,
   realMatmulCases,
 } from "./matmul.cases.ts";
 import { expertCases, realExpertCases, sameExpertsCases } from "./moe/experts.cases.ts";
 import { realRouterCases, routerCases } from "./moe/router.cases.ts";
+import { narrowCases } from "./narrow.cases.ts";
 import { normCases, realNormCases } from "./norm.cases.ts";
 import { permuteCases } from "./permute.cases.ts";
 import { pickRowsCases } from "./pick_rows.cases.ts";
-import { MANY_ROWS, sameBitsCases, sameNormCases } from "./sameBits.cases.ts";
+import { MANY_ROWS, narrowSameBitsCases, sameBitsCases, sameNormCases } from "./sameBits.cases.ts";
 import { extremeSampleCases, greedySampleCases, realSampleCases, sampleCases } from "./sample.cases.ts";
 import { softcapCases } from "./softcap.cases.ts";
 import type { Case } from "./testbed.ts";
@@ -72,6 +74,7 @@ export function namedCases(): Case[] {
     ...activateCases(7, 1),
     ...softcapCases(2, 1),
     ...positionCases(3_001),
+    ...narrowCases(7, 1),
   ];
 }
 
@@ -108,6 +111,9 @@ export function allCases(): Case[] {
     ...realNormCases(2_001),
     ...activateCases(21, 1_001),
     ...softcapCases(6, 1_001),
+    ...narrowCases(28, 1_001),
+    ...narrowMatmulCases(EVERY, 2, 130_001),
+    ...narrowSameBitsCases(LAYOUT_NAMES, 140_001),
   ];
 }
 

@@ -75,7 +75,7 @@ const stepKernels = everyKernel()
  */
 const leanVariants = stepKernels.filter(
   (name) =>
-    !/ broadcast|head_dim<=256|own sums|(f32|bf16|affine8) M=[24]|(router|expert_\w+) (f32|bf16|affine8)/.test(name) &&
+    !/ broadcast|M=\d (bytes|halves)|head_dim<=256|own sums|(f32|bf16|affine8) M=[24]|(router|expert_\w+) (f32|bf16|affine8)/.test(name) &&
     (!/ (affine[2356]|e2m1|e4m3|codebook4)/.test(name) || /^norm_matmul \w+ M=1$|^embed /.test(name)),
 );
 const adapters = await chosenAdapters(); // throws where there is none
@@ -95,6 +95,7 @@ describe.each(adapters)("on $name", ({ name: adapter }) => {
     // A kernel that never ran did not pass. Of those that x reaches in two ways, the one that the adapter is not given runs in a few cases only.
     const broadcast = xFrom({ adapter: report.adapter, features: new Set(report.features) }) === "broadcast";
     const given = stepKernels.filter((name) => {
+      if (/ M=\d halves$/.test(name)) return report.features.includes("shader-f16");
       if (!broadcast) return !name.endsWith(" broadcast");
       return !stepKernels.includes(`${name} broadcast`) || report.kernels.includes(name);
     });

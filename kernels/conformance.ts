@@ -6,6 +6,7 @@ import type { CompiledKernel } from "../device/pipelines.ts";
 import { allCases, namedCases } from "./cases.ts";
 import { everyKernel } from "./kernelList.ts";
 import { type Case, Testbed, type Verdict } from "./testbed.ts";
+import { has } from "./xFrom.ts";
 
 /** Some 300 cases, or all of more than 1,000. */
 export const SUITES = ["named", "all"] as const;
@@ -32,6 +33,8 @@ export interface ConformanceReport {
   /** "" where every case of the suite ran. */
   readonly filter: string;
   readonly cases: readonly Verdict[];
+  /** Titles of the cases that need what the device lacks, with what that is. */
+  readonly skipped: readonly { readonly title: string; readonly needs: readonly string[] }[];
   readonly passed: number;
   readonly failed: number;
   /** Kernels that ran, variants by their names, in a fixed order. */
@@ -63,9 +66,11 @@ export function casesOf(suite: Suite, filter: string): Case[] {
 export async function runConformance(options: ConformanceOptions = {}): Promise<ConformanceReport> {
   const { suite = "named", filter = "", onVerdict, signal, ...gpuOptions } = options;
   const start = performance.now();
-  const wanted = casesOf(suite, filter);
+  const listed = casesOf(suite, filter);
   signal?.throwIfAborted();
   const gpu = await openGpu(gpuOptions);
+  const missing = ({ needs = [] }: Case) => needs.filter((need) => !has(gpu, need));
+  const wanted = listed.filter((it) => missing(it).length === 0);
   const bed = new Testbed(gpu);
   let lost = "";
   void gpu.lost.then(({ message }) => {
@@ -89,6 +94,7 @@ export async function runConformance(options: ConformanceOptions = {}): Promise<
       suite,
       filter,
       cases,
+      skipped: listed.map((it) => ({ title: it.title, needs: missing(it) })).filter(({ needs }) => needs.length > 0),
       passed,
       failed: cases.length - passed,
       kernels: ran.map(({ name }) => name),

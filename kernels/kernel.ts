@@ -12,6 +12,7 @@ const MAX_STORAGE_BUFFERS = 8;
 
 /** Kernels see to uniform control flow themselves: the compiler's proof gives up at loop bounds from buffers. */
 const SUBGROUPS = "enable subgroups;\ndiagnostic(off, subgroup_uniformity);\n";
+const F16 = "enable f16;\n";
 
 /** A param that says "none": no bias, no delta. */
 export const NONE = 0xffff_ffff;
@@ -28,6 +29,8 @@ export interface KernelSpec<Reads extends string, Writes extends string, Params 
   readonly workgroup: number;
   /** Whether the code has subgroup operations: the device must have the feature. */
   readonly subgroups?: boolean;
+  /** Whether it computes in f16: the device must have shader-f16. */
+  readonly f16?: boolean;
   readonly code: string;
 }
 
@@ -55,7 +58,7 @@ export function kernel<R extends string, W extends string, P extends string>(
     throw new RangeError(`${spec.name}: ${names.length} storage buffers, at most ${MAX_STORAGE_BUFFERS}`);
   const compiled: CompiledKernel = {
     name: spec.name,
-    code: (spec.subgroups === true ? SUBGROUPS : "") + declarations(spec) + spec.code,
+    code: (spec.subgroups === true ? SUBGROUPS : "") + (spec.f16 === true ? F16 : "") + declarations(spec) + spec.code,
     bindings: [
       "uniform",
       ...keys(spec.reads).map(() => "read-only-storage" as const),

@@ -11,6 +11,8 @@ import { embed } from "./embed.ts";
 import { LAYOUT_NAMES, layouts } from "./formats/layouts.ts";
 import { HEAD_DIMS } from "./fragments/batch.ts";
 import { MATMUL_ROWS, X_FROM } from "./fragments/matmul.ts";
+import { NARROW } from "./fragments/narrow_activation.ts";
+import { takesNarrow } from "./fragments/narrow_dot.ts";
 import { logProbs } from "./log_probs.ts";
 import { matmulResidual } from "./matmul_residual.ts";
 import { expertDown } from "./moe/expert_down.ts";
@@ -19,6 +21,7 @@ import { expertGateUp } from "./moe/expert_gate_up.ts";
 import { expertLists } from "./moe/expert_lists.ts";
 import { expertSum } from "./moe/expert_sum.ts";
 import { router } from "./moe/router.ts";
+import { narrowActivation } from "./narrow.ts";
 import { norm } from "./norm.ts";
 import { normGateUp } from "./norm_gate_up.ts";
 import { normMatmul } from "./norm_matmul.ts";
@@ -41,6 +44,15 @@ export function everyKernel(): CompiledKernel[] {
       ]),
     ),
   );
+  const narrowMatmuls = LAYOUT_NAMES.filter((layout) => takesNarrow(layouts[layout])).flatMap((layout) =>
+    MATMUL_ROWS.flatMap((rows) =>
+      NARROW.flatMap((from) => [
+        normMatmul(layout, rows, from),
+        normGateUp(layout, rows, from),
+        matmulResidual(layout, rows, false, from),
+      ]),
+    ),
+  );
   const attention = HEAD_DIMS.flatMap((headDim) => [
     ...KV_TYPES.flatMap((kvType) => [
       attentionFused(kvType, headDim),
@@ -57,6 +69,7 @@ export function everyKernel(): CompiledKernel[] {
   ]);
   const others = [
     repack,
+    ...NARROW.map((narrow) => narrowActivation(narrow)),
     actMul,
     permute,
     pickRows,
@@ -69,7 +82,12 @@ export function everyKernel(): CompiledKernel[] {
     expertLists,
     expertSum,
   ];
-  return [...matmuls, ...attention, ...LAYOUT_NAMES.map((layout) => embed(layout)), ...experts, ...others].map(
-    ({ compiled }) => compiled,
-  );
+  return [
+    ...matmuls,
+    ...narrowMatmuls,
+    ...attention,
+    ...LAYOUT_NAMES.map((layout) => embed(layout)),
+    ...experts,
+    ...others,
+  ].map(({ compiled }) => compiled);
 }

@@ -16,12 +16,15 @@ import { layouts } from "./formats/layouts.ts";
 import { ACTIVATIONS, type Activation, activate, activationCode } from "./fragments/act.ts";
 import { activationShape } from "./fragments/activation.ts";
 import { dotParams, type MatmulRows, type XFrom } from "./fragments/matmul.ts";
+import { NARROW, type Narrow } from "./fragments/narrow_activation.ts";
+import { narrowParams, takesNarrow } from "./fragments/narrow_dot.ts";
 import { NONE } from "./kernel.ts";
 import { matmulResidual } from "./matmul_residual.ts";
+import { narrowed, narrowValues } from "./narrowData.ts";
 import { normGateUp } from "./norm_gate_up.ts";
 import { normMatmul } from "./norm_matmul.ts";
 import { type Case, type Comparison, Random, type Testbed } from "./testbed.ts";
-import { xFrom } from "./xFrom.ts";
+import { NARROW_NEEDS, xFrom } from "./xFrom.ts";
 
 /** What varies between the cases of a matmul. */
 export interface MatmulShape {
@@ -57,11 +60,18 @@ const storedAs = ({ matrix: { layout, shape }, aux }: MatmulInputs) => ({
 });
 
 /** Whether matmul_residual adds Σ x up itself; the others always find it stored. */
-const ownSums = ({ layout, storedSums }: MatmulShape): boolean => layouts[layout].scaling === "affine" && !storedSums;
+const ownSums = ({ layout, storedSums, from }: MatmulShape): boolean =>
+  layouts[layout].scaling === "affine" && !storedSums && narrowIn(from) === undefined;
+
+/** The narrow activation that a shape asks for. */
+const narrowIn = (from: XFrom | undefined): Narrow | undefined => NARROW.find((it) => it === from);
 
 /** Largest NMSE: quantized and half weights against the same dequantized weights, and f32 sums. */
 const LIMIT = 1e-10;
 const ACTIVATED_LIMIT = 1e-9; // exp and tanh of drivers are good to about 1e-5
+/** Four products in a row are rounded to f16, 11 bits each; bytes are multiplied exactly and have the limits of f32. */
+const HALVES_LIMIT = 3e-6;
+const limitOf = ({ from }: MatmulShape, limit = LIMIT): number => (from === "halves" ? HALVES_LIMIT : limit);
 
 /**
  * Inputs that all three share. Rows of x are padded to a multiple of m; `bias` and `weight` are zero behind, and NaN
@@ -72,7 +82,7 @@ export function matmulInputs(shape: MatmulShape, outputs = shape.outputs, lead =
   const { rows, cols, m } = shape;
   const capacity = Math.ceil(rows / m) * m;
   const matrix = randomMatrix(random, layouts[shape.layout], outputs, cols, shape.group, shape.scaleType, shape);
-  const x = random.floats(capacity * cols, shape.spread);
+  const values = random.floats(capacity * cols, shape.spread);
   const residual = random.floats(capacity * cols, shape.spread);
   const biases = random.floats(outputs);
   const weight = random.floats(outputs);
@@ -84,14 +94,19 @@ export function matmulInputs(shape: MatmulShape, outputs = shape.outputs, lead =
   const others = new Float32Array(lead).fill(Number.NaN);
   const vectors = [...others, ...padded(biases), ...others, ...padded(weight)];
   const aux = new Float32Array([...vectors, ...(matrix.shape.table ?? [])]);
-  const act = activation(capacity, cols, x, residual);
-  const norm = { x_squares: shape.norm ? act.shape.squares : NONE, hidden_size: cols, eps: 1e-5 };
+  const act = activation(capacity, cols, values, residual);
+  const kind = narrowIn(shape.from);
+  const narrow = kind === undefined ? undefined : narrowed(kind, act.shape, act.data);
+  // What is multiplied: what narrow values stand for, so that only the kernel's own error is seen.
+  const x = kind === undefined || narrow === undefined ? values : narrowValues(kind, narrow);
+  const { squares } = narrow?.shape ?? act.shape;
+  const norm = { x_squares: shape.norm ? squares : NONE, hidden_size: cols, eps: 1e-5 };
   const inverse = Float64Array.from({ length: capacity }, (_, row) => {
     if (!shape.norm) return 1;
     const squares = residual.subarray(row * cols, (row + 1) * cols).reduce((sum, v) => sum + v * v, 0);
     return 1 / Math.sqrt(squares / cols + 1e-5);
   });
-  return { random, capacity, lead, width, matrix, x, act, biases, weight, delta, aux, norm, inverse };
+  return { random, capacity, lead, width, matrix, x, act, narrow, biases, weight, delta, aux, norm, inverse };
 }
 export type MatmulInputs = ReturnType<typeof matmulInputs>;
 
@@ -115,12 +130,18 @@ function reference(shape: MatmulShape, outputs: number, from: MatmulInputs): Flo
   });
 }
 
-function upload(bed: Testbed, { matrix, act, aux, delta }: MatmulInputs) {
+/** Params of the inner product: of x as it is, or narrow. */
+function dotOf(from: MatmulInputs, storedSums: boolean) {
+  const params = dotParams(storedAs(from), from.act.shape, storedSums);
+  return from.narrow === undefined ? params : { ...params, ...narrowParams(from.narrow.shape) };
+}
+
+function upload(bed: Testbed, { matrix, act, narrow, aux, delta }: MatmulInputs) {
   const words = bed.buffer(matrix.packed.words);
   return {
     words,
     scales: matrix.layout.scaling !== "none" ? bed.buffer(matrix.packed.scales) : words,
-    x: bed.buffer(act.data),
+    x: bed.buffer(narrow?.data ?? act.data),
     aux: bed.buffer(aux),
     delta: bed.buffer(delta),
   };
@@ -132,7 +153,7 @@ export async function runNormMatmul(bed: Testbed, shape: MatmulShape, from: Matm
   const out = bed.output(capacity * width);
   const buffers = { ...upload(bed, from), out };
   const params = {
-    ...dotParams(storedAs(from), from.act.shape, true),
+    ...dotOf(from, true),
     ...from.norm,
     bias: shape.bias ? lead : NONE,
     delta_stride: shape.delta ? width / 4 : NONE,
@@ -151,13 +172,14 @@ export function normMatmulCase(shape: MatmulShape): Case {
   return {
     kernel: "norm_matmul",
     title: title("norm_matmul", shape),
+    ...needsOf(shape),
     async run(bed) {
       const from = matmulInputs(shape);
       const { capacity, lead, width } = from;
       const all = await runNormMatmul(bed, shape, from);
       const got = columns(all, capacity, width, lead, shape.outputs);
       return [
-        { name: "out", got, want: reference(shape, shape.outputs, from), limit: LIMIT },
+        { name: "out", got, want: reference(shape, shape.outputs, from), limit: limitOf(shape) },
         untouched(all, (i) => i % width >= lead),
       ];
     },
@@ -181,7 +203,7 @@ export async function runMatmulResidual(
   const out = { y: bed.buffer(y), z: bed.output(z.bytes / 4) };
   const buffers = { ...upload(bed, from), ...out };
   const params = {
-    ...dotParams(storedAs(from), from.act.shape, !ownSums(shape)),
+    ...dotOf(from, !ownSums(shape)),
     bias: shape.bias ? 0 : NONE,
     norm_weight: from.width,
     delta_stride: shape.delta ? z.stride / 4 : NONE,
@@ -207,6 +229,7 @@ export function matmulResidualCase(shape: MatmulShape): Case {
   return {
     kernel: "matmul_residual",
     title: title("matmul_residual", { ...shape, norm: false }),
+    ...needsOf(shape),
     async run(bed) {
       const plain = { ...shape, norm: false };
       const from = residualInputs(plain);
@@ -219,7 +242,7 @@ export function matmulResidualCase(shape: MatmulShape): Case {
       const ownRuns = (data: Float32Array) => columns(data, z.rows, runs, leadRuns, runs - leadRuns);
       const wantY = reference(plain, outputs, from).map((v, i) => v + (own(stream.y)[i] ?? Number.NaN));
       const wantZ = wantY.map((v, i) => v * (from.weight[i % outputs] ?? Number.NaN));
-      const limit = LIMIT;
+      const limit = limitOf(shape);
       const others = (data: Float32Array) => columns(data, z.rows, z.stride, 0, from.lead);
       return [
         { name: "y", got: own(got.y), want: wantY, limit },
@@ -248,7 +271,7 @@ export async function runNormGateUp(bed: Testbed, shape: MatmulShape, from: Matm
   const result = bed.output(out.bytes / 4);
   const buffers = { ...upload(bed, from), out: result };
   const params = {
-    ...dotParams(storedAs(from), from.act.shape, true),
+    ...dotOf(from, true),
     ...from.norm,
     activation: activationCode(shape.activation),
     bias: shape.bias ? 0 : NONE,
@@ -270,6 +293,7 @@ export function normGateUpCase(shape: MatmulShape): Case {
   return {
     kernel: "norm_gate_up",
     title: `${title("norm_gate_up", shape)} ${shape.activation}`,
+    ...needsOf(shape),
     async run(bed) {
       const from = gateUpInputs(shape);
       const { out, got } = await runNormGateUp(bed, shape, from);
@@ -281,7 +305,7 @@ export function normGateUpCase(shape: MatmulShape): Case {
         const at = row * stored + Math.floor(n / BLOCK_ROWS) * 2 * BLOCK_ROWS + (n % BLOCK_ROWS);
         return activate(both[at] ?? Number.NaN, shape.activation) * (both[at + BLOCK_ROWS] ?? Number.NaN);
       });
-      const limit = ACTIVATED_LIMIT;
+      const limit = limitOf(shape, ACTIVATED_LIMIT);
       const sums = columns(got.subarray(out.sums, out.squares), out.rows, out.runs, leadRuns, out.runs - leadRuns);
       return [
         { name: "out", got: columns(got, out.rows, out.stride, lead, cols), want, limit },
@@ -294,9 +318,16 @@ export function normGateUpCase(shape: MatmulShape): Case {
   };
 }
 
+/** What a device must have for the case of a shape. */
+export function needsOf({ from }: Pick<MatmulShape, "from">): Pick<Case, "needs"> {
+  const narrow = narrowIn(from);
+  return narrow === undefined ? {} : { needs: [NARROW_NEEDS[narrow]] };
+}
+
 function title(kernel: string, s: MatmulShape): string {
   const weights = scalesTitle(s);
   const flags = [
+    narrowIn(s.from),
     s.norm && "norm",
     s.bias && "bias",
     s.delta && "delta",
@@ -351,6 +382,22 @@ export function groupCases(firstSeed: number): Case[] {
       }),
     ),
   );
+}
+
+/** Narrow activations: `count` random shapes of each kernel at each variant that takes them, and one each with values of 1e5. */
+export function narrowMatmulCases(from: readonly MatmulVariant[], count: number, firstSeed: number): Case[] {
+  const takes = from.filter(([layout]) => takesNarrow(layouts[layout]));
+  let seed = firstSeed;
+  return Array.from({ length: count }, (_, i) =>
+    takes.flatMap(([layout, m]) =>
+      NARROW.flatMap((narrow) =>
+        MAKERS.map((make) => {
+          const shape = randomShape(layout, m, seed++);
+          return make({ ...shape, from: narrow, spread: i === 0 ? 1e5 : 1 });
+        }),
+      ),
+    ),
+  ).flat();
 }
 
 function randomShape(layout: LayoutName, m: MatmulRows, seed: number): MatmulShape {

@@ -12,14 +12,15 @@
 
 import type { LayoutName } from "./formats/layout.ts";
 import { layouts } from "./formats/layouts.ts";
-import { DOT_PARAMS, dotFragment, type MatmulRows, type XFrom, xSuffix } from "./fragments/matmul.ts";
+import { DOT_PARAMS, type MatmulRows, type XFrom, xSuffix } from "./fragments/matmul.ts";
+import { anyDotFragment, xSpec } from "./fragments/narrow_dot.ts";
 import { kernel, variants } from "./kernel.ts";
 
 export const matmulResidual = variants((layout: LayoutName, rows: MatmulRows, ownSums: boolean, from: XFrom) =>
   kernel({
     name: `matmul_residual ${layout} M=${rows}${ownSums ? " own sums" : ""}${xSuffix(from)}`,
-    subgroups: from === "broadcast",
-    reads: { words: "vec4u", scales: "vec4u", x: "vec4f", aux: "f32", delta: "vec4f" },
+    ...xSpec(from).needs,
+    reads: { words: "vec4u", scales: "vec4u", x: xSpec(from).element, aux: "f32", delta: "vec4f" },
     writes: { y: "vec4f", z: "f32" },
     params: {
       ...DOT_PARAMS,
@@ -35,7 +36,7 @@ export const matmulResidual = variants((layout: LayoutName, rows: MatmulRows, ow
       z_squares: "u32",
     },
     workgroup: 8,
-    code: /* wgsl */ `${dotFragment(layouts[layout], rows, { ownSums, from })}
+    code: /* wgsl */ `${anyDotFragment(layouts[layout], rows, { ownSums, from })}
 var<workgroup> z_quads: array<vec4f, ${8 * rows}>;
 var<workgroup> y_quads: array<vec4f, ${8 * rows}>;
 @compute @workgroup_size(WG)

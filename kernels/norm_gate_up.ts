@@ -14,22 +14,15 @@
 import type { LayoutName } from "./formats/layout.ts";
 import { layouts } from "./formats/layouts.ts";
 import { ACTIVATE } from "./fragments/act.ts";
-import {
-  DOT_PARAMS,
-  dotFragment,
-  type MatmulRows,
-  NORM_PARAMS,
-  normFragment,
-  type XFrom,
-  xSuffix,
-} from "./fragments/matmul.ts";
+import { DOT_PARAMS, type MatmulRows, NORM_PARAMS, normFragment, type XFrom, xSuffix } from "./fragments/matmul.ts";
+import { anyDotFragment, xSpec } from "./fragments/narrow_dot.ts";
 import { kernel, variants } from "./kernel.ts";
 
 export const normGateUp = variants((layout: LayoutName, rows: MatmulRows, from: XFrom) =>
   kernel({
     name: `norm_gate_up ${layout} M=${rows}${xSuffix(from)}`,
-    subgroups: from === "broadcast",
-    reads: { words: "vec4u", scales: "vec4u", x: "vec4f", aux: "f32", delta: "vec4f" },
+    ...xSpec(from).needs,
+    reads: { words: "vec4u", scales: "vec4u", x: xSpec(from).element, aux: "f32", delta: "vec4f" },
     writes: { out: "f32" },
     params: {
       ...DOT_PARAMS,
@@ -45,7 +38,7 @@ export const normGateUp = variants((layout: LayoutName, rows: MatmulRows, from: 
       out_sums: "u32",
     },
     workgroup: 16,
-    code: /* wgsl */ `${dotFragment(layouts[layout], rows, { from })}${normFragment(rows)}${ACTIVATE}
+    code: /* wgsl */ `${anyDotFragment(layouts[layout], rows, { from })}${normFragment(rows)}${ACTIVATE}
 @compute @workgroup_size(WG)
 fn main(@builtin(workgroup_id) wg: vec3u, @builtin(local_invocation_index) lane: u32) {
   let first = wg.y * ${rows}u;

@@ -13,26 +13,19 @@
 
 import type { LayoutName } from "./formats/layout.ts";
 import { layouts } from "./formats/layouts.ts";
-import {
-  DOT_PARAMS,
-  dotFragment,
-  type MatmulRows,
-  NORM_PARAMS,
-  normFragment,
-  type XFrom,
-  xSuffix,
-} from "./fragments/matmul.ts";
+import { DOT_PARAMS, type MatmulRows, NORM_PARAMS, normFragment, type XFrom, xSuffix } from "./fragments/matmul.ts";
+import { anyDotFragment, xSpec } from "./fragments/narrow_dot.ts";
 import { kernel, variants } from "./kernel.ts";
 
 export const normMatmul = variants((layout: LayoutName, rows: MatmulRows, from: XFrom) =>
   kernel({
     name: `norm_matmul ${layout} M=${rows}${xSuffix(from)}`,
-    subgroups: from === "broadcast",
-    reads: { words: "vec4u", scales: "vec4u", x: "vec4f", aux: "f32", delta: "vec4f" },
+    ...xSpec(from).needs,
+    reads: { words: "vec4u", scales: "vec4u", x: xSpec(from).element, aux: "f32", delta: "vec4f" },
     writes: { out: "vec4f" },
     params: { ...DOT_PARAMS, ...NORM_PARAMS, bias: "u32", delta_stride: "u32", out_offset: "u32", out_stride: "u32" },
     workgroup: 8,
-    code: /* wgsl */ `${dotFragment(layouts[layout], rows, { from })}${normFragment(rows)}
+    code: /* wgsl */ `${anyDotFragment(layouts[layout], rows, { from })}${normFragment(rows)}
 @compute @workgroup_size(WG)
 fn main(@builtin(workgroup_id) wg: vec3u, @builtin(local_invocation_index) lane: u32) {
   let first = wg.y * ${rows}u;

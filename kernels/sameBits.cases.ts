@@ -14,10 +14,13 @@ import type { LayoutName } from "./formats/layout.ts";
 import { layouts } from "./formats/layouts.ts";
 import type { ActivationShape } from "./fragments/activation.ts";
 import { MATMUL_ROWS, type MatmulRows } from "./fragments/matmul.ts";
+import { NARROW, type Narrow } from "./fragments/narrow_activation.ts";
+import { takesNarrow } from "./fragments/narrow_dot.ts";
 import {
   gateUpInputs,
   type MatmulShape,
   matmulInputs,
+  needsOf,
   residualInputs,
   residualStream,
   runMatmulResidual,
@@ -43,6 +46,9 @@ function sums(data: Float32Array, { sums: at, squares }: ActivationShape): Compa
   return { name: "stored sums against own sums", got, want: bits(fixedSums(data.subarray(0, at))), limit: 0 };
 }
 
+/** Numbers of rows besides 1. */
+export const MANY_ROWS = MATMUL_ROWS.filter((m) => m > 1);
+
 const KERNELS = ["norm_matmul", "matmul_residual", "norm_gate_up"] as const;
 type MatmulKernel = (typeof KERNELS)[number];
 
@@ -64,29 +70,32 @@ async function wordsOf(bed: Testbed, kernel: MatmulKernel, shape: MatmulShape) {
   }
 }
 
+/** What the numbers of rows are compared on. */
+const sharedShape = (kernel: MatmulKernel, layout: LayoutName, seed: number): MatmulShape => ({
+  layout,
+  group: 64,
+  scaleType: "f16",
+  outputs: 70,
+  cols: layouts[layout].scaling !== "none" ? 320 : 301,
+  rows: 8,
+  m: 1,
+  norm: kernel !== "matmul_residual",
+  bias: true,
+  delta: true,
+  storedSums: true,
+  activation: "silu",
+  shard: 0,
+  spread: 1,
+  seed,
+});
+
 /** Eight rows through M = 1 and the other `ms`, with stored and with own sums. */
 function matmulCase(kernel: MatmulKernel, layout: LayoutName, ms: readonly MatmulRows[], seed: number): Case {
   return {
     kernel,
     title: `same_bits ${kernel} ${layout} M=1,${ms.join(",")} seed=${seed}`,
     async run(bed) {
-      const shape: MatmulShape = {
-        layout,
-        group: 64,
-        scaleType: "f16",
-        outputs: 70,
-        cols: layouts[layout].scaling !== "none" ? 320 : 301,
-        rows: 8,
-        m: 1,
-        norm: kernel !== "matmul_residual",
-        bias: true,
-        delta: true,
-        storedSums: true,
-        activation: "silu",
-        shard: 0,
-        spread: 1,
-        seed,
-      };
+      const shape = sharedShape(kernel, layout, seed);
       const one = await wordsOf(bed, kernel, { ...shape, from: "storage" });
       const results: [string, Uint32Array][] = [["M=1", one.words]];
       for (const m of [1, ...ms] as const) {
@@ -98,6 +107,31 @@ function matmulCase(kernel: MatmulKernel, layout: LayoutName, ms: readonly Matmu
       return [...equal(results), ...one.left];
     },
   };
+}
+
+/** Eight rows through M = 1 and the others where x is narrow: the same bits within a precision. */
+function narrowCase(kernel: MatmulKernel, layout: LayoutName, narrow: Narrow, seed: number): Case {
+  return {
+    kernel,
+    title: `same_bits ${kernel} ${layout} ${narrow} M=1,${MANY_ROWS.join(",")} seed=${seed}`,
+    ...needsOf({ from: narrow }),
+    async run(bed) {
+      const shape = { ...sharedShape(kernel, layout, seed), from: narrow };
+      const results: [string, Uint32Array][] = [];
+      for (const m of MATMUL_ROWS) results.push([`M=${m}`, (await wordsOf(bed, kernel, { ...shape, m })).words]);
+      return equal(results);
+    },
+  };
+}
+
+/** The three matmuls of each layout, with bytes and with halves. */
+export function narrowSameBitsCases(names: readonly LayoutName[], firstSeed: number): Case[] {
+  let seed = firstSeed;
+  return names
+    .filter((layout) => takesNarrow(layouts[layout]))
+    .flatMap((layout) =>
+      NARROW.flatMap((narrow) => KERNELS.map((kernel) => narrowCase(kernel, layout, narrow, seed++))),
+    );
 }
 
 /** What embed leaves: its sums are those that a matmul would take. */
@@ -240,6 +274,3 @@ export function sameNormCases(firstSeed: number): Case[] {
     normRowsCase(false, true, firstSeed + 2),
   ];
 }
-
-/** Numbers of rows besides 1. */
-export const MANY_ROWS = MATMUL_ROWS.filter((m) => m > 1);

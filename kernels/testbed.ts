@@ -30,6 +30,8 @@ export interface Case {
   /** "kernel layout shape seed": stable, since reports and filters refer to it. */
   readonly title: string;
   readonly kernel: string;
+  /** Features of the device or of WGSL, without which the case cannot run. */
+  readonly needs?: readonly string[];
   readonly run: (bed: Testbed) => Promise<readonly Comparison[]>;
 }
 

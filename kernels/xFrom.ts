@@ -1,9 +1,42 @@
-/** Which way x reaches the lanes of a matmul on a device. */
+/** Which way x reaches the lanes of a matmul: by the device, and by the precision that was asked for. */
 import type { Gpu } from "../device/gpu.ts";
+import type { LayoutName } from "./formats/layout.ts";
+import { layouts } from "./formats/layouts.ts";
 import type { XFrom } from "./fragments/matmul.ts";
+import type { Narrow } from "./fragments/narrow_activation.ts";
+import { takesNarrow } from "./fragments/narrow_dot.ts";
+
+/** Of activations and products in matmuls; sums of groups are f32 in all of them. */
+export const PRECISIONS = ["f32", "f16", "int8"] as const;
+export type Precision = (typeof PRECISIONS)[number];
+
+const NARROW_OF: Readonly<Record<Precision, Narrow | null>> = { f32: null, f16: "halves", int8: "bytes" };
+
+/** What a device must have for narrow matmuls, as WebGPU calls it: a feature, or a language feature of WGSL. */
+export const NARROW_NEEDS: Readonly<Record<Narrow, string>> = {
+  bytes: "packed_4x8_integer_dot_product",
+  halves: "shader-f16",
+};
+
+type Device = Pick<Gpu, "adapter" | "features">;
 
 /** Any choice gives the same bits: fragments/matmul.ts says when which is faster. */
-export function xFrom({ adapter, features }: Pick<Gpu, "adapter" | "features">): XFrom {
+export function xFrom({ adapter, features }: Device): XFrom {
   const eight = adapter.subgroupMinSize === 8 && adapter.subgroupMaxSize === 8;
   return adapter.kind === "software" && eight && features.has("subgroups") ? "broadcast" : "storage";
+}
+
+/** What a precision makes of the activations before a matmul of a layout; null: nothing, it stays in f32. */
+export function narrowOf(precision: Precision, layout: LayoutName): Narrow | null {
+  return takesNarrow(layouts[layout]) ? NARROW_OF[precision] : null;
+}
+
+/** Whether a device has a feature, of its own or of WGSL. */
+export const has = ({ adapter, features }: Device, need: string): boolean =>
+  features.has(need) || adapter.languageFeatures.includes(need);
+
+/** What a device lacks for a precision, or null. */
+export function missingFor(gpu: Device, precision: Precision): string | null {
+  const narrow = NARROW_OF[precision];
+  return narrow === null || has(gpu, NARROW_NEEDS[narrow]) ? null : NARROW_NEEDS[narrow];
 }

@@ -5,6 +5,7 @@ import type { Recorder } from "../device/program.ts";
 import type { KvType } from "../kernels/attention/kv_page.ts";
 import { type ActivationShape, activationShape } from "../kernels/fragments/activation.ts";
 import type { MatmulRows } from "../kernels/fragments/matmul.ts";
+import type { Precision } from "../kernels/xFrom.ts";
 import type { Vector } from "./weightPlan.ts";
 
 /** Buffers that outlive a program. */
@@ -23,6 +24,8 @@ export interface StepBuffers {
 export interface Step extends StepBuffers {
   readonly recorder: Recorder;
   readonly kvType: KvType;
+  /** Of activations before a matmul, and of its products. */
+  readonly precision: Precision;
   /** Rows of the bucket. */
   readonly rows: number;
   /** Whether every sequence has one row, so that attention can rope and store its own key. */

@@ -166,7 +166,7 @@ describe("a broken checkpoint is refused before any buffer is made", () => {
   test("options that mean nothing", async () => {
     counts.reset();
     const load = (options: object) => Engine.load(tinyFolder(plain), { device, ...options });
-    await expect(load({ precision: "f16" })).rejects.toThrow('precision: is "f16", expected auto or f32');
+    await expect(load({ precision: "int4" })).rejects.toThrow('precision: is "int4", expected auto or f32');
     await expect(load({ kvType: "q8" })).rejects.toThrow('kvType: is "q8", expected f16 or f32');
     await expect(load({ rowsPerStep: 0 })).rejects.toThrow("rowsPerStep: is 0, expected an integer from 1 to 64");
     await expect(load({ context: 0 })).rejects.toThrow("context: is 0");

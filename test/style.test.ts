@@ -149,7 +149,7 @@ const WGSL_RULES: readonly (readonly [string, RegExp])[] = [
   ["tanh of ±100 is a NaN on one driver: clamp its argument", /\btanh\s*\((?!\s*clamp\()/],
   ["quantizeToF16 flushes subnormals", /\bquantizeToF16\s*\(/],
   ["lanes come from WG", /@workgroup_size\s*\(\s*(?!WG\s*\))/],
-  ["a feature belongs to a variant that names it in its spec", /^\s*(enable (?!subgroups;)|requires\b)/m],
+  ["a feature belongs to a variant that names it in its spec", /^\s*(enable (?!(subgroups|f16);)|requires\b)/m],
 ];
 
 describe("WGSL", () => {
@@ -166,6 +166,15 @@ describe("WGSL", () => {
 
   test("subgroup operations are in variants whose name tells", () => {
     const odd = kernels.filter(({ name, code }) => /\bsubgroup/.test(code) !== name.endsWith(" broadcast"));
+    expect(odd.map(({ name }) => name)).toEqual([]);
+  });
+
+  test("arithmetic in f16 and dot products of bytes are in variants whose name tells", () => {
+    const odd = kernels.filter(
+      ({ name, code }) =>
+        /^enable f16;|\bvec[234]h\b|\bf16\b/m.test(code) !== / M=\d halves$/.test(name) ||
+        /\bdot4/.test(code) !== / M=\d bytes$/.test(name),
+    );
     expect(odd.map(({ name }) => name)).toEqual([]);
   });
 
@@ -246,7 +255,7 @@ describe("the rules themselves", () => {
     "let s = sin(x);",
     "let t = tanh(x);",
     "@compute @workgroup_size(64)",
-    "enable f16;",
+    "enable clip_distances;",
   ])("%s is found in a body", (line) => {
     expect(
       WGSL_RULES.filter(([, wrong]) => brokenLine({ name: "x", code: line, bindings: [] }, wrong).length > 0),

@@ -18,6 +18,7 @@ import {
 } from "../formats/layout.ts";
 import { layouts } from "../formats/layouts.ts";
 import { type ActivationShape, FIXED_SUMS } from "./activation.ts";
+import type { Narrow } from "./narrow_activation.ts";
 
 /** Rows of x that one launch takes at once. */
 export const MATMUL_ROWS = [1, 2, 4, 8] as const;
@@ -29,10 +30,11 @@ export type MatmulRows = (typeof MATMUL_ROWS)[number];
  * one row of x and 2 to 3 times for four; elsewhere the first is, which caches and scalar loads serve.
  */
 export const X_FROM = ["storage", "broadcast"] as const;
-export type XFrom = (typeof X_FROM)[number];
+/** Those of f32, or what a narrow activation holds: narrow_dot.ts. */
+export type XFrom = (typeof X_FROM)[number] | Narrow;
 
 /** What a matmul's name says of it. */
-export const xSuffix = (from: XFrom): string => (from === "broadcast" ? " broadcast" : "");
+export const xSuffix = (from: XFrom): string => (from === "storage" ? "" : ` ${from}`);
 
 /** How dotFragment is varied. */
 export interface DotOptions {

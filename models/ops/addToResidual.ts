@@ -1,15 +1,13 @@
 /** Matmul added to the residual stream: o_proj and down_proj. */
 
 import { layouts } from "../../kernels/formats/layouts.ts";
-import { dotParams } from "../../kernels/fragments/matmul.ts";
 import { NONE } from "../../kernels/kernel.ts";
 import { matmulResidual } from "../../kernels/matmul_residual.ts";
-import { xFrom } from "../../kernels/xFrom.ts";
 import type { Matrix } from "../matrix.ts";
 import { type Activation, matmulRows, type Norm, newActivation, type Residual, type Step } from "../step.ts";
 import type { Vector } from "../weightPlan.ts";
 import { throughNorm } from "./norm.ts";
-import { sortColumns } from "./sortColumns.ts";
+import { operand } from "./operand.ts";
 
 /** y += x · Wᵀ + bias in place, and what the matmul behind the next norm reads. */
 export function addToResidual(
@@ -19,13 +17,13 @@ export function addToResidual(
   residual: Residual,
   next: Norm | null,
 ): Residual {
-  const x = sortColumns(step, matrix, input);
+  const x = operand(step, matrix, input);
   const m = matmulRows(step.recorder.gpu, step.rows);
   const fused = next?.kind === "rms" ? next : null;
   const z = newActivation(step, step.rows, residual.z.shape.cols, "z");
   for (const { words, scales, firstBlock, blocks } of matrix.shards) {
     const params = {
-      ...dotParams(matrix, x.shape, x.sums),
+      ...x.params,
       bias: bias?.offset ?? NONE,
       norm_weight: fused?.weight.offset ?? NONE,
       delta_stride: NONE,
@@ -46,11 +44,7 @@ export function addToResidual(
     };
     const grid = [blocks, z.shape.rows / m, 1] as const;
     const ownSums = layouts[matrix.layout].scaling === "affine" && !x.sums;
-    matmulResidual(matrix.layout, m, ownSums, xFrom(step.recorder.gpu)).launch(
-      step.recorder,
-      { buffers, params, grid },
-      label,
-    );
+    matmulResidual(matrix.layout, m, ownSums, x.from).launch(step.recorder, { buffers, params, grid }, label);
   }
   return throughNorm(step, { y: residual.y, z, eps: fused?.eps ?? null }, next);
 }

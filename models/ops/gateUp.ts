@@ -2,16 +2,14 @@
 import { ACT_MUL_RUNS, actMul } from "../../kernels/act_mul.ts";
 import { BLOCK_ROWS } from "../../kernels/formats/layout.ts";
 import { type Activation as ActivationName, activationCode } from "../../kernels/fragments/act.ts";
-import { dotParams } from "../../kernels/fragments/matmul.ts";
 import { NONE } from "../../kernels/kernel.ts";
 import { normGateUp } from "../../kernels/norm_gate_up.ts";
-import { xFrom } from "../../kernels/xFrom.ts";
 import type { Matrix } from "../matrix.ts";
 import { type Activation, matmulRows, type Normed, newActivation, type Step } from "../step.ts";
 import type { Vector } from "../weightPlan.ts";
 import { normParams } from "./normParams.ts";
+import { operand } from "./operand.ts";
 import { project } from "./project.ts";
-import { sortColumns } from "./sortColumns.ts";
 
 /** What of a gated projection is not its weights. */
 export interface GateUpOptions {
@@ -28,12 +26,12 @@ export function gateUp(step: Step, matrices: readonly Matrix[], x: Normed, optio
 }
 
 function interleaved(step: Step, matrix: Matrix, { z, eps }: Normed, options: GateUpOptions): Activation {
-  const x = sortColumns(step, matrix, z);
+  const x = operand(step, matrix, z);
   const m = matmulRows(step.recorder.gpu, step.rows);
   const out = newActivation(step, step.rows, (matrix.blocks / 2) * BLOCK_ROWS, "mlp");
   for (const { words, scales, firstBlock, blocks } of matrix.shards) {
     const params = {
-      ...dotParams(matrix, x.shape, x.sums),
+      ...x.params,
       ...normParams(eps, x),
       activation: activationCode(options.activation),
       bias: options.bias?.offset ?? NONE,
@@ -45,11 +43,7 @@ function interleaved(step: Step, matrix: Matrix, { z, eps }: Normed, options: Ga
     };
     const buffers = { words, scales: scales ?? words, x: x.slot, aux: step.aux, delta: words, out: out.slot };
     const grid = [blocks / 2, out.shape.rows / m, 1] as const;
-    normGateUp(matrix.layout, m, xFrom(step.recorder.gpu)).launch(
-      step.recorder,
-      { buffers, params, grid },
-      options.label,
-    );
+    normGateUp(matrix.layout, m, x.from).launch(step.recorder, { buffers, params, grid }, options.label);
   }
   return out;
 }

@@ -73,7 +73,7 @@ function weightsOf({ name, lines }) {
   const loops = loopsOf(lines);
   const inside = (a, b) => a !== b && a.begin >= b.begin && a.end <= b.end;
   const inner = loops.filter(
-    (it) => !loops.some((other) => inside(other, it)) && count(lines, it, WIDE) > 0 && count(lines, it, VALU) > 20,
+    (it) => !loops.some((other) => inside(other, it)) && count(lines, it, WIDE) > 0 && count(lines, it, VALU) > 12,
   );
   if (inner.length === 0) return undefined;
   const each = inner.map((loop) => {

@@ -1,0 +1,128 @@
+/** The precisions that are asked for by name: near f32, the same bits within one, faults seen, and refused where the adapter cannot. */
+import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import type { AdapterDescription } from "../device/adapters.ts";
+import { AdapterUnavailableError } from "../device/errors.ts";
+import { Engine } from "../engine/engine.ts";
+import { NonFiniteError } from "../engine/errors.ts";
+import { planPrecision, precisionLine } from "../engine/precision.ts";
+import { missingFor } from "../kernels/xFrom.ts";
+import { distance, logitsOf } from "./expected.ts";
+import { answer, sharedDevice, withEngine } from "./sharedDevice.ts";
+import { floats, randomTokens, tinyFolder, tinyModel } from "./tinyModel.ts";
+
+/** Largest and mean distance of a log-probability from that in f32. */
+const NEAR = { f16: { max: 0.1, mean: 0.01 }, int8: { max: 1, mean: 0.1 } } as const;
+const MODES = ["f16", "int8"] as const;
+const TEXT =
+  "Once upon a time there was a little girl who lived near the forest with her brother and a small brown dog. " +
+  "One morning they found a key under the old tree, and the dog began to bark.";
+
+const device = await sharedDevice();
+const options = { device, kvType: "f32" } as const;
+const reasons = MODES.map((mode) => ({ mode, missing: missingFor(device.gpu, mode) }));
+
+/** The text's tokens and their logits in f32, computed once. */
+async function inF32() {
+  return withEngine("default", { ...options, precision: "f32" }, async (engine) => {
+    const tokens = engine.model.tokenizer?.encode(TEXT, { addSpecialTokens: true, parseSpecial: true }) ?? [];
+    expect(engine.stats().precision).toEqual({ mode: "f32", layouts: ["affine4", "affine8"], others: [] });
+    return { tokens, exact: await logitsOf(engine, tokens) };
+  });
+}
+const { tokens, exact } = await inF32();
+
+for (const { mode, missing } of reasons) {
+  describe.skipIf(missing !== null)(`${mode}${missing === null ? "" : ` (the adapter has no ${missing})`}`, () => {
+    let engine: Engine;
+    beforeAll(async () => {
+      engine = await Engine.load("default", { ...options, precision: mode });
+    });
+    afterAll(() => engine.close());
+
+    test("a trained model's log-probabilities are near those in f32, and not the same", async () => {
+      const { max, mean } = distance(await logitsOf(engine, tokens), exact);
+      console.log(`${mode}: max ${max}, mean ${mean} from f32 over ${tokens.length} tokens`);
+      expect(max).toBeLessThanOrEqual(NEAR[mode].max);
+      expect(mean).toBeLessThanOrEqual(NEAR[mode].mean);
+      expect(max).toBeGreaterThan(1e-5); // it is another computation, or the option does nothing
+    });
+
+    test("token by token and beside others gives the bits of a prompt in one piece", async () => {
+      const request = { tokens: tokens.slice(0, 9), maxTokens: 12, temperature: 0, ignoreEos: true };
+      const others = [3, 17, 40].map((length, i) => engine.score({ tokens: randomTokens(i, length, 2048) }));
+      const said = await answer(engine, request);
+      await Promise.all(others);
+      const scored = await engine.score({ tokens: [...request.tokens, ...said.tokens] });
+      const want = scored.logprobs.slice(request.tokens.length).map((value) => value ?? Number.NaN);
+      expect(said.logprobs).toEqual(want);
+      const alone = await logitsOf(engine, tokens);
+      const [together] = await Promise.all([
+        logitsOf(engine, tokens),
+        ...[5, 30].map((n) => logitsOf(engine, randomTokens(n, n, 2048))),
+      ]);
+      expect(together).toEqual(alone);
+    });
+
+    test("what it reaches is said", () => {
+      expect(engine.stats().precision).toEqual({ mode, layouts: ["affine4", "affine8"], others: [] });
+    });
+  });
+}
+
+// Bytes need nothing but WGSL's own dot product, which Dawn has on every adapter.
+test("a value that is not finite is seen through bytes, and matrices without codes stay in f32", async () => {
+  const { config, tensors } = tinyModel({ layout: "affine4" });
+  const name = "model.layers.0.mlp.down_proj.scales";
+  const scales = tensors.get(name);
+  if (scales === undefined) throw new RangeError(`${name}: no such tensor`);
+  const broken = floats(
+    new Float32Array((scales.shape[0] ?? 0) * (scales.shape[1] ?? 0)).fill(0.01),
+    "F16",
+    scales.shape,
+  );
+  new Uint16Array(broken.bytes.buffer, broken.bytes.byteOffset, 1)[0] = 0x7e00;
+  const folder = tinyFolder({ config, tensors: new Map([...tensors, [name, broken]]) });
+  await withEngine(folder, { device, precision: "int8" }, async (engine) => {
+    const tokens = randomTokens(1, 20, 97);
+    await expect(answer(engine, { tokens, temperature: 0 })).rejects.toThrow(NonFiniteError);
+    await expect(engine.score({ tokens })).rejects.toThrow(NonFiniteError);
+  });
+  const plain = tinyFolder(tinyModel());
+  const tokens = randomTokens(2, 12, 97);
+  const want = await withEngine(plain, options, (engine) => logitsOf(engine, tokens));
+  await withEngine(plain, { ...options, precision: "int8" }, async (engine) => {
+    expect(await logitsOf(engine, tokens)).toEqual(want);
+    expect(engine.stats().precision).toEqual({ mode: "int8", layouts: [], others: ["f32"] });
+  });
+});
+
+describe("the choice", () => {
+  const adapter = { name: "plain", languageFeatures: [] as readonly string[] } as AdapterDescription;
+  const gpu = { adapter, features: new Set<string>() };
+  const matrices = [
+    { layout: "affine4", unit: 1 },
+    { layout: "f16", unit: 2 },
+    { layout: "affine8", unit: 12 },
+  ] as const;
+
+  test("is f32 as unset and with auto, wherever", () => {
+    for (const wanted of [undefined, "auto", "f32"] as const) {
+      const plan = planPrecision(gpu, wanted, matrices);
+      expect(plan).toEqual({ mode: "f32", layouts: ["affine4", "affine8", "f16"], others: [] });
+    }
+  });
+
+  test.each([
+    ["f16", "shader-f16"],
+    ["int8", "packed_4x8_integer_dot_product"],
+  ] as const)("%s is refused without %s, before anything is loaded", (mode, feature) => {
+    expect(() => planPrecision(gpu, mode, matrices)).toThrow(AdapterUnavailableError);
+    expect(() => planPrecision(gpu, mode, matrices)).toThrow(
+      `precision ${mode}: adapter "plain" has no ${feature}, expected one that has; choose --precision f32 or another --adapter`,
+    );
+    const has = { adapter: { ...adapter, languageFeatures: [feature] }, features: new Set<string>() };
+    expect(precisionLine(planPrecision(has, mode, matrices))).toBe(
+      `precision ${mode}: matrices of affine4; in f32: experts, f16`,
+    );
+  });
+});
