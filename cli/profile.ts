@@ -59,6 +59,7 @@ export async function writeProfile(
     model: modelName(args),
     weights: mostBytes(engine.model.weights.matrices),
     kv_type: engine.kvType,
+    precision: engine.precision.mode,
     adapter: name,
     driver,
     adapter_kind: kind,

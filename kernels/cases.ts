@@ -74,7 +74,7 @@ export function namedCases(): Case[] {
     ...activateCases(7, 1),
     ...softcapCases(2, 1),
     ...positionCases(3_001),
-    ...narrowCases(7, 1),
+    ...narrowCases(3, 1),
   ];
 }
 

@@ -75,7 +75,9 @@ const stepKernels = everyKernel()
  */
 const leanVariants = stepKernels.filter(
   (name) =>
-    !/ broadcast|M=\d (bytes|halves)|head_dim<=256|own sums|(f32|bf16|affine8) M=[24]|(router|expert_\w+) (f32|bf16|affine8)/.test(name) &&
+    !/ broadcast|M=\d (bytes|halves)|head_dim<=256|own sums|(f32|bf16|affine8) M=[24]|(router|expert_\w+) (f32|bf16|affine8)/.test(
+      name,
+    ) &&
     (!/ (affine[2356]|e2m1|e4m3|codebook4)/.test(name) || /^norm_matmul \w+ M=1$|^embed /.test(name)),
 );
 const adapters = await chosenAdapters(); // throws where there is none
