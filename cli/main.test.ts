@@ -73,6 +73,29 @@ describe("usage", () => {
   });
 });
 
+describe("--precision", () => {
+  test.each(["run", "score", "bench"])("is in the help of %s", async (command) => {
+    const { stdout } = await ingle([command, "--help"]);
+    expect(stdout).toContain("--precision auto|f32|f16|int8");
+  });
+
+  test("f16 is refused where the adapter has none, and nothing is loaded", async () => {
+    const { code, stdout, stderr } = await ingle([
+      "score",
+      "--precision",
+      "f16",
+      "--adapter",
+      "swiftshader",
+      "--text",
+      "a",
+    ]);
+    expect(stderr).toMatch(
+      /^ingle: precision f16: adapter "SwiftShader[^"]*" has no shader-f16, expected one that has; /,
+    );
+    expect([code, stdout]).toEqual([1, ""]);
+  });
+});
+
 describe("inspect", () => {
   test("one file as JSON", async () => {
     const { code, stdout } = await ingle(["inspect", join(root, "models/default/model.safetensors"), "--json"]);

@@ -63,8 +63,15 @@ for (const { mode, missing } of reasons) {
       expect(together).toEqual(alone);
     });
 
-    test("what it reaches is said", () => {
+    test("what it reaches is said, and costs a dispatch a matmul", async () => {
       expect(engine.stats().precision).toEqual({ mode, layouts: ["affine4", "affine8"], others: [] });
+      const cost = async (maxTokens: number) => {
+        const before = engine.stats().device.dispatches;
+        await answer(engine, { tokens: tokens.slice(0, 9), maxTokens, temperature: 0, ignoreEos: true });
+        return engine.stats().device.dispatches - before;
+      };
+      const layers = engine.model.config.num_hidden_layers;
+      expect((await cost(6)) - (await cost(1))).toBe(5 * (5 * layers + 3 + 4 * layers + 1));
     });
   });
 }
