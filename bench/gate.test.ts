@@ -68,6 +68,12 @@ describe("titles and kernels", () => {
     ["norm_matmul affine4/64/f16 M=3/4 N=40 K=64 norm seed=1", "norm_matmul affine4 M=8", false],
     ["norm_matmul affine4/64/f16 M=4/1 N=40 K=64 norm seed=1", "norm_matmul affine4 M=4", false],
     ["norm_matmul f16 M=1/1 N=40 K=64 norm seed=1", "norm_matmul bf16 M=1", false],
+    ["norm_matmul affine4/64/f16 M=3/4 N=40 K=64 bytes,norm seed=1", "norm_matmul affine4 M=4 bytes", true],
+    ["norm_matmul affine4/64/f16 M=3/4 N=40 K=64 bytes seed=1", "norm_matmul affine4 M=4 halves", false],
+    ["norm_matmul affine4/64/f16 M=3/4 N=40 K=64 bytes,norm seed=1", "norm_matmul affine4 M=4", false],
+    ["norm_matmul affine4/64/f16 M=3/4 N=40 K=64 norm seed=1", "norm_matmul affine4 M=4 bytes", false],
+    ["narrow bytes 1e5 rows=3 cols=31 seed=2", "narrow bytes", true],
+    ["narrow bytes 1e5 rows=3 cols=31 seed=2", "narrow halves", false],
     [
       "attention_paged f16 heads=3/1 head_dim=80 rotary=80 window=none rows=1+2  seed=2",
       "rope_kv f16 head_dim<=128",
