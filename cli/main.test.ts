@@ -90,7 +90,7 @@ describe("--precision", () => {
       "a",
     ]);
     expect(stderr).toMatch(
-      /^ingle: precision f16: adapter "SwiftShader[^"]*" has no shader-f16, expected one that has; /,
+      /^ingle: precision f16: adapter "SwiftShader[^"]*" has no shader-f16, expected one that has; /m,
     );
     expect([code, stdout]).toEqual([1, ""]);
   });
