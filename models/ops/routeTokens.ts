@@ -15,6 +15,7 @@ import type { Matrix } from "../matrix.ts";
 import type { Normed, Step } from "../step.ts";
 import type { Vector } from "../weightPlan.ts";
 import { normParams } from "./normParams.ts";
+import { sortColumns } from "./sortColumns.ts";
 
 /** How a family routes. */
 export interface Routing {
@@ -49,9 +50,10 @@ export interface Route {
 }
 
 /** Routes the rows of a step. Where the step wants routes, their slot is kept and listed in it. */
-export function routeTokens(step: Step, routing: Routing, weights: RouterWeights, { z: x, eps }: Normed): Route {
+export function routeTokens(step: Step, routing: Routing, weights: RouterWeights, { z, eps }: Normed): Route {
   const { experts, top_k, groups, renormalize } = routing;
   const { matrix, shared, gated } = weights;
+  const x = sortColumns(step, matrix, z);
   const shape = routeShape(step.rows, top_k + shared);
   const slot = step.recorder.slot(shape.words * 4, "route", step.routes !== undefined);
   const [shard] = matrix.shards;
