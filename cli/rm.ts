@@ -2,6 +2,7 @@
 import { createInterface } from "node:readline/promises";
 import { bytes } from "../device/buffers.ts";
 import { parseHubId } from "../device/hubId.ts";
+import type { Removal } from "../device/nodeHubStock.ts";
 import type { Command, Context } from "./command.ts";
 import { EXIT, UsageError } from "./errors.ts";
 import type { Arguments, FlagTable } from "./flags.ts";
@@ -37,8 +38,11 @@ async function rmCommand(args: Arguments<keyof typeof FLAGS>, { signal }: Contex
     import("../device/nodeHubSettings.ts"),
   ]);
   const { cache } = await hubSettings();
-  for (const { name, revision } of wanted) {
-    const plan = await planRemoval(cache, name, revision);
+  // All of them are looked up before anything is gone.
+  const plans: Removal[] = [];
+  for (const { name, revision } of wanted) plans.push(await planRemoval(cache, name, revision));
+  for (const plan of plans) {
+    const { name } = plan;
     const what = plan.revision === undefined ? name : `${name}@${plan.revision.commit.slice(0, 12)}`;
     if (!args.has("yes") && !(await agrees(`remove ${what}, ${bytes(plan.bytes)}?`, signal))) {
       process.stderr.write(`${what} stays\n`);

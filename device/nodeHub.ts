@@ -85,8 +85,10 @@ async function pull(hub: Hub, repo: RepoCache, id: HubId, options: DownloadOptio
       new Pull(hub, repo, { name: id.name, commit, files }, options).run(tookOver),
     );
   }
-  await repo.setCommit(id.revision, commit).catch((error: unknown) => {
-    if (!hasCode(error, "SOURCE_READ_ONLY")) throw error; // a cache that others fill is read all the same
-  });
+  if ((await repo.commitOf(id.revision)) !== commit) {
+    await withLock(repo.lock, options, () => repo.setCommit(id.revision, commit)).catch((error: unknown) => {
+      if (!hasCode(error, "SOURCE_READ_ONLY")) throw error; // a cache that others fill is read all the same
+    });
+  }
   return { commit, path };
 }

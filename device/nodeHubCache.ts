@@ -1,5 +1,4 @@
 /** The cache of downloads, laid out as the hub's Python tools do: `models--owner--name/{refs,blobs,snapshots/COMMIT}`. */
-import { randomUUID } from "node:crypto";
 import { copyFile, mkdir, readFile, rename, rm, stat, symlink, writeFile } from "node:fs/promises";
 import { dirname, join, relative } from "node:path";
 import { getRepoFolderName } from "@huggingface/hub";
@@ -17,6 +16,8 @@ export class RepoCache {
   /** Files named after branches and tags, with the commit in them. */
   readonly refs: string;
   readonly lock: string;
+  // What is made before it gets its name, and is left behind by a crash: of use to nobody, and in nobody's way.
+  readonly #aside: string;
 
   constructor(cache: string, name: string) {
     const folder = getRepoFolderName({ type: "model", name });
@@ -25,6 +26,7 @@ export class RepoCache {
     this.snapshots = join(this.folder, "snapshots");
     this.refs = join(this.folder, "refs");
     this.lock = join(cache, ".locks", folder, "ingle.lock");
+    this.#aside = `${this.lock}.aside`;
   }
 
   snapshot(commit: string): string {
@@ -38,34 +40,35 @@ export class RepoCache {
     return isCommit(text.trim()) ? text.trim() : undefined;
   }
 
-  /** Notes the commit of a branch or tag. */
+  /** Notes the commit of a branch or tag. Under the lock alone. */
   async setCommit(revision: string, commit: string): Promise<void> {
     const path = join(this.refs, revision);
     if (isCommit(revision) || (await this.commitOf(revision)) === commit) return;
-    await replaced(path, (aside) => writeFile(aside, commit));
+    await this.#replace(path, (aside) => writeFile(aside, commit));
   }
 
-  /** Puts a blob into a snapshot under its path: as a link, or as a copy where links are not allowed. */
+  /** Puts a blob into a snapshot under its path: as a link, or as a copy where links are not allowed. Under the lock alone. */
   async link(commit: string, path: string, blob: string): Promise<void> {
     const place = join(this.snapshot(commit), path);
-    await replaced(place, async (aside) => {
+    await this.#replace(place, async (aside) => {
       await symlink(relative(dirname(place), blob), aside).catch(() => copyFile(blob, aside)); // Windows asks for a privilege
     });
   }
-}
 
-/** A file that is there at once and whole: made aside, then named. */
-async function replaced(path: string, make: (aside: string) => Promise<void>): Promise<void> {
-  const aside = `${path}.${randomUUID()}`;
-  await writing(path, async () => {
-    await mkdir(dirname(path), { recursive: true });
-    try {
-      await make(aside);
-      await rename(aside, path);
-    } finally {
+  /** A file that is there at once and whole: made aside, then named. */
+  async #replace(path: string, make: (aside: string) => Promise<void>): Promise<void> {
+    const aside = this.#aside;
+    await writing(path, async () => {
+      await mkdir(dirname(path), { recursive: true });
       await rm(aside, { force: true });
-    }
-  });
+      try {
+        await make(aside);
+        await rename(aside, path);
+      } finally {
+        await rm(aside, { force: true });
+      }
+    });
+  }
 }
 
 /** Bytes of a file, links followed; undefined where there is none. */
