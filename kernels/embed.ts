@@ -61,9 +61,11 @@ ${
   layout.scaling === "none"
     ? `  return array<f32, 8>(${COLUMNS.map((i) => `e.q${i}[r]`).join(", ")});`
     : `  // A group is eight columns at least, so one group has all of them.
-  let at = block * params.param_words * 8u + quad;
-  let g = k / params.group_cols;
-  return array<f32, 8>(${COLUMNS.map((i) => `whole_weight(e.q${i}, at, g, params.groups, params.scale_type)[r]`).join(", ")});`
+  let group = weight_group(block * params.param_words * 8u + quad, k / params.group_cols, params.groups, params.scale_type);
+  let scale = group.scale[r];
+  let zero = group.zero[r];
+  let bias = group.bias[r];
+  return array<f32, 8>(${COLUMNS.map((i) => `scale * (e.q${i}[r] - zero) + bias`).join(", ")});`
 }
 }
 @compute @workgroup_size(WG)

@@ -81,7 +81,8 @@ fn group_zero(at: u32, g: u32, groups: u32, scale_type: u32) -> vec4f {
 
 /**
  * `group_scale(at, g, groups, type)`: scale and bias of four rows for group g of `groups`; `at` is the first vec4u of the rows' words in
- * `scales: array<vec4u>`, whose next word is 8 vec4u further. `whole_weight` is one column's weight of the four rows, from its code.
+ * `scales: array<vec4u>`, whose next word is 8 vec4u further. `weight_group` gives what single weights are made of: scale · (code − zero) + bias,
+ * where one of zero and bias is 0, so that a zero stays an integer.
  */
 export const GROUP_SCALE: Readonly<Record<Exclude<Scaling, "none">, string>> = {
   scale: /* wgsl */ `${PACKED_SCALE}
@@ -89,8 +90,9 @@ struct GroupScale { scale: vec4f, bias: vec4f }
 fn group_scale(at: u32, g: u32, groups: u32, scale_type: u32) -> GroupScale {
   return GroupScale(packed_scale(at, g, scale_type), vec4f());
 }
-fn whole_weight(code: vec4f, at: u32, g: u32, groups: u32, scale_type: u32) -> vec4f {
-  return packed_scale(at, g, scale_type) * code;
+struct WeightGroup { scale: vec4f, zero: vec4f, bias: vec4f }
+fn weight_group(at: u32, g: u32, groups: u32, scale_type: u32) -> WeightGroup {
+  return WeightGroup(packed_scale(at, g, scale_type), vec4f(), vec4f());
 }`,
   affine: /* wgsl */ `${PACKED_SCALE}${ZEROS}
 struct GroupScale { scale: vec4f, bias: vec4f }
@@ -108,10 +110,11 @@ fn group_scale(at: u32, g: u32, groups: u32, scale_type: u32) -> GroupScale {
   let scale = packed_scale(at, g, scale_type);
   return GroupScale(scale, -scale * group_zero(at, g, groups, scale_type));
 }
-fn whole_weight(code: vec4f, at: u32, g: u32, groups: u32, scale_type: u32) -> vec4f {
-  if (scale_type >= ${PACKED}u) { return packed_scale(at, g, scale_type) * (code - group_zero(at, g, groups, scale_type)); }
+struct WeightGroup { scale: vec4f, zero: vec4f, bias: vec4f }
+fn weight_group(at: u32, g: u32, groups: u32, scale_type: u32) -> WeightGroup {
   let gs = group_scale(at, g, groups, scale_type);
-  return gs.scale * code + gs.bias;
+  if ((scale_type & ${PACKED}u) == 0u) { return WeightGroup(gs.scale, vec4f(), gs.bias); }
+  return WeightGroup(gs.scale, group_zero(at, g, groups, scale_type), vec4f());
 }`,
 };
 
