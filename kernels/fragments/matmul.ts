@@ -25,9 +25,9 @@ export const MATMUL_ROWS = [1, 2, 4, 8] as const;
 export type MatmulRows = (typeof MATMUL_ROWS)[number];
 
 /**
- * How x reaches the lanes: each reads it at addresses that all share, or eight lanes read a value each and give it to the others.
- * Where a load costs the same whatever its address (software adapters with subgroups of 8), the second is 1.3 times as fast for
- * one row of x and 2 to 3 times for four; elsewhere the first is, which caches and scalar loads serve.
+ * How x reaches the lanes: each reads it at addresses that all share, or eight lanes read a quad of a run each and give it to the
+ * others. On software adapters a load is a hundred instructions, whatever its address, and a shuffle within eight lanes is one: the second
+ * then takes 1.9 times the instructions of one row of x for four and 2.9 times for eight. Elsewhere caches and scalar loads serve the first.
  */
 export const X_FROM = ["storage", "broadcast"] as const;
 /** Those of f32, or what a narrow activation holds: narrow_dot.ts. */
@@ -122,12 +122,14 @@ ${sums ? "  var run = 0u;" : ""}
 ${each(rows, (m) => `    var d${m} = vec4f();${sums ? ` var run_sum${m} = 0.0;` : ""}`)}
     for (var r = 0u; r < params.group_runs; r++) {
 ${sums && ownSums ? each(rows, (m) => `      var quads${m} = vec4f();`) : ""}
+${from === "broadcast" ? each(rows, (m) => `      let run_x${m} = x[${start(m)} - 2u * step + (lane & 7u)];`) : ""}
       for (var i = 0u; i < params.run_steps; i++) {
         let e = eight(w, step + i);
 ${each(
   rows,
   (m) => `        {
-${from === "broadcast" ? broadcast(start(m)) : `          let a = x[${start(m)}];\n          let b = x[${start(m)} + 1u];`}
+          let a = ${from === "broadcast" ? `subgroupShuffle(run_x${m}, 2u * (step + i))` : `x[${start(m)}]`};
+          let b = ${from === "broadcast" ? `subgroupShuffle(run_x${m}, 2u * (step + i) + 1u)` : `x[${start(m)} + 1u]`};
 ${columns.map((column, i) => `          d${m} = fma(e.q${i}, vec4f(${column}), d${m});`).join("\n")}
 ${sums && ownSums ? `          quads${m} += a;\n          quads${m} += b;` : ""}
         }`,
@@ -162,14 +164,6 @@ function runSums(rows: MatmulRows, { ownSums = false, listed = false, from = "st
   if (from === "storage" || rows === 1) return each(rows, (m) => `      run_sum${m} += ${sumOf(`${m}u`)};`);
   return `      let own_sum = ${sumOf(`min(lane & 7u, ${rows - 1}u)`)};
 ${each(rows, (m) => `      run_sum${m} += subgroupBroadcast(own_sum, ${m}u);`)}`;
-}
-
-/** Eight values of x: a lane each, then all of them in every lane. */
-function broadcast(start: string): string {
-  const lanes = (first: number) => [0, 1, 2, 3].map((i) => `subgroupBroadcast(v, ${first + i}u)`).join(", ");
-  return /* wgsl */ `          let v = x_at(4u * (${start}) + (lane & 7u));
-          let a = vec4f(${lanes(0)});
-          let b = vec4f(${lanes(4)});`;
 }
 
 /** Params of the norm before a matmul: `x_squares` is NONE where there is none. */
