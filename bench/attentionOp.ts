@@ -1,4 +1,4 @@
-/** Attention of one row over a filled cache, and the sampler over a row of logits, as the model launches them. */
+/** Attention over a filled cache, and the sampler over a row of logits, as the model launches them. */
 import { Recorder } from "../device/program.ts";
 import { kvDims, pageWords } from "../kernels/attention/kv_page.ts";
 import { PLAIN_SAMPLE, sampleWords } from "../kernels/caseData.ts";
@@ -16,38 +16,47 @@ export interface AttentionSpec {
   readonly kvHeads: number;
   readonly headDim: number;
   readonly depth: number;
+  /** Of one prompt, behind each other; left out: 1, a token being decoded. */
+  readonly rows?: number;
 }
 
-/** Attention of the token behind `depth` others, f16 cache; with the reduction where the keys are split. */
+/** Attention of the tokens behind `depth` others, f16 cache; with the reduction where the keys are split. */
 export function attentionOp(spec: AttentionSpec): PerfOp {
-  const { heads, kvHeads, headDim, depth } = spec;
-  const keys = depth + 1;
+  const { heads, kvHeads, headDim, depth, rows = 1 } = spec;
+  const keys = depth + rows;
   return {
     name: "attention",
     shape: `${heads}/${kvHeads} heads of ${headDim}, depth ${depth}, f16`,
-    rows: 1,
+    rows,
     bytes: 2 * kvHeads * headDim * 2 * keys,
-    flops: 4 * heads * headDim * keys,
+    flops: 4 * heads * headDim * (rows * depth + (rows * (rows + 1)) / 2),
     weightColumns: 0,
     build: (bed, copies) => buildAttention(bed, spec, copies),
   };
 }
 
 async function buildAttention(bed: PerfBed, spec: AttentionSpec, copies: number): Promise<BuiltOp> {
-  const { heads, kvHeads, headDim, depth } = spec;
+  const { heads, kvHeads, headDim, depth, rows = 1 } = spec;
   const random = new Random(depth);
   const buffers = new BufferSet(bed.gpu);
-  const pages = Math.ceil((depth + 1) / PAGE_TOKENS);
+  const pages = Math.ceil((depth + rows) / PAGE_TOKENS);
   const words = pages * pageWords("f16", kvHeads, headDim);
   const halves = random.floats(words * kvDims("f16"));
   const cache = Uint32Array.from({ length: words }, (_, i) => {
     return f16Bits(halves[2 * i] ?? Number.NaN) | (f16Bits(halves[2 * i + 1] ?? Number.NaN) << 16);
   });
-  const batch = new Uint32Array(ROW_WORDS + pages).map((_, i) => Math.max(i - ROW_WORDS, 0));
-  batch.set([0, depth, depth, depth + 1, 0, ROW_WORDS, 0, 0]);
-  const rope = new Float32Array(headDim).map((_, i) => (i < headDim / 2 ? Math.cos(depth) : Math.sin(depth)));
+  const tableAt = rows * ROW_WORDS;
+  const batch = new Uint32Array(tableAt + pages).map((_, i) => Math.max(i - tableAt, 0)); // pages in order
+  for (let row = 0; row < rows; row++) {
+    const position = depth + row;
+    batch.set([0, position, position, position + 1, row, tableAt, 0, 0], row * ROW_WORDS);
+  }
+  const rope = new Float32Array(rows * headDim).map((_, i) => {
+    const angle = depth + Math.floor(i / headDim);
+    return i % headDim < headDim / 2 ? Math.cos(angle) : Math.sin(angle);
+  });
   const recorder = new Recorder(bed.gpu, bed.pipelines);
-  const splits = Math.ceil((depth + 1) / KEY_SPLIT);
+  const splits = Math.ceil((depth + rows) / KEY_SPLIT);
   const aux = buffers.add("aux", new Float32Array(4));
   const step: Step = {
     recorder,
@@ -57,16 +66,16 @@ async function buildAttention(bed: PerfBed, spec: AttentionSpec, copies: number)
     kv: Array.from({ length: copies }, (_, i) => buffers.add(`kv ${i}`, cache)),
     kvType: "f16",
     precision: "f32",
-    rows: 1,
-    oneRowEach: true,
+    rows,
+    oneRowEach: rows === 1,
     splits: splits > 1 ? 2 ** Math.ceil(Math.log2(splits)) : 0, // as a batch has them
-    samples: 1,
+    samples: rows,
     everyRow: true,
     samplesAt: 0,
   };
   const stride = (heads + 2 * kvHeads) * headDim;
-  const qkv = recorder.slot(stride * 4, "qkv");
-  const values = random.floats(stride) as Float32Array<ArrayBuffer>;
+  const qkv = recorder.slot(rows * stride * 4, "qkv");
+  const values = random.floats(rows * stride) as Float32Array<ArrayBuffer>;
   for (let layer = 0; layer < copies; layer++) {
     attend(
       step,

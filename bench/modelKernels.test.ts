@@ -38,7 +38,7 @@ describe("the kernels of a model", () => {
         "attention_fused f32 head_dim<=64",
         "attention_paged f32 head_dim<=64",
         "rope_kv f32 head_dim<=64",
-        "attention_reduce head_dim<=64",
+        "attention_reduce",
         "embed affine8",
         "pick_rows",
         "sample",

@@ -34,8 +34,8 @@ export async function inspectModel(name: string, options: InspectOptions): Promi
 
 /** Bytes of keys and values a token. */
 function kvBytes({ model }: ReadModel, kvType: KvType): number {
-  return model.caches.reduce((sum, { kvHeads, headDim }) => {
-    return sum + (4 * pageWords(kvType, kvHeads, headDim)) / PAGE_TOKENS;
+  return model.caches.reduce((sum, { kvHeads, headDim, valueDim }) => {
+    return sum + (4 * pageWords(kvType, kvHeads, headDim, valueDim)) / PAGE_TOKENS;
   }, 0);
 }
 

@@ -43,7 +43,9 @@ export function planMemory(
   modelContext: number,
   wishes: MemoryWishes,
 ): MemoryPlan {
-  const layerPage = caches.map(({ kvHeads, headDim }) => 4 * pageWords(wishes.kvType, kvHeads, headDim));
+  const layerPage = caches.map(
+    ({ kvHeads, headDim, valueDim }) => 4 * pageWords(wishes.kvType, kvHeads, headDim, valueDim),
+  );
   const page = layerPage.reduce((a, b) => a + b, 0);
   const limit = Math.min(gpu.limits.maxStorageBufferBindingSize, gpu.limits.maxBufferSize);
   const most = Math.floor(limit / Math.max(...layerPage));

@@ -33,8 +33,8 @@ export async function allocateStep(
       (buffer) => destroyBuffer(gpu, buffer),
     );
   const kv: GPUBuffer[] = [];
-  for (const [layer, { kvHeads, headDim }] of model.caches.entries()) {
-    const size = plan.pages * pageWords(kvType, kvHeads, headDim) * 4;
+  for (const [layer, { kvHeads, headDim, valueDim }] of model.caches.entries()) {
+    const size = plan.pages * pageWords(kvType, kvHeads, headDim, valueDim) * 4;
     kv.push(await make(`layers.${layer} kv`, size, GPUBufferUsage.COPY_SRC));
   }
   const rope = owned.add(new RopeTable(gpu, config.ropes, plan.context, MAX_ROWS), (table) => table.destroy());

@@ -2,7 +2,7 @@
 import type { CompiledKernel } from "../device/pipelines.ts";
 import { actMul } from "./act_mul.ts";
 import { activateRows } from "./activate.ts";
-import { attentionFused, attentionPaged } from "./attention/attention.ts";
+import { attentionFused, attentionPaged, pagedQuads } from "./attention/attention.ts";
 import { attentionReduce } from "./attention/attention_reduce.ts";
 import { KV_TYPES } from "./attention/kv_page.ts";
 import { qkNorm } from "./attention/qk_norm.ts";
@@ -53,14 +53,16 @@ export function everyKernel(): CompiledKernel[] {
       ]),
     ),
   );
-  const attention = HEAD_DIMS.flatMap((headDim) => [
-    ...KV_TYPES.flatMap((kvType) => [
-      attentionFused(kvType, headDim),
-      attentionPaged(kvType, headDim),
+  const attention = HEAD_DIMS.flatMap((headDim) =>
+    KV_TYPES.flatMap((kvType) => [
+      ...X_FROM.flatMap((from) => [
+        attentionFused(kvType, headDim, 1, from),
+        attentionFused(kvType, headDim, 2, from),
+        attentionPaged(kvType, headDim, pagedQuads(headDim), from),
+      ]),
       ropeKv(kvType, headDim),
     ]),
-    attentionReduce(headDim),
-  ]);
+  );
   const experts = LAYOUT_NAMES.flatMap((layout) => [
     router(layout),
     ...[false, true].map((tiled) => expertGateUp(layout, tiled)),
@@ -79,6 +81,7 @@ export function everyKernel(): CompiledKernel[] {
     sample,
     logProbs,
     qkNorm,
+    attentionReduce,
     expertLists,
     expertSum,
   ];

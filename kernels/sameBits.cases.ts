@@ -190,6 +190,11 @@ const PATHS: readonly (readonly [name: string, path: AttentionPath])[] = [
   ["rope_kv and paged", { fused: false, split: false }],
   ["rope_kv and paged, split", { fused: false, split: true }],
 ];
+/** Where the others have them. */
+const WITHOUT_BROADCASTS: typeof PATHS = [
+  ["fused without broadcasts", { fused: true, split: false, queriesFrom: "storage" }],
+  ["rope_kv and paged without broadcasts", { fused: false, split: false, queriesFrom: "storage" }],
+];
 
 /** One row a sequence through every path: a fresh key must count as it is stored. */
 function pathsCase(kvType: KvType, window: number | null, seed: number): Case {
@@ -210,7 +215,7 @@ function pathsCase(kvType: KvType, window: number | null, seed: number): Case {
       const outs: [string, Uint32Array][] = [];
       const stored: [string, Uint32Array][] = [];
       const left: Comparison[] = [];
-      for (const [name, path] of PATHS) {
+      for (const [name, path] of [...PATHS, ...(xFrom(bed.gpu) === "broadcast" ? WITHOUT_BROADCASTS : [])]) {
         const got = await runAttention(bed, shape, from, pages, path);
         outs.push([`out of ${name}`, bits(got.out)]);
         stored.push([`pages of ${name}`, got.pages]);
@@ -222,12 +227,13 @@ function pathsCase(kvType: KvType, window: number | null, seed: number): Case {
 }
 
 /** A prompt in one step of several rows, and token by token. */
-function chunksCase(kvType: KvType, past: number, seed: number): Case {
+function chunksCase(kvType: KvType, past: number, seed: number, window: number | null = null): Case {
+  const seen = window === null ? "" : ` window=${window}`;
   return {
     kernel: "attention_paged",
-    title: `same_bits attention ${kvType} ${past}+6 at once and one by one seed=${seed}`,
+    title: `same_bits attention ${kvType}${seen} ${past}+6 at once and one by one seed=${seed}`,
     async run(bed) {
-      const shape: AttentionShape = { ...ATTENTION, kvType, past: [past], counts: [6], seed };
+      const shape: AttentionShape = { ...ATTENTION, kvType, window, past: [past], counts: [6], seed };
       const from = attentionInputs(shape);
       let pages = pagesWith(shape, from, caches(shape, from).past);
       const whole = await runAttention(bed, shape, from, pages, { fused: false, split: false });
@@ -251,6 +257,40 @@ function chunksCase(kvType: KvType, past: number, seed: number): Case {
   };
 }
 
+/** Rows before one that is broken, NaN through and through, are what they are without it. */
+function brokenRowCase(kvType: KvType, seed: number): Case {
+  return {
+    kernel: "attention_paged",
+    title: `same_bits attention ${kvType} rows before a broken one seed=${seed}`,
+    async run(bed) {
+      const shape: AttentionShape = { ...ATTENTION, kvType, past: [40], counts: [6], seed };
+      const from = attentionInputs(shape);
+      const pages = pagesWith(shape, from, caches(shape, from).past);
+      const path = { fused: false, split: false };
+      const whole = await runAttention(bed, shape, from, pages, path);
+      const sound = 4 * from.stride;
+      const qkv = from.qkv.map((v, i) => (i < sound ? v : Number.NaN));
+      const broken = await runAttention(bed, shape, { ...from, qkv }, pages, path);
+      const { stride, sums } = whole.shape;
+      return [
+        ...equal([
+          ["rows before", bits(whole.out.subarray(0, 4 * stride))],
+          ["rows before a broken one", bits(broken.out.subarray(0, 4 * stride))],
+        ]),
+        {
+          name: "values of broken rows that are finite",
+          got: [
+            broken.out.subarray(4 * stride, sums).filter((v, i) => i % stride < whole.shape.cols && Number.isFinite(v))
+              .length,
+          ],
+          want: [0],
+          limit: 0,
+        },
+      ];
+    },
+  };
+}
+
 /** The three matmuls of each layout at `ms` besides 1, embed, and all ways through attention. */
 export function sameBitsCases(names: readonly LayoutName[], ms: readonly MatmulRows[], firstSeed: number): Case[] {
   let seed = firstSeed;
@@ -263,6 +303,7 @@ export function sameBitsCases(names: readonly LayoutName[], ms: readonly MatmulR
       chunksCase(kvType, 0, seed++),
       chunksCase(kvType, 253, seed++),
     ]),
+    ...KV_TYPES.flatMap((kvType) => [chunksCase(kvType, 253, seed++, 40), brokenRowCase(kvType, seed++)]),
   ];
 }
 

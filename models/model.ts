@@ -10,6 +10,8 @@ export interface CacheDeclaration {
   readonly kind: "pages";
   readonly kvHeads: number;
   readonly headDim: number;
+  /** Of values, where it is another. */
+  readonly valueDim?: number;
   /** Positions it looks back, its own included; null: all. */
   readonly window: number | null;
 }

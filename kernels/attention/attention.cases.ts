@@ -4,9 +4,11 @@ import { columns, runSums, untouched } from "../caseData.ts";
 import { f16FromBits, f32FromBits } from "../formats/halves.ts";
 import { activationShape } from "../fragments/activation.ts";
 import { headDimFor, KEY_SPLIT } from "../fragments/batch.ts";
+import type { XFrom } from "../fragments/matmul.ts";
 import { NONE } from "../kernel.ts";
 import { type Case, type Comparison, Random, type Testbed } from "../testbed.ts";
-import { attentionFused, attentionPaged } from "./attention.ts";
+import { xFrom } from "../xFrom.ts";
+import { attentionFused, attentionPaged, fusedQuads, pagedQuads } from "./attention.ts";
 import { attentionReduce } from "./attention_reduce.ts";
 import {
   type AttentionInputs,
@@ -45,6 +47,8 @@ export interface AttentionPath {
   /** One dispatch for qk-norm, rope, KV write and attention; or rope_kv and attention_paged. */
   readonly fused: boolean;
   readonly split: boolean;
+  /** Where queries and exponentials come from; left out, as the model has them on the adapter. */
+  readonly queriesFrom?: XFrom;
 }
 
 /** Runs one step over pages that hold what came before: the activation out, and the pages after it. */
@@ -53,14 +57,17 @@ export async function runAttention(
   shape: AttentionShape,
   from: AttentionInputs,
   pages: Uint32Array,
-  { fused, split }: AttentionPath,
+  { fused, split, queriesFrom = xFrom(bed.gpu) }: AttentionPath,
 ) {
   const { heads, kvHeads, headDim, valueDim, kvType, norm } = shape;
   const out = activationShape(from.outRows, heads * valueDim);
-  const units = unitsOf(heads, kvHeads);
-  const splits = split ? Math.ceil(Math.max(...from.lengths) / KEY_SPLIT) : 0;
+  const needed = Math.ceil(Math.max(...from.lengths) / KEY_SPLIT);
+  const splits = split || needed > 1 ? needed : 0;
+  const room = headDimFor(Math.max(headDim, valueDim));
+  const quads = fused ? fusedQuads(heads, kvHeads) : pagedQuads(room);
+  const units = unitsOf(heads, kvHeads, quads);
   const [kv, result, qkv] = [bed.buffer(pages), bed.output(out.bytes / 4), bed.buffer(from.qkv)];
-  const partials = bed.output(Math.max(from.outRows * units * splits * (valueDim + 2) * 4, 4));
+  const partials = bed.output(Math.max(from.outRows * heads * splits * (valueDim + 2), 4));
   const common = { rope: bed.buffer(from.rope), aux: bed.buffer(from.aux), batch: bed.buffer(batchOf(from)) };
   const weights = { q_norm: 0, k_norm: from.qNorm.length };
   const biasAt = from.qNorm.length + from.kNorm.length + from.sinks.length;
@@ -93,6 +100,8 @@ export async function runAttention(
   const finish = {
     units,
     splits,
+    first_row: 0,
+    end_row: from.outRows,
     sinks: shape.sinks ? from.qNorm.length + from.kNorm.length : NONE,
     out_stride: out.stride,
     out_runs: out.runs,
@@ -102,27 +111,20 @@ export async function runAttention(
   };
   const scores = { scale: 1 / Math.sqrt(headDim), softcap: shape.softcap, window: shape.window ?? NONE };
   const params = { ...headParams, ...finish, ...scores };
-  const rowGrid = [units, from.outRows, 1] as const;
   const grid = [units, from.outRows, Math.max(splits, 1)] as const;
   await bed.submit((recorder) => {
     const buffers = { qkv, kv, partials, out: result, ...common };
-    const room = headDimFor(Math.max(headDim, valueDim));
     if (norm === "projection") {
       const params = { ...sizes, ...columns, ...weights, eps: EPS };
       qkNorm.launch(recorder, { buffers, params, grid: [2, from.outRows, 1] });
     }
-    if (fused) attentionFused(kvType, room).launch(recorder, { buffers, params, grid });
+    if (fused) attentionFused(kvType, room, quads, queriesFrom).launch(recorder, { buffers, params, grid });
     else {
-      ropeKv(kvType, room).launch(recorder, { buffers, params: headParams, grid: rowGrid });
-      attentionPaged(kvType, room).launch(recorder, { buffers, params, grid });
+      const heading = [unitsOf(heads, kvHeads, 1), from.outRows, 1] as const;
+      ropeKv(kvType, room).launch(recorder, { buffers, params: headParams, grid: heading });
+      attentionPaged(kvType, room, quads, queriesFrom).launch(recorder, { buffers, params, grid });
     }
-    if (splits > 0) {
-      attentionReduce(room).launch(recorder, {
-        buffers,
-        params: { ...headParams, ...finish },
-        grid: rowGrid,
-      });
-    }
+    if (splits > 0) attentionReduce.launch(recorder, { buffers, params, grid: [heads, from.outRows, 1] });
   });
   return { shape: out, out: await bed.f32(result), pages: await bed.u32(kv) };
 }

@@ -1,33 +1,56 @@
 /**
- * Folds the splits of attention, left to right, as the kernel that takes all keys does by itself.
+ * Folds the splits of attention, left to right, and finishes the row.
  *
- * Shapes: as attention.ts. Grid: (units, rows, 1).
+ * Shapes: as attention.ts. One workgroup a query; a lane has whole dimensions. Grid: (heads, rows of the launch, 1).
  */
-import { type HeadDim, KEY_SPLIT, ROW } from "../fragments/batch.ts";
-import { kernel, variants } from "../kernel.ts";
-import { FINISH_PARAMS, finishFragment, MASKED } from "./finish.ts";
-import { HEAD_PARAMS, unitFragment } from "./rope_heads.ts";
+import { FIXED_SUMS } from "../fragments/activation.ts";
+import { KEY_SPLIT, ROW, ROW_WORDS } from "../fragments/batch.ts";
+import { kernel } from "../kernel.ts";
+import { FINISH, FINISH_PARAMS, MASKED, PARTIAL_AT } from "./finish.ts";
 
-export const attentionReduce = variants((headDim: HeadDim) =>
-  kernel({
-    name: `attention_reduce head_dim<=${headDim}`,
-    reads: { partials: "vec4f", qkv: "f32", aux: "f32", batch: "u32" },
-    writes: { out: "f32" },
-    params: { ...HEAD_PARAMS, ...FINISH_PARAMS },
-    workgroup: 64,
-    code: /* wgsl */ `${unitFragment("f32", headDim)}${finishFragment(headDim)}
+/** The kernel. */
+export const attentionReduce = kernel({
+  name: "attention_reduce",
+  reads: { partials: "f32", qkv: "f32", aux: "f32", batch: "u32" },
+  writes: { out: "f32" },
+  params: { heads: "u32", value_dim: "u32", qkv_stride: "u32", window: "u32", ...FINISH_PARAMS },
+  workgroup: 64,
+  code: /* wgsl */ `${FIXED_SUMS}${PARTIAL_AT}${FINISH}
 @compute @workgroup_size(WG)
 fn main(@builtin(workgroup_id) wg: vec3u, @builtin(local_invocation_index) lane: u32) {
-  let row = wg.y;
-  let length = row_field(row, ${ROW.length}u);
-  for (var i = lane; i <= params.value_dim; i += WG) { total[i] = vec4f(); }
-  var total_max = vec4f(${MASKED});
-  for (var split = 0u; split < (length + ${KEY_SPLIT - 1}u) / ${KEY_SPLIT}u; split++) {
-    let at = ((row * params.units + wg.x) * params.splits + split) * (params.value_dim + 2u);
-    for (var i = lane; i <= params.value_dim; i += WG) { part[i] = partials[at + i]; }
-    total_max = fold_split(total_max, partials[at + params.value_dim + 1u], lane);
+  let head = wg.x;
+  let row = params.first_row + wg.y;
+  let length = batch[row * ${ROW_WORDS}u + ${ROW.length}u];
+  var low = 0u;
+  if (params.window < length) { low = length - params.window; }
+  let first = low / ${KEY_SPLIT}u;
+  let end = (length + ${KEY_SPLIT - 1}u) / ${KEY_SPLIT}u;
+  for (var d = lane; d < params.value_dim; d += WG) {
+    var o = 0.0;
+    var sum = 0.0;
+    var row_max = ${MASKED};
+    for (var split = first; split < end; split++) {
+      let at = partial_at(row, head, split);
+      let part = partials[at + d];
+      let part_sum = partials[at + params.value_dim];
+      let part_max = partials[at + params.value_dim + 1u];
+      if (split == first) { // as where there is no other
+        o = part;
+        sum = part_sum;
+        row_max = part_max;
+      } else {
+        let new_max = max(row_max, part_max);
+        let keep = exp(row_max - new_max);
+        let take = exp(part_max - new_max);
+        o = fma(o, keep, part * take);
+        sum = fma(sum, keep, part_sum * take);
+        row_max = new_max;
+      }
+    }
+    write_out(row, head, d, o, sunk(row_max, sum, head));
   }
-  finish(row, unit_of(wg.x), wg.x, total_max, lane);
+  storageBarrier();
+  if (params.out_sums != NONE && lane < params.value_dim / 32u) { write_sum(row, head, lane); }
+  if (head == params.heads - 1u) { write_padding(row, lane); }
 }`,
-  }),
-);
+});

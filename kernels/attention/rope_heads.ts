@@ -4,8 +4,8 @@
  *   norm: v · w / √(mean(v²) + eps), or (v − mean(v)) · w / √(mean((v − mean(v))²) + eps) + b, a head at a time, before rope or after it
  *   rope: (a, b) → (a·cos − b·sin, b·cos + a·sin),   pairs (i, i + rotary/2), or (2i, 2i + 1) where interleaved
  *
- * A workgroup has one row, one KV head and up to four of its query heads, which go through all of attention as the four
- * components of a vec4f, so that each key and value is read once for the four.
+ * A workgroup has one row, one KV head and 4, 8 or 16 of its query heads, which go through all of attention as components of
+ * vec4fs, so that each key and value is read once for all of them.
  * Source: Su et al. 2021, "RoFormer"; tables come from the CPU in f64, since sin and cos of some drivers are off by 1e-2.
  */
 
@@ -13,11 +13,12 @@ import { FIXED_SUMS } from "../fragments/activation.ts";
 import { type HeadDim, ROW, ROW_WORDS } from "../fragments/batch.ts";
 import { type KvType, kvDims, kvFragment } from "./kv_page.ts";
 
-/** Query heads a workgroup. */
-export const HEADS_A_UNIT = 4;
+/** Queries of a workgroup in fours: components of as many vec4fs. */
+export type Quads = 1 | 2 | 4;
 
-/** Workgroups a row: one for each four query heads of a KV head. */
-export const unitsOf = (heads: number, kvHeads: number): number => kvHeads * Math.ceil(heads / kvHeads / HEADS_A_UNIT);
+/** Workgroups a row: one for each 4 · quads query heads of a KV head. */
+export const unitsOf = (heads: number, kvHeads: number, quads: Quads): number =>
+  kvHeads * Math.ceil(heads / kvHeads / (4 * quads));
 
 /** Values of the param `norm`. */
 export const NORM = { none: 0, rms: 1, layer: 2 } as const;
@@ -63,20 +64,23 @@ export const HEAD_PARAMS = {
   zero: "u32",
 } as const;
 
-/** Declares `row_field(row, field)`, `unit_of(wg.x)` and `q4`, the queries as a vec4f a dimension, one component a head. */
-export function unitFragment(kvType: KvType, headDim: HeadDim): string {
+/** Declares `row_field(row, field)`, `unit_of(wg.x)` and `q4`, the queries as `quads` vec4fs a dimension, one component a head. */
+export function unitFragment(kvType: KvType, headDim: HeadDim, quads: Quads): string {
   return /* wgsl */ `${FIXED_SUMS}${kvFragment(kvType)}
 const ROW_WORDS = ${ROW_WORDS}u;
+/** Vectors of four queries, and query heads of a workgroup. */
+const QUADS = ${quads}u;
+const HEADS = ${4 * quads}u;
 struct Unit { kv_head: u32, first_head: u32, heads: u32 }
-var<workgroup> q4: array<vec4f, ${headDim}>;
+var<workgroup> q4: array<vec4f, ${headDim * quads}>;
 
 fn row_field(row: u32, field: u32) -> u32 { return batch[row * ROW_WORDS + field]; }
 
 fn unit_of(i: u32) -> Unit {
   let group = params.heads / params.kv_heads;
-  let units = (group + 3u) / 4u;
-  let first = (i % units) * 4u;
-  return Unit(i / units, (i / units) * group + first, min(4u, group - first));
+  let units = (group + HEADS - 1u) / HEADS;
+  let first = (i % units) * HEADS;
+  return Unit(i / units, (i / units) * group + first, min(HEADS, group - first));
 }`;
 }
 
@@ -84,13 +88,13 @@ fn unit_of(i: u32) -> Unit {
  * Declares `load_heads(row, unit, lane)`, which fills `q4` and `key` with what is rotated, and `store_kv(row, unit, lane)`,
  * which writes the row's key and value. Both are called in uniform control flow, after `unitFragment`.
  */
-export function headsFragment(kvType: KvType, headDim: HeadDim): string {
+export function headsFragment(kvType: KvType, headDim: HeadDim, quads: Quads): string {
   const dims = kvDims(kvType);
   return /* wgsl */ `
-/** Of five heads, four of q and the one of k: eight chains each, what the norm takes off, what it multiplies by. */
-var<workgroup> head_chains: array<f32, 40>;
-var<workgroup> head_mean: array<f32, 5>;
-var<workgroup> head_factor: array<f32, 5>;
+/** Of the heads of q and behind them the one of k: eight chains each, what the norm takes off, what it multiplies by. */
+var<workgroup> head_chains: array<f32, ${8 * (4 * quads + 1)}>;
+var<workgroup> head_mean: array<f32, ${4 * quads + 1}>;
+var<workgroup> head_factor: array<f32, ${4 * quads + 1}>;
 /** The rotated key of the row. */
 var<workgroup> key: array<f32, ${headDim}>;
 /** Where a head begins in qkv, and its norm's weights and biases in aux. */
@@ -101,13 +105,14 @@ fn head_of(row: u32, unit: Unit, h: u32) -> Head {
   var weights = params.q_norm;
   var biases = params.q_bias;
   var index = unit.first_head + h;
-  if (h == 4u) {
+  if (h == HEADS) {
     at = base + params.k_at + unit.kv_head * params.k_stride;
     weights = params.k_norm;
     biases = params.k_bias;
     index = unit.kv_head;
   }
   if (weights != NONE) { weights += index * params.norm_stride; }
+  if (params.norm == ${NORM.none}u) { return Head(at, NONE, NONE, 0.0, 1.0); }
   return Head(at, weights, biases, head_mean[h], head_factor[h]);
 }
 /** Which dimension d is paired with, and how it turns; the first of a pair has its sine negative. */
@@ -149,14 +154,19 @@ fn turned(head: Head, d: u32, turn: Turn) -> f32 {
   if (turn.other == d) { return v; }
   return fma(v, turn.cos, before_rope(head, turn.other) * turn.sin);
 }
+fn rotated(head: Head, d: u32, turn: Turn) -> f32 {
+  let v = turned(head, d, turn);
+  if (params.norm_after == 1u) { return normed(head, v, d); }
+  return v;
+}
 /** Σ v, or Σ (v - mean)², of each head in eight chains, added left to right; \`head_chains\` is free again behind it. */
 fn add_heads(row: u32, unit: Unit, lane: u32, squares: bool) -> f32 {
   let table = row_field(row, ${ROW.rope}u) * params.rotary_dim;
-  for (var i = lane; i < 40u; i += WG) {
+  for (var i = lane; i < 8u * (HEADS + 1u); i += WG) {
     let h = i / 8u;
     let head = head_of(row, unit, h);
     var sum = 0.0;
-    if (h < unit.heads || h == 4u) {
+    if (h < unit.heads || h == HEADS) {
       for (var d = i % 8u; d < params.head_dim; d += 8u) {
         var v = 0.0;
         if (params.norm_after == 1u) { v = turned(head, d, turn_of(d, table)); } else { v = qkv[head.at + d]; }
@@ -167,7 +177,7 @@ fn add_heads(row: u32, unit: Unit, lane: u32, squares: bool) -> f32 {
   }
   workgroupBarrier();
   var total = 0.0;
-  if (lane < 5u) {
+  if (lane <= HEADS) {
     total = head_chains[lane * 8u];
     for (var i = 1u; i < 8u; i++) { total += head_chains[lane * 8u + i]; }
   }
@@ -178,11 +188,11 @@ fn norm_heads(row: u32, unit: Unit, lane: u32) {
   if (params.norm == ${NORM.none}u) { return; }
   if (params.norm == ${NORM.layer}u) {
     let mean = add_heads(row, unit, lane, false);
-    if (lane < 5u) { head_mean[lane] = mean; }
+    if (lane <= HEADS) { head_mean[lane] = mean; }
     workgroupBarrier();
   }
   let square = add_heads(row, unit, lane, true);
-  if (lane < 5u) { head_factor[lane] = 1.0 / sqrt(square + params.eps); }
+  if (lane <= HEADS) { head_factor[lane] = 1.0 / sqrt(square + params.eps); }
   workgroupBarrier();
 }
 fn load_heads(row: u32, unit: Unit, lane: u32) {
@@ -190,15 +200,14 @@ fn load_heads(row: u32, unit: Unit, lane: u32) {
   let table = row_field(row, ${ROW.rope}u) * params.rotary_dim;
   for (var d = lane; d < params.head_dim; d += WG) {
     let turn = turn_of(d, table);
-    var q = vec4f();
-    for (var h = 0u; h < 5u; h++) {
-      if (h >= unit.heads && h < 4u) { continue; }
-      let head = head_of(row, unit, h);
-      var v = turned(head, d, turn);
-      if (params.norm_after == 1u) { v = normed(head, v, d); }
-      if (h == 4u) { key[d] = v; } else { q[h] = v; }
+    for (var quad = 0u; quad < QUADS; quad++) {
+      var q = vec4f();
+      for (var h = 0u; h < min(4u, unit.heads - min(unit.heads, 4u * quad)); h++) {
+        q[h] = rotated(head_of(row, unit, 4u * quad + h), d, turn);
+      }
+      q4[d * QUADS + quad] = q;
     }
-    q4[d] = q;
+    key[d] = rotated(head_of(row, unit, HEADS), d, turn);
   }
   workgroupBarrier();
 }

@@ -3,7 +3,7 @@
  *
  * Its own dispatch, since attention of one row reads keys that the workgroups of other rows write.
  * Shapes: qkv (rows, qkv_stride) f32 · kv pages (see kv_page.ts) · rope (positions, rotary_dim) f32, cosines then sines.
- * Grid: (units, rows, 1).
+ * Grid: (units of four heads, rows, 1).
  */
 import type { HeadDim } from "../fragments/batch.ts";
 import { kernel, variants } from "../kernel.ts";
@@ -17,7 +17,7 @@ export const ropeKv = variants((kvType: KvType, headDim: HeadDim) =>
     writes: { qkv: "f32", kv: "u32" },
     params: HEAD_PARAMS,
     workgroup: 64,
-    code: /* wgsl */ `${unitFragment(kvType, headDim)}${headsFragment(kvType, headDim)}
+    code: /* wgsl */ `${unitFragment(kvType, headDim, 1)}${headsFragment(kvType, headDim, 1)}
 @compute @workgroup_size(WG)
 fn main(@builtin(workgroup_id) wg: vec3u, @builtin(local_invocation_index) lane: u32) {
   let unit = unit_of(wg.x);

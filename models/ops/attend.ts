@@ -1,6 +1,7 @@
 /** Attention of one layer over the pages. */
 import type { Slot } from "../../device/arena.ts";
-import { attentionFused, attentionPaged } from "../../kernels/attention/attention.ts";
+import type { Gpu } from "../../device/gpu.ts";
+import { attentionFused, attentionPaged, fusedQuads, pagedQuads } from "../../kernels/attention/attention.ts";
 import { attentionReduce } from "../../kernels/attention/attention_reduce.ts";
 import { kvDims, pageWords } from "../../kernels/attention/kv_page.ts";
 import { qkNorm } from "../../kernels/attention/qk_norm.ts";
@@ -9,8 +10,12 @@ import { ropeKv } from "../../kernels/attention/rope_kv.ts";
 import { BLOCK_COLS } from "../../kernels/formats/layout.ts";
 import { headDimFor, ROW } from "../../kernels/fragments/batch.ts";
 import { NONE } from "../../kernels/kernel.ts";
+import { xFrom } from "../../kernels/xFrom.ts";
 import { type Activation, newActivation, type Step } from "../step.ts";
 import { type AttentionSpec, stackedColumns } from "./attentionSpec.ts";
+
+/** Of a step's partial results: rows beyond are a launch of their own. */
+const MAX_PARTIAL_BYTES = 64 * 2 ** 20;
 
 /** qk-norm, rope, KV write and attention over the pages: (rows, heads · value_dim). */
 export function attend(step: Step, qkv: { slot: Slot; stride: number }, spec: AttentionSpec): Activation {
@@ -22,12 +27,9 @@ export function attend(step: Step, qkv: { slot: Slot; stride: number }, spec: At
   if (rope === undefined) throw new RangeError(`layer ${spec.layer}: no rope table ${spec.rope}`);
   const whole = valueDim % BLOCK_COLS === 0; // then each head's sums are its own
   const out = newActivation(step, rows, heads * valueDim, "attention", whole);
-  const units = unitsOf(heads, kvHeads);
   const room = headDimFor(Math.max(headDim, valueDim));
-  const { maxStorageBufferBindingSize, maxBufferSize } = recorder.gpu.limits;
-  const partialBytes = rows * units * step.splits * (valueDim + 2) * 16;
-  // One workgroup for all keys gives the same bits where the splits' results would not fit a buffer.
-  const splits = partialBytes <= Math.min(maxStorageBufferBindingSize, maxBufferSize) ? step.splits : 0;
+  const quads = step.oneRowEach ? fusedQuads(heads, kvHeads) : pagedQuads(room);
+  const units = unitsOf(heads, kvHeads, quads);
   const { gate, ...columns } = columnParams(spec);
   const heading = {
     heads,
@@ -49,7 +51,7 @@ export function attend(step: Step, qkv: { slot: Slot; stride: number }, spec: At
   };
   const finish = {
     units,
-    splits,
+    splits: step.splits,
     sinks: spec.sinks?.offset ?? NONE,
     out_stride: out.shape.stride,
     out_runs: out.shape.runs,
@@ -58,31 +60,33 @@ export function attend(step: Step, qkv: { slot: Slot; stride: number }, spec: At
     gate_stride: gate.stride,
   };
   const scores = { scale: spec.scale, softcap: spec.softcap ?? 0, window: spec.window ?? NONE };
-  const params = { ...heading, ...finish, ...scores };
-  const partials = recorder.slot(splits > 0 ? partialBytes : 16, "splits");
-  const grid = [units, rows, Math.max(splits, 1)] as const;
   if (spec.qkNorm?.over === "projection") normProjections(step, qkv, spec);
-  if (step.oneRowEach) {
-    const buffers = { qkv: qkv.slot, rope, aux, batch, kv, out: out.slot, partials };
-    attentionFused(kvType, room).launch(recorder, { buffers, params, grid }, "attention");
-  } else {
-    ropeKv(kvType, room).launch(
-      recorder,
-      { buffers: { rope, aux, batch, qkv: qkv.slot, kv }, params: heading, grid: [units, rows, 1] },
-      "rope",
-    );
-    const buffers = { qkv: qkv.slot, kv, aux, batch, out: out.slot, partials };
-    attentionPaged(kvType, room).launch(recorder, { buffers, params, grid }, "attention");
+  if (!step.oneRowEach) {
+    const buffers = { rope, aux, batch, qkv: qkv.slot, kv };
+    const grid = [unitsOf(heads, kvHeads, 1), rows, 1] as const;
+    ropeKv(kvType, room).launch(recorder, { buffers, params: heading, grid }, "rope");
   }
-  if (splits > 0) {
-    const buffers = { partials, qkv: qkv.slot, aux, batch, out: out.slot };
-    attentionReduce(room).launch(
-      recorder,
-      { buffers, params: { ...heading, ...finish }, grid: [units, rows, 1] },
-      "attention splits",
-    );
+  const kernel = (step.oneRowEach ? attentionFused : attentionPaged)(kvType, room, quads, xFrom(recorder.gpu));
+  const rowBytes = heads * step.splits * (valueDim + 2) * 4;
+  const atOnce = rowsAtOnce(recorder.gpu, rows, rowBytes);
+  const partials = recorder.slot(Math.max(atOnce * rowBytes, 16), "splits");
+  for (let first_row = 0; first_row < rows; first_row += atOnce) {
+    const count = Math.min(atOnce, rows - first_row);
+    const params = { ...heading, ...finish, ...scores, first_row, end_row: first_row + count };
+    const buffers = { qkv: qkv.slot, rope, aux, batch, kv, out: out.slot, partials };
+    const grid = [units, count, Math.max(step.splits, 1)] as const;
+    kernel.launch(recorder, { buffers, params, grid }, "attention");
+    if (step.splits > 0)
+      attentionReduce.launch(recorder, { buffers, params, grid: [heads, count, 1] }, "attention splits");
   }
   return out;
+}
+
+/** Rows whose splits' results fit one buffer, and no more than they need. Throws RangeError where not even one row's do. */
+function rowsAtOnce({ limits }: Gpu, rows: number, rowBytes: number): number {
+  const most = Math.min(limits.maxStorageBufferBindingSize, limits.maxBufferSize, MAX_PARTIAL_BYTES);
+  if (rowBytes > most) throw new RangeError(`attention: ${rowBytes} bytes of partial results a row, at most ${most}`);
+  return rowBytes === 0 ? rows : Math.min(rows, Math.floor(most / rowBytes));
 }
 
 /** Where heads lie in qkv. */

@@ -1,0 +1,94 @@
+/**
+ * p · V of a chunk by blocks, folded into the split: second half of attention's inner loop.
+ *
+ * A lane has every 64th word of a value. Eight keys are taken at once, whose values are then loaded together; their
+ * exponentials come from workgroup memory, or on software drivers by a read a lane and broadcasts in the subgroup.
+ */
+import { kvDims } from "./kv_page.ts";
+import { each, type Tile } from "./tile.ts";
+
+const LANES = 64;
+const KEYS = 8;
+
+const wordsALane = ({ kvType, headDim }: Tile): number => Math.max(1, headDim / kvDims(kvType) / LANES);
+
+/** The parts of it. */
+export const valuesFragment = {
+  /** Declares the accumulators of the split, by word of the lane, dimension and quad. */
+  declare: (tile: Tile): string =>
+    each(wordsALane(tile), (r) =>
+      each(kvDims(tile.kvType), (d) => each(tile.quads, (q) => `  var part${r}_${d}_${q} = vec4f();`)),
+    ),
+
+  /** Folds the chunk's blocks into them. */
+  fold(tile: Tile): string {
+    const { kvType, quads, subgroups, rows } = tile;
+    const dims = kvDims(kvType);
+    const accumulators = (text: (d: number, q: number) => string) => each(dims, (d) => each(quads, (q) => text(d, q)));
+    // With broadcasts, a subgroup that has a word of a value works as a whole.
+    return each(
+      wordsALane(tile),
+      (r) => /* wgsl */ `
+    if (${subgroups ? `(lane + ${r * LANES}u) / 8u * 8u` : `lane + ${r * LANES}u`} < params.value_words) {
+      let w = min(lane + ${r * LANES}u, params.value_words - 1u);
+      for (var b = first_block; b < end_block; b++) {
+        let to = min(chunk + (b + 1u) * BLOCK, end);
+        var j = max(chunk + b * BLOCK, begin);
+${accumulators((d, q) => `        var o${d}_${q} = vec4f();`)}
+${rows ? whole(tile) : ""}
+        while (j < to) {
+          let at = v_at(page_of(row, j), unit.kv_head, w, j % PAGE);
+          if (${rows ? "whole && " : ""}j % ${KEYS}u == 0u && j + ${KEYS}u <= to) {
+${subgroups ? each(quads, (q) => `            let p${q} = p[(j - chunk + sub) * QUADS + ${q}u];`) : ""}
+${each(KEYS, (i) => `            let v${i} = ${decode(dims, `kv[at + ${i}u * params.value_words]`)};`)}
+${each(KEYS, (i) =>
+  each(quads, (q) => {
+    const p = subgroups ? `subgroupBroadcast(p${q}, ${i}u)` : `p[(j - chunk + ${i}u) * QUADS + ${q}u]`;
+    return `            let x${i}_${q} = ${p};\n${each(dims, (d) => `            o${d}_${q} = fma(x${i}_${q}, vec4f(v${i}${component(dims, d)}), o${d}_${q});`)}`;
+  }),
+)}
+            j += ${KEYS}u;
+            continue;
+          }
+          let v = ${decode(dims, "kv[at]")};
+${accumulators((d, q) => {
+  const sum = `fma(p[(j - chunk) * QUADS + ${q}u], vec4f(v${component(dims, d)}), o${d}_${q})`;
+  const live = `(vec4u(j) >= lows${q}) & (vec4u(j) < lengths${q})`;
+  return `          o${d}_${q} = ${rows ? `select(o${d}_${q}, ${sum}, ${live})` : sum};`;
+})}
+          j++;
+        }
+${each(quads, (q) => {
+  const folded = (d: number) => `fma(part${r}_${d}_${q}, keep${q}, o${d}_${q} * take${q})`;
+  const seen = `(max(lows${q}, vec4u(chunk + b * BLOCK)) < min(lengths${q}, vec4u(chunk + (b + 1u) * BLOCK)))`;
+  return `        let keep${q} = keeps[b * QUADS + ${q}u];
+        let take${q} = takes[b * QUADS + ${q}u];
+${each(dims, (d) => `        part${r}_${d}_${q} = ${rows ? `select(part${r}_${d}_${q}, ${folded(d)}, ${seen})` : folded(d)};`)}`;
+})}
+      }
+    }`,
+    );
+  },
+
+  /** Leaves the accumulators in `q4`, which is free by then. */
+  leave: (tile: Tile): string =>
+    each(
+      wordsALane(tile),
+      (r) => /* wgsl */ `
+  if (lane + ${r * LANES}u < params.value_words) {
+${each(kvDims(tile.kvType), (d) => each(tile.quads, (q) => `    q4[((lane + ${r * LANES}u) * ${kvDims(tile.kvType)}u + ${d}u) * QUADS + ${q}u] = part${r}_${d}_${q};`))}
+  }`,
+    ),
+};
+
+const decode = (dims: number, word: string): string =>
+  dims === 2 ? `unpack2x16float(${word})` : `bitcast<f32>(${word})`;
+
+/** A dimension of a decoded word. */
+const component = (dims: number, d: number): string => (dims === 1 ? "" : d === 0 ? ".x" : ".y");
+
+/** Whether all queries see all of the block's keys. */
+const whole = ({ quads }: Tile): string => /* wgsl */ `
+        var seen = vec4<bool>(true);
+${each(quads, (q) => `        seen &= (lengths${q} == vec4u()) | ((lows${q} <= vec4u(chunk + b * BLOCK)) & (lengths${q} >= vec4u(chunk + (b + 1u) * BLOCK)));`)}
+        let whole = all(seen);`;
