@@ -8,7 +8,7 @@ import type { XFrom } from "../fragments/matmul.ts";
 import { NONE } from "../kernel.ts";
 import { type Case, type Comparison, Random, type Testbed } from "../testbed.ts";
 import { xFrom } from "../xFrom.ts";
-import { attentionFused, attentionPaged, fusedQuads, pagedQuads } from "./attention.ts";
+import { attentionFused, attentionPaged, fusedQuads, PAGED_QUADS } from "./attention.ts";
 import { attentionReduce } from "./attention_reduce.ts";
 import {
   type AttentionInputs,
@@ -64,7 +64,7 @@ export async function runAttention(
   const needed = Math.ceil(Math.max(...from.lengths) / KEY_SPLIT);
   const splits = split || needed > 1 ? needed : 0;
   const room = headDimFor(Math.max(headDim, valueDim));
-  const quads = fused ? fusedQuads(heads, kvHeads) : pagedQuads(room);
+  const quads = fused ? fusedQuads(heads, kvHeads) : PAGED_QUADS;
   const units = unitsOf(heads, kvHeads, quads);
   const [kv, result, qkv] = [bed.buffer(pages), bed.output(out.bytes / 4), bed.buffer(from.qkv)];
   const partials = bed.output(Math.max(from.outRows * heads * splits * (valueDim + 2), 4));

@@ -39,8 +39,8 @@ const PARAMS = {
 
 /** Vectors of four queries where a workgroup has one row: all heads of a KV head, up to eight, of which each value costs registers. */
 export const fusedQuads = (heads: number, kvHeads: number): Quads => (heads / kvHeads <= 4 ? 1 : 2);
-/** Where it has several rows: as many as workgroup memory has room for. */
-export const pagedQuads = (headDim: HeadDim): Quads => (headDim <= 128 ? 4 : 2);
+/** Where it has several rows: with twice as many queries software adapters compile for most of a minute. */
+export const PAGED_QUADS: Quads = 2;
 
 /** For steps in which every sequence has one row: ropes and stores its own key first. */
 export const attentionFused = variants((kvType: KvType, headDim: HeadDim, quads: Quads, from: XFrom) =>

@@ -1,7 +1,7 @@
 /** Attention of one layer over the pages. */
 import type { Slot } from "../../device/arena.ts";
 import type { Gpu } from "../../device/gpu.ts";
-import { attentionFused, attentionPaged, fusedQuads, pagedQuads } from "../../kernels/attention/attention.ts";
+import { attentionFused, attentionPaged, fusedQuads, PAGED_QUADS } from "../../kernels/attention/attention.ts";
 import { attentionReduce } from "../../kernels/attention/attention_reduce.ts";
 import { kvDims, pageWords } from "../../kernels/attention/kv_page.ts";
 import { qkNorm } from "../../kernels/attention/qk_norm.ts";
@@ -28,7 +28,7 @@ export function attend(step: Step, qkv: { slot: Slot; stride: number }, spec: At
   const whole = valueDim % BLOCK_COLS === 0; // then each head's sums are its own
   const out = newActivation(step, rows, heads * valueDim, "attention", whole);
   const room = headDimFor(Math.max(headDim, valueDim));
-  const quads = step.oneRowEach ? fusedQuads(heads, kvHeads) : pagedQuads(room);
+  const quads = step.oneRowEach ? fusedQuads(heads, kvHeads) : PAGED_QUADS;
   const units = unitsOf(heads, kvHeads, quads);
   const { gate, ...columns } = columnParams(spec);
   const heading = {
