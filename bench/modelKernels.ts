@@ -50,7 +50,8 @@ export function modelKernels({ matrices, caches, kvType, precision, gpu, launche
       if ((X_WAYS.find((way) => words.includes(way)) ?? "storage") !== from) return false;
     }
     if (family === "narrow") return words.some((word) => layoutsOf.some((it) => narrowOf(precision, it) === word));
-    if (/^attention_(fused|paged)$/.test(family) && name.includes(" broadcast") !== (xFrom(gpu) === "broadcast")) return false;
+    if (/^attention_(fused|paged)$/.test(family) && name.includes(" broadcast") !== (xFrom(gpu) === "broadcast"))
+      return false;
     const attention = /^(attention|rope)_/.test(family);
     return words.every((word) => {
       if (LAYOUT_NAMES.some((layout) => layout === word)) return attention ? word === kvType : layouts.has(word);
