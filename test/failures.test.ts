@@ -117,7 +117,7 @@ describe("a broken checkpoint is refused before any buffer is made", () => {
     ],
     [
       "an unknown quantization",
-      broken(({ config }) => void Object.assign(config, { quantization_config: { quant_method: "gptq", bits: 4 } })),
+      broken(({ config }) => void Object.assign(config, { quantization_config: { quant_method: "aqlm", bits: 4 } })),
       UnsupportedModelError,
       /quant_method/,
     ],
