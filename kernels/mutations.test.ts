@@ -33,7 +33,7 @@ const MUTATIONS = [
   ["sample", "wanted - before < sum", "wanted - before <= sum * 1.001", "first-and-last"],
   ["log_probs", "k == last_key && i > last_id", "false", "log_probs"],
   ["log_probs", "(value_of(last_key) - best) - row.log_sum", "value_of(last_key) - (best + row.log_sum)", "great"],
-  ["norm_matmul affine4 M=1", "params.delta_stride + params.out_offset", "params.delta_stride", "norm_matmul affine4"],
+  ["norm_matmul f32 M=1", "params.delta_stride + params.out_offset", "params.delta_stride", "norm_matmul f32"],
   ["matmul_residual f16 M=2", "acc1 += d1", "acc1 = d1 + acc1 * 1.000001", "same_bits matmul_residual f16"],
   ["matmul_residual f16 M=1", "params.first_block + wg.x", "wg.x", "matmul_residual f16"],
   ["norm_gate_up f16 M=8", "(first + lane) * params.out_runs", "lane * params.out_runs", "norm_gate_up f16"],
