@@ -56,7 +56,6 @@ const MUTATIONS = [
     "part0_0_0 + o0_0 * take0",
     "attention_paged f32",
   ],
-  ["attention_paged f16 head_dim<=64", "let whole = all(seen)", "let whole = true", "attention_paged f16"],
   ["attention_paged f16 head_dim<=64", "vec4u(params.window) < lengths0", "vec4<bool>(false)", "attention_paged f16"],
   ["attention_reduce", "fma(o, keep, part * take)", "o + part * take", "split"],
   ["rope_kv f16 head_dim<=64", "select(sine, -sine, first)", "sine", "attention_paged f16"],
