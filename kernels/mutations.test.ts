@@ -61,20 +61,19 @@ const MUTATIONS = [
   ["rope_kv f16 head_dim<=64", "select(sine, -sine, first)", "sine", "attention_paged f16"],
   ["rope_kv f16 head_dim<=64", "(v - head.mean)", "v", "norm=layer"],
   ["rope_kv f32 head_dim<=64", "index * params.norm_stride", "0u", "norm=layer"],
-  ["attention_fused f32 head_dim<=64", "clamp(v, -params.clip, params.clip)", "v", "clip="],
+  ["attention_fused f16 head_dim<=64", "clamp(v, -params.clip, params.clip)", "v", "clip="],
   [
     "attention_fused f16 head_dim<=64",
-    "if (params.norm_after == 1u) { v = normed(head, v, d); }",
+    "if (params.norm_after == 1u) { return normed(head, v, d); }",
     "",
     "norm=rms-after",
   ],
-  ["attention_fused f16 head_dim<=64", "exp(min(-g, vec4f(80.0)))", "exp(min(g, vec4f(80.0)))", "gated"],
+  ["attention_reduce", "exp(min(-g, 80.0))", "exp(min(g, 80.0))", "gated"],
   ["narrow bytes", "/ bitcast<f32>(top)", "/ (1.01 * bitcast<f32>(top))", "narrow bytes"],
   ["narrow bytes", "scale * sum_of(first)", "sum_of(first)", "narrow bytes"],
   ["narrow halves", "254u - exponent(top)", "253u - exponent(top)", "narrow halves"],
   ["narrow halves", "size.x, size.y), max(size.z, size.w)", "v.x, v.y), max(v.z, v.w)", "narrow halves"],
   ["norm_matmul affine8 M=1 bytes", "^ vec4u(0x80808080u)", "", "norm_matmul affine8"],
-  ["matmul_residual affine4 M=2 bytes", "2u * (run + 1u * params.x_runs)", "2u * run", "matmul_residual affine4"],
   ["qk_norm", "select(params.heads, params.kv_heads, is_key)", "params.heads", "norm=projection"],
 ] as const;
 
