@@ -2,7 +2,7 @@
 import type { CompiledKernel } from "../device/pipelines.ts";
 import { actMul } from "./act_mul.ts";
 import { activateRows } from "./activate.ts";
-import { attentionFused, attentionPaged, PAGED_QUADS } from "./attention/attention.ts";
+import { attentionFused, attentionPaged } from "./attention/attention.ts";
 import { attentionReduce } from "./attention/attention_reduce.ts";
 import { KV_TYPES } from "./attention/kv_page.ts";
 import { qkNorm } from "./attention/qk_norm.ts";
@@ -58,7 +58,7 @@ export function everyKernel(): CompiledKernel[] {
       ...X_FROM.flatMap((from) => [
         attentionFused(kvType, headDim, 1, from),
         attentionFused(kvType, headDim, 2, from),
-        attentionPaged(kvType, headDim, PAGED_QUADS, from),
+        attentionPaged(kvType, headDim, from),
       ]),
       ropeKv(kvType, headDim),
     ]),

@@ -122,7 +122,7 @@ export async function runAttention(
     else {
       const heading = [unitsOf(heads, kvHeads, 1), from.outRows, 1] as const;
       ropeKv(kvType, room).launch(recorder, { buffers, params: headParams, grid: heading });
-      attentionPaged(kvType, room, quads, queriesFrom).launch(recorder, { buffers, params, grid });
+      attentionPaged(kvType, room, queriesFrom).launch(recorder, { buffers, params, grid });
     }
     if (splits > 0) attentionReduce.launch(recorder, { buffers, params, grid: [heads, from.outRows, 1] });
   });

@@ -64,7 +64,7 @@ export const attentionFused = variants((kvType: KvType, headDim: HeadDim, quads:
 );
 
 /** For steps with several rows a sequence, after `rope_kv`. */
-export const attentionPaged = variants((kvType: KvType, headDim: HeadDim, quads: Quads, from: XFrom) =>
+export const attentionPaged = variants((kvType: KvType, headDim: HeadDim, from: XFrom) =>
   kernel({
     name: `attention_paged ${kvType} head_dim<=${headDim}${xSuffix(from)}`,
     reads: { qkv: "f32", kv: "u32", aux: "f32", batch: "u32" },
@@ -73,7 +73,7 @@ export const attentionPaged = variants((kvType: KvType, headDim: HeadDim, quads:
     workgroup: 64,
     subgroups: from === "broadcast",
     code: code(
-      { kvType, headDim, quads, subgroups: from === "broadcast", rows: true },
+      { kvType, headDim, quads: PAGED_QUADS, subgroups: from === "broadcast", rows: true },
       /* wgsl */ `
   for (var i = lane; i < params.head_dim * QUADS; i += WG) {
     var q = vec4f();

@@ -4,7 +4,7 @@
  *   norm: v · w / √(mean(v²) + eps), or (v − mean(v)) · w / √(mean((v − mean(v))²) + eps) + b, a head at a time, before rope or after it
  *   rope: (a, b) → (a·cos − b·sin, b·cos + a·sin),   pairs (i, i + rotary/2), or (2i, 2i + 1) where interleaved
  *
- * A workgroup has one row, one KV head and 4, 8 or 16 of its query heads, which go through all of attention as components of
+ * A workgroup has one row, one KV head and 4 or 8 of its query heads, which go through all of attention as components of
  * vec4fs, so that each key and value is read once for all of them.
  * Source: Su et al. 2021, "RoFormer"; tables come from the CPU in f64, since sin and cos of some drivers are off by 1e-2.
  */
@@ -14,7 +14,7 @@ import { type HeadDim, ROW, ROW_WORDS } from "../fragments/batch.ts";
 import { type KvType, kvDims, kvFragment } from "./kv_page.ts";
 
 /** Queries of a workgroup in fours: components of as many vec4fs. */
-export type Quads = 1 | 2 | 4;
+export type Quads = 1 | 2;
 
 /** Workgroups a row: one for each 4 · quads query heads of a KV head. */
 export const unitsOf = (heads: number, kvHeads: number, quads: Quads): number =>

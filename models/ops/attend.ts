@@ -66,7 +66,8 @@ export function attend(step: Step, qkv: { slot: Slot; stride: number }, spec: At
     const grid = [unitsOf(heads, kvHeads, 1), rows, 1] as const;
     ropeKv(kvType, room).launch(recorder, { buffers, params: heading, grid }, "rope");
   }
-  const kernel = (step.oneRowEach ? attentionFused : attentionPaged)(kvType, room, quads, xFrom(recorder.gpu));
+  const from = xFrom(recorder.gpu);
+  const kernel = step.oneRowEach ? attentionFused(kvType, room, quads, from) : attentionPaged(kvType, room, from);
   const rowBytes = heads * step.splits * (valueDim + 2) * 4;
   const atOnce = rowsAtOnce(recorder.gpu, rows, rowBytes);
   const partials = recorder.slot(Math.max(atOnce * rowBytes, 16), "splits");
