@@ -22,7 +22,7 @@ const names = (
     caches: [{ headDim }],
     kvType: "f32",
     precision,
-    gpu: { adapter: of, features: new Set(features) },
+    gpu: { adapter: of, features: new Set(features), off: new Set() },
     launched: LAUNCHED,
   }).map(({ name }) => name);
 

@@ -19,7 +19,7 @@ export interface KernelNeeds {
   readonly caches: readonly Pick<CacheDeclaration, "headDim">[];
   readonly kvType: KvType;
   readonly precision: Precision;
-  readonly gpu: Pick<Gpu, "adapter" | "features">;
+  readonly gpu: Pick<Gpu, "adapter" | "features" | "off">;
   /** Kernels that the model's first steps launched: those that none of them had any of are not the model's. */
   readonly launched: ReadonlySet<string>;
 }

@@ -48,6 +48,8 @@ export interface Repetition {
   readonly submits: number;
   /** Bytes that came back from the GPU. */
   readonly bytesBack: number;
+  /** Milliseconds that the CPU took to encode the dispatches. */
+  readonly encodeMs: number;
 }
 
 /** A row of the table. */
@@ -212,4 +214,5 @@ const difference = (from: Counts, to: Counts) => ({
   dispatches: to.dispatches - from.dispatches,
   submits: to.submits - from.submits,
   bytesBack: to.bytesRead - from.bytesRead,
+  encodeMs: to.encodeMs - from.encodeMs,
 });

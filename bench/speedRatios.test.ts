@@ -26,6 +26,7 @@ function record(kind: "pp" | "tg", tokens: number, depth: number, tokensPerSecon
     dispatches: 1,
     submits: 1,
     bytesBack: 8,
+    encodeMs: 0.1,
   };
   const name = `${kind}${tokens}${depth === 0 ? "" : `@d${depth}`}`;
   return speedRecord({ kind, tokens, depth, batch, name, repetitions: [repetition], error: null }, subject);

@@ -23,6 +23,7 @@ const repetition = (tokensPerSecond: number): Repetition => ({
   dispatches: 130,
   submits: 10,
   bytesBack: 80,
+  encodeMs: 0.6,
 });
 const row = (rates: readonly number[], error: string | null = null): SpeedRow => ({
   kind: "tg",
@@ -55,6 +56,7 @@ describe("a row of speed", () => {
       bandwidth_share: 0.1,
     });
     expect(record.speed?.tokens_per_second.sd).toBeCloseTo(Math.sqrt(200), 9);
+    expect(record.speed?.encode_us_per_dispatch).toBeCloseTo(1200 / 260, 9);
   });
 
   test("as cells has one a column", () => {

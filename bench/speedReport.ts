@@ -58,6 +58,7 @@ export function speedRecord(row: SpeedRow, subject: SpeedSubject) {
               p99: percentile(between, 99),
             },
       dispatches_per_token: perToken * total(({ dispatches }) => dispatches),
+      encode_us_per_dispatch: (1000 * total(({ encodeMs }) => encodeMs)) / total(({ dispatches }) => dispatches),
       submits_per_token: perToken * total(({ submits }) => submits),
       bytes_back_per_token: perToken * total(({ bytesBack }) => bytesBack),
       bytes_per_token: read,

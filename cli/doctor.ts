@@ -1,34 +1,46 @@
-/** `ingle doctor`: adapters, which one is taken and why, known faults of their drivers, and what to install. */
+/** `ingle doctor`: adapters, which one is taken and why, what passed the self-test, known faults of drivers, and what to install. */
 import type { AdapterDescription } from "../device/adapters.ts";
 import { bytes } from "../device/buffers.ts";
 import { AdapterUnavailableError } from "../device/errors.ts";
 import { chosenAdapters, listAdapters } from "../device/gpu.ts";
+import { keptTexts } from "../device/keptTexts.ts";
 import { missingFor, NARROW_NEEDS, PRECISIONS } from "../kernels/xFrom.ts";
-import type { Command } from "./command.ts";
+import type { Command, Context } from "./command.ts";
 import { knownFaults } from "./driverFaults.ts";
 import { EXIT, UsageError } from "./errors.ts";
 import type { Arguments, FlagTable } from "./flags.ts";
 import { ADAPTER_FLAGS, OUTPUT_FLAGS } from "./modelFlags.ts";
 import { wantsJson } from "./openEngine.ts";
 import { jsonLine, print } from "./output.ts";
+import { runSelfTest, type SelfTestReport, selfTestLines, selfTestReport } from "./selfTestReport.ts";
 
-const FLAGS = { ...ADAPTER_FLAGS, ...OUTPUT_FLAGS } as const satisfies FlagTable;
+const FLAGS = {
+  "self-test": { help: "try every kernel variant afresh, on --adapter or on all" },
+  ...ADAPTER_FLAGS,
+  ...OUTPUT_FLAGS,
+} as const satisfies FlagTable;
 const FEATURES = ["shader-f16", "subgroups", "timestamp-query"];
 
 export const doctor: Command = {
   usage: "doctor",
-  summary: "adapters, features, limits, what to install",
+  summary: "adapters, features, limits, self-test, what to install",
   flags: FLAGS,
   more: "`ingle kernels` then proves an adapter's arithmetic.",
   run: doctorCommand,
 };
 
-async function doctorCommand(args: Arguments<keyof typeof FLAGS>): Promise<number> {
+async function doctorCommand(args: Arguments<keyof typeof FLAGS>, context: Context): Promise<number> {
   const json = wantsJson(args);
   if (args.positionals.length > 0) throw new UsageError(`${args.positionals[0]}: doctor takes no names`);
   const selector = args.text("adapter");
   const adapters = await found();
-  const { chosen, problem } = await choice(selector);
+  const { candidates, problem } = await choice(selector);
+  const [chosen] = candidates;
+  const kept = await keptTexts();
+  if (args.has("self-test")) for (const adapter of candidates) await runSelfTest(kept, adapter, context);
+  const tested = await Promise.all(
+    adapters.map(async (adapter) => ({ adapter, report: await selfTestReport(kept, adapter) })),
+  );
   const advice = adviceFor(adapters);
   const env = process.env.INGLE_ADAPTER;
   const because =
@@ -40,7 +52,11 @@ async function doctorCommand(args: Arguments<keyof typeof FLAGS>): Promise<numbe
           ? "the best of those"
           : "the only one";
   if (json) {
-    const listed = adapters.map((adapter) => ({ ...adapter, faults: knownFaults(adapter) }));
+    const listed = tested.map(({ adapter, report }) => ({
+      ...adapter,
+      faults: knownFaults(adapter),
+      selfTest: report,
+    }));
     print(
       jsonLine({
         node: process.version,
@@ -53,12 +69,15 @@ async function doctorCommand(args: Arguments<keyof typeof FLAGS>): Promise<numbe
     );
   } else {
     print(`node ${process.version} on ${platform()}\n`);
-    for (const adapter of adapters) print(`\n${adapterText(adapter)}`);
+    for (const { adapter, report } of tested) print(`\n${adapterText(adapter, report)}`);
     if (chosen !== undefined) print(`\ntaken: ${chosen.index} ${chosen.name} (${because})\n`);
     if (problem !== null) print(`\n${problem}\n`);
     for (const line of advice) print(`${line}\n`);
   }
-  return chosen === undefined ? EXIT.failed : EXIT.done;
+  const wrong = tested.some(
+    ({ adapter, report }) => candidates.includes(adapter) && report.failed.some(({ variant }) => variant === null),
+  );
+  return chosen === undefined || (args.has("self-test") && wrong) ? EXIT.failed : EXIT.done;
 }
 
 const platform = () => `${process.platform} ${process.arch}`;
@@ -75,16 +94,16 @@ async function found(): Promise<AdapterDescription[]> {
 
 async function choice(
   selector: string | undefined,
-): Promise<{ chosen: AdapterDescription | undefined; problem: string | null }> {
+): Promise<{ candidates: readonly AdapterDescription[]; problem: string | null }> {
   try {
-    return { chosen: (await chosenAdapters(selector))[0], problem: null };
+    return { candidates: await chosenAdapters(selector), problem: null };
   } catch (error) {
-    if (error instanceof AdapterUnavailableError) return { chosen: undefined, problem: error.message };
+    if (error instanceof AdapterUnavailableError) return { candidates: [], problem: error.message };
     throw error;
   }
 }
 
-function adapterText(adapter: AdapterDescription): string {
+function adapterText(adapter: AdapterDescription, report: SelfTestReport): string {
   const { index, name, kind, origin, driver, features, languageFeatures, limits, subgroupMinSize, subgroupMaxSize } =
     adapter;
   const sizes = subgroupMinSize === subgroupMaxSize ? `${subgroupMinSize}` : `${subgroupMinSize} to ${subgroupMaxSize}`;
@@ -102,6 +121,7 @@ function adapterText(adapter: AdapterDescription): string {
       `${limits.maxStorageBuffersPerShaderStage} storage buffers a stage · ` +
       `${bytes(limits.maxComputeWorkgroupStorageSize)} and ${limits.maxComputeInvocationsPerWorkgroup} lanes a workgroup`,
     `  ${precisions(adapter)}`,
+    ...selfTestLines(report),
     ...knownFaults(adapter).map((fault) => `  known: ${fault}`),
   ];
   return `${lines.join("\n")}\n`;

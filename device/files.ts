@@ -19,3 +19,9 @@ export interface Folder {
   /** Opens a file of the folder, or returns undefined where there is none. The caller closes it. */
   open(name: string): Promise<ByteSource | undefined>;
 }
+
+/** Small texts that outlive the program, by name. What cannot be kept is lost without a word: a text may be gone at any time. */
+export interface KeptTexts {
+  read(name: string): Promise<string | undefined>;
+  write(name: string, text: string): Promise<void>;
+}

@@ -22,6 +22,8 @@ export interface Gpu {
   readonly limits: Limits;
   /** Live buffers of `createBuffer` in buffers.ts. */
   readonly memory: BufferLedger;
+  /** Ways of computing that gave other bits here than they must, by the names of kernels/selfTests.ts: ops do without them. */
+  readonly off: Set<string>;
   /** The first errors that no scope caught, oldest first, at most 16. */
   readonly uncaptured: readonly (OutOfMemoryError | GpuValidationError)[];
   /** Settles once, never rejects. `reason` is "destroyed" after `close()` or `device.destroy()`, else "unknown". */
@@ -134,5 +136,15 @@ async function wrap(
     device.destroy();
   };
   const features = new Set<string>(device.features);
-  return { device, adapter, features, limits: readLimits(device.limits), memory, uncaptured, lost, close };
+  return {
+    device,
+    adapter,
+    features,
+    limits: readLimits(device.limits),
+    memory,
+    off: new Set(),
+    uncaptured,
+    lost,
+    close,
+  };
 }

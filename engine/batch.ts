@@ -1,7 +1,7 @@
 /** The batch: what a step computes, as one u32 buffer (kernels/fragments/batch.ts), and which bucket of programs fits it. */
 
 import { f32Bits } from "../kernels/formats/halves.ts";
-import { KEY_SPLIT, PAGE_TOKENS, ROW_WORDS, SAMPLE, SAMPLE_WORDS } from "../kernels/fragments/batch.ts";
+import { KEY_SPLIT, PAGE_TOKENS, ROW, ROW_WORDS, SAMPLE, SAMPLE_WORDS } from "../kernels/fragments/batch.ts";
 import { NONE } from "../kernels/kernel.ts";
 import type { RopeTable } from "./ropeTable.ts";
 import type { Schedule } from "./scheduler.ts";
@@ -57,40 +57,48 @@ export const batchWords = (sequences: number, pagesEach: number): number => TABL
 
 const powerOfTwo = (count: number): number => (count <= 1 ? count : 2 ** Math.ceil(Math.log2(count)));
 
+/** A number of its own for each bucket, whose counts are 0 or powers of two. */
+export function bucketKey({ rows, oneRowEach, splits, samples, everyRow, kind, top, routes }: Bucket): number {
+  const flags = (oneRowEach ? 1 : 0) + (everyRow ? 2 : 0) + (kind === "score" ? 4 : 0) + (routes ? 8 : 0);
+  let key = Math.clz32(rows);
+  for (const count of [splits, samples, top]) key = 33 * key + Math.clz32(count); // 0 to 32
+  return 16 * key + flags;
+}
+
 /** Lays a schedule out. `words` is written from its beginning and may hold anything. */
 export function buildBatch({ kind, entries }: Schedule, rope: RopeTable, words: Uint32Array<ArrayBuffer>): Batch {
   rope.beginStep();
   const samples: Sample[] = [];
-  let [row, table, longest] = [0, TABLES_AT, 0];
+  let [row, table, longest, top] = [0, TABLES_AT, 0, 0];
+  let [oneRowEach, routes] = [true, false];
   for (const { sequence, count } of entries) {
     const { tokens, computed, pages, options } = sequence;
     words.set(pages, table);
     for (let position = computed; position < computed + count; position++) {
-      const slot = (pages[Math.floor(position / PAGE_TOKENS)] ?? NONE) * PAGE_TOKENS + (position % PAGE_TOKENS);
-      const ropeRow = rope.rowOf(position, sequence.passLength(position));
-      words.set([tokens[position] ?? NONE, position, slot, position + 1, ropeRow, table, 0, 0], row * ROW_WORDS);
-      const wanted = options.kind === "score" || position === tokens.length - 1;
-      if (wanted) {
+      writeRow(words, row, sequence, position, rope, table);
+      if (options.kind === "score" || position === tokens.length - 1) {
         const sample = { sequence, position, target: tokens[position + 1] ?? NONE };
-        words.set(sampleRecord(sample, row), SAMPLES_AT + samples.length * SAMPLE_WORDS);
+        writeSample(words, samples.length, sample, row);
         samples.push(sample);
+        top = Math.max(top, options.top);
+        routes ||= options.experts;
       }
       row++;
     }
     table += pages.length;
     longest = Math.max(longest, computed + count);
+    oneRowEach &&= count === 1;
   }
   const splits = Math.ceil(longest / KEY_SPLIT);
-  const everyRow = samples.length === row;
   const bucket: Bucket = {
     rows: powerOfTwo(row),
-    oneRowEach: entries.every(({ count }) => count === 1),
+    oneRowEach,
     splits: splits > 1 ? powerOfTwo(splits) : 0,
     samples: powerOfTwo(samples.length),
-    everyRow,
+    everyRow: samples.length === row,
     kind,
-    top: powerOfTwo(Math.max(0, ...samples.map(({ sequence }) => sequence.options.top))),
-    routes: samples.some(({ sequence }) => sequence.options.experts),
+    top: powerOfTwo(top),
+    routes,
   };
   fillUp(bucket, words, row, samples.length);
   return { bucket, words: words.subarray(0, table), samples };
@@ -104,25 +112,50 @@ export function emptyBatch(bucket: Bucket, words: Uint32Array<ArrayBuffer>): Bat
 
 /** Rows and samples that only fill the bucket up: no token of a sequence, nothing to see, nothing to write. */
 function fillUp(bucket: Bucket, words: Uint32Array<ArrayBuffer>, rows: number, samples: number): void {
-  for (let i = rows; i < bucket.rows; i++) words.set([0, 0, NONE, 0, 0, 0, 0, 0], i * ROW_WORDS);
-  for (let i = samples; i < bucket.samples; i++) {
-    const filler = Array.from({ length: SAMPLE_WORDS }, (_, word) => (word === SAMPLE.target ? NONE : 0));
-    words.set(filler, SAMPLES_AT + i * SAMPLE_WORDS);
-  }
+  words.fill(0, rows * ROW_WORDS, bucket.rows * ROW_WORDS);
+  for (let i = rows; i < bucket.rows; i++) words[i * ROW_WORDS + ROW.slot] = NONE;
+  words.fill(0, SAMPLES_AT + samples * SAMPLE_WORDS, SAMPLES_AT + bucket.samples * SAMPLE_WORDS);
+  for (let i = samples; i < bucket.samples; i++) words[SAMPLES_AT + i * SAMPLE_WORDS + SAMPLE.target] = NONE;
 }
 
-function sampleRecord({ sequence, position, target }: Sample, row: number): number[] {
+/** Written word by word, as the next: a step of many rows makes no object a row. */
+function writeRow(
+  words: Uint32Array<ArrayBuffer>,
+  row: number,
+  sequence: Sequence,
+  position: number,
+  rope: RopeTable,
+  table: number,
+): void {
+  const { tokens, pages } = sequence;
+  const at = row * ROW_WORDS;
+  const page = pages[Math.floor(position / PAGE_TOKENS)] ?? NONE;
+  words.fill(0, at, at + ROW_WORDS);
+  words[at + ROW.token] = tokens[position] ?? NONE;
+  words[at + ROW.position] = position;
+  words[at + ROW.slot] = page * PAGE_TOKENS + (position % PAGE_TOKENS);
+  words[at + ROW.length] = position + 1;
+  words[at + ROW.rope] = rope.rowOf(position, sequence.passLength(position));
+  words[at + ROW.table] = table;
+}
+
+function writeSample(
+  words: Uint32Array<ArrayBuffer>,
+  index: number,
+  { sequence, position, target }: Sample,
+  row: number,
+): void {
   const { temperature, topK, topP, minP, seed } = sequence.options.sampling;
-  const record = new Array<number>(SAMPLE_WORDS).fill(0);
-  record[SAMPLE.row] = row;
-  record[SAMPLE.temperature] = f32Bits(temperature);
-  record[SAMPLE.topK] = topK;
-  record[SAMPLE.topP] = f32Bits(topP);
-  record[SAMPLE.minP] = f32Bits(minP);
-  record[SAMPLE.seedLow] = seed % 2 ** 32;
-  record[SAMPLE.seedHigh] = Math.floor(seed / 2 ** 32);
-  record[SAMPLE.choice] = 0;
-  record[SAMPLE.position] = position + 1;
-  record[SAMPLE.target] = target;
-  return record;
+  const at = SAMPLES_AT + index * SAMPLE_WORDS;
+  words.fill(0, at, at + SAMPLE_WORDS);
+  words[at + SAMPLE.row] = row;
+  words[at + SAMPLE.temperature] = f32Bits(temperature);
+  words[at + SAMPLE.topK] = topK;
+  words[at + SAMPLE.topP] = f32Bits(topP);
+  words[at + SAMPLE.minP] = f32Bits(minP);
+  words[at + SAMPLE.seedLow] = seed % 2 ** 32;
+  words[at + SAMPLE.seedHigh] = Math.floor(seed / 2 ** 32);
+  words[at + SAMPLE.choice] = 0;
+  words[at + SAMPLE.position] = position + 1;
+  words[at + SAMPLE.target] = target;
 }

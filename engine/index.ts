@@ -9,7 +9,7 @@ export {
   OutOfMemoryError,
   SourceError,
 } from "../device/errors.ts";
-export type { ByteSource, Folder } from "../device/files.ts";
+export type { ByteSource, Folder, KeptTexts } from "../device/files.ts";
 export { listAdapters } from "../device/gpu.ts";
 export { ModelFormatError, UnsupportedModelError } from "../models/errors.ts";
 export type { Message } from "../models/text/messages.ts";

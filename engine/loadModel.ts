@@ -13,7 +13,7 @@ import { planBytes, WeightPlan } from "../models/weightPlan.ts";
 import { type Checkpoint, openCheckpoint } from "../models/weights/checkpoint.ts";
 import { readJson } from "../models/weights/readJson.ts";
 
-/** How far loading is: bytes downloaded from the hub, where they are not there yet; bytes of the weights and, meanwhile, kernels compiled; then steps of the warm-up. */
+/** How far loading is: bytes downloaded from the hub, where they are not there yet; bytes of the weights and, meanwhile, kernels compiled; then kernels tried and steps of the warm-up. */
 export interface LoadProgress {
   readonly stage: "download" | "weights" | "kernels" | "warm-up";
   readonly loaded: number;

@@ -10,30 +10,33 @@ import type { StepEncoder } from "../device/profiler.ts";
 import { encode, type Program, Recorder } from "../device/program.ts";
 import { insideErrorScopes } from "../device/scopes.ts";
 import type { KvType } from "../kernels/attention/kv_page.ts";
-import { f32FromBits } from "../kernels/formats/halves.ts";
-import { NONE } from "../kernels/kernel.ts";
 import { logProbs } from "../kernels/log_probs.ts";
 import { sample } from "../kernels/sample.ts";
 import type { Precision } from "../kernels/xFrom.ts";
 import type { Logits, Model } from "../models/model.ts";
 import type { StepBuffers, StepRoute } from "../models/step.ts";
-import { type Batch, type Bucket, bucketTitle, SAMPLES_AT } from "./batch.ts";
+import { type Batch, type Bucket, bucketKey, bucketTitle, SAMPLES_AT } from "./batch.ts";
 import type { RowOutput } from "./sequence.ts";
-import type { TokenLogprob } from "./types.ts";
+import { bestWords, DRAWN_WORDS, logitRows, type OutputReads, outputsOf, type Read } from "./stepOutputs.ts";
 
-/** u32s that the sampler leaves a sample: id and the bits of its log-probability. */
-const DRAWN_WORDS = 2;
-
-interface Recorded {
+/** A program with what is read back of it, all in buffers of its own. */
+interface Recorded extends OutputReads {
   readonly program: Program;
   readonly logits: Logits | undefined;
-  /** (samples, 2): what was drawn. */
+}
+
+/** What a recording leaves besides its launches. */
+interface Launched {
+  readonly logits: Logits | undefined;
+  /** (samples, DRAWN_WORDS) */
   readonly drawn: Slot | undefined;
-  /** (samples, 2 + 2 top): target and best tokens. */
+  /** (samples, bestWords(top)) */
   readonly best: Slot | undefined;
   /** Of each mixture of experts, where the bucket wants them. */
   readonly routes: readonly StepRoute[];
 }
+
+const NOTHING: readonly Read[] = [];
 
 /** What a step brought back: an output a sample, and logits where asked for. */
 export interface StepResult {
@@ -57,9 +60,9 @@ export interface RunnerOptions {
 export class Runner {
   readonly #options: RunnerOptions;
   readonly #arena: Arena;
-  readonly #programs = new Map<string, Promise<Recorded>>();
+  readonly #programs = new Map<number, Recorded>();
   #staging: GPUBuffer | undefined;
-  readonly counts = { dispatches: 0, submits: 0, bindGroups: 0, bytesRead: 0 };
+  readonly counts = { dispatches: 0, submits: 0, bindGroups: 0, bytesRead: 0, encodeMs: 0 };
 
   constructor(options: RunnerOptions) {
     this.#options = options;
@@ -70,109 +73,91 @@ export class Runner {
     return this.#arena.bytes;
   }
 
-  /** Computes a batch. Waits for what was drawn. Throws DeviceLostError, OutOfMemoryError, GpuValidationError. */
-  async run({ bucket, words, samples }: Batch): Promise<StepResult> {
+  /**
+   * Computes a batch, one at a time. Waits for what was drawn. Throws DeviceLostError, OutOfMemoryError, GpuValidationError.
+   *
+   * In the steady state nothing is made but what WebGPU asks for: an encoder, a mapping, promises.
+   */
+  async run(batch: Batch): Promise<StepResult> {
+    const { bucket, samples } = batch;
     const recorded = await this.#recorded(bucket);
-    const { device } = this.#options.gpu;
-    const wantsLogits = samples.some(({ sequence }) => sequence.options.logits);
-    const reads = this.#reads(recorded, bucket, samples.length, wantsLogits);
-    const bytes = reads.reduce((sum, { size }) => sum + size, 0);
-    const staging = this.#stagingFor(bytes);
-    const { error } = insideErrorScopes(
-      this.#options.gpu,
-      () => {
-        device.queue.writeBuffer(this.#options.buffers.batch, 0, words);
-        const encoder = device.createCommandEncoder();
-        const timed = this.#options.profiler?.encode(encoder, recorded.program, bucketTitle(bucket));
-        if (timed === undefined) encode(encoder, recorded.program);
-        for (const { buffer, at, size } of reads) encoder.copyBufferToBuffer(buffer, 0, staging, at, size);
-        device.queue.submit([encoder.finish()]);
-        timed?.();
-      },
+    const { gpu, vocabulary } = this.#options;
+    const logits = samples.some(({ sequence }) => sequence.options.logits) ? recorded.logits : undefined;
+    const tokenBytes = 4 * recorded.words * samples.length;
+    const bytes = tokenBytes + (logits === undefined ? 0 : samples.length * logits.stride * 4);
+    const { value: staging, error } = insideErrorScopes(
+      gpu,
+      () => this.#submit(recorded, batch, tokenBytes, bytes),
       "step",
     );
     this.counts.dispatches += recorded.program.dispatches.length;
     this.counts.submits++;
     this.counts.bytesRead += bytes;
-    const failure = await error;
-    if (failure !== undefined) throw failure;
-    if (bytes === 0) {
-      await device.queue.onSubmittedWorkDone(); // or a long prompt would be queued whole, and nothing could stop it
+    const mapped = bytes === 0 ? undefined : staging.mapAsync(GPUMapMode.READ, 0, bytes);
+    mapped?.catch(() => undefined); // what the scopes say comes first
+    await this.#settled(error);
+    if (mapped === undefined) {
+      await gpu.device.queue.onSubmittedWorkDone(); // or a long prompt would be queued whole, and nothing could stop it
       return { outputs: [], logits: [] };
     }
-    await this.#map(staging, bytes);
-    const back = staging.getMappedRange(0, bytes).slice(0);
-    staging.unmap();
-    return this.#unpack(back, bucket, samples, recorded, wantsLogits);
+    await this.#arrived(mapped);
+    const back = staging.getMappedRange(0, bytes);
+    try {
+      const outputs = outputsOf(new Uint32Array(back, 0, tokenBytes / 4), samples, recorded);
+      if (logits === undefined) return { outputs, logits: [] };
+      return { outputs, logits: logitRows(back, tokenBytes, samples.length, logits.stride, vocabulary) };
+    } finally {
+      staging.unmap();
+    }
   }
 
-  async #map(staging: GPUBuffer, bytes: number): Promise<void> {
+  /** Submits the program and copies of what is read back, to the buffer that it returns. */
+  #submit(
+    { program, logits, reads }: Recorded,
+    { bucket, words, samples }: Batch,
+    tokenBytes: number,
+    bytes: number,
+  ): GPUBuffer {
+    const { gpu, buffers, profiler } = this.#options;
+    const { queue } = gpu.device;
+    const staging = this.#stagingFor(bytes);
+    queue.writeBuffer(buffers.batch, 0, words);
+    const encoder = gpu.device.createCommandEncoder();
+    const timed = profiler?.encode(encoder, program, bucketTitle(bucket));
+    if (timed === undefined) {
+      const start = performance.now();
+      encode(encoder, program);
+      this.counts.encodeMs += performance.now() - start;
+    }
+    let at = 0;
+    for (const { buffer, words: each } of samples.length === 0 ? NOTHING : reads) {
+      const size = 4 * each * samples.length;
+      encoder.copyBufferToBuffer(buffer, 0, staging, at, size);
+      at += size;
+    }
+    if (bytes > tokenBytes && logits !== undefined)
+      encoder.copyBufferToBuffer(program.bufferOf(logits.slot), 0, staging, tokenBytes, bytes - tokenBytes);
+    queue.submit([encoder.finish()]);
+    timed?.();
+    return staging;
+  }
+
+  /** Throws what the scopes found; a read-back buffer that may be of no use, or waits for its mapping, goes with it. */
+  async #settled(error: Promise<Error | undefined>): Promise<void> {
+    const failure = await error.catch((lost: unknown) => lost);
+    if (failure === undefined) return;
+    if (this.#staging !== undefined) destroyBuffer(this.#options.gpu, this.#staging);
+    this.#staging = undefined;
+    throw failure;
+  }
+
+  async #arrived(mapped: Promise<undefined>): Promise<void> {
     try {
-      await staging.mapAsync(GPUMapMode.READ, 0, bytes);
+      await mapped;
     } catch (cause) {
       const { message } = await Promise.race([this.#options.gpu.lost, Promise.resolve({ message: String(cause) })]);
       throw new DeviceLostError(`step: the device was lost before its results came: ${message}`, { cause });
     }
-  }
-
-  #reads({ program, logits, drawn, best, routes }: Recorded, bucket: Bucket, samples: number, wantsLogits: boolean) {
-    const reads: { buffer: GPUBuffer; at: number; size: number }[] = [];
-    let at = 0;
-    const add = (slot: Slot, size: number) => {
-      reads.push({ buffer: program.bufferOf(slot), at, size });
-      at += size;
-    };
-    if (samples === 0) return reads;
-    if (drawn !== undefined) add(drawn, samples * DRAWN_WORDS * 4);
-    if (best !== undefined) add(best, samples * (2 + 2 * bucket.top) * 4);
-    if (wantsLogits && logits !== undefined) add(logits.slot, samples * logits.stride * 4);
-    for (const { slot, slots } of routes) add(slot, samples * slots * 4); // all rows are scored: sample i is row i
-    return reads;
-  }
-
-  #unpack(
-    back: ArrayBuffer,
-    bucket: Bucket,
-    samples: Batch["samples"],
-    { logits, drawn, best, routes }: Recorded,
-    wantsLogits: boolean,
-  ): StepResult {
-    const words = new Uint32Array(back);
-    const bestAt = drawn === undefined ? 0 : samples.length * DRAWN_WORDS;
-    const bestWords = 2 + 2 * bucket.top;
-    const logitsAt = best === undefined ? bestAt : bestAt + samples.length * bestWords;
-    const word = (i: number) => words[i] ?? NONE;
-    let routesAt = logitsAt + (wantsLogits && logits !== undefined ? samples.length * logits.stride : 0);
-    const chosen = routes.map(({ slots, top_k }) => {
-      const begin = routesAt;
-      routesAt += samples.length * slots;
-      return (row: number) => [...words.subarray(begin + row * slots, begin + row * slots + top_k)];
-    });
-    const expertsOf = (i: number) => (routes.length === 0 ? {} : { experts: chosen.map((of) => of(i)) });
-    const outputs = samples.map(({ sequence, target }, i): RowOutput => {
-      const at = bestAt + i * bestWords;
-      const top =
-        best === undefined
-          ? []
-          : Array.from(
-              { length: sequence.options.top },
-              (_, n): TokenLogprob => ({
-                token: word(at + 2 + 2 * n),
-                logprob: f32FromBits(word(at + 3 + 2 * n)),
-              }),
-            ).filter(({ token }) => token !== NONE);
-      if (drawn === undefined)
-        return { token: target, logprob: f32FromBits(word(at)), top, finite: word(at + 1) === 0, ...expertsOf(i) };
-      return { token: word(2 * i), logprob: f32FromBits(word(2 * i + 1)), top, finite: word(2 * i) !== NONE };
-    });
-    const rows =
-      wantsLogits && logits !== undefined
-        ? samples.map((_, i) => {
-            const begin = logitsAt + i * logits.stride;
-            return new Float32Array(back.slice(begin * 4, (begin + this.#options.vocabulary) * 4));
-          })
-        : [];
-    return { outputs, logits: rows };
   }
 
   #stagingFor(bytes: number): GPUBuffer {
@@ -188,14 +173,13 @@ export class Runner {
     return this.#staging;
   }
 
-  #recorded(bucket: Bucket): Promise<Recorded> {
-    const key = JSON.stringify(bucket);
-    let recorded = this.#programs.get(key);
-    if (recorded === undefined) {
-      recorded = this.#record(bucket);
-      recorded.catch(() => this.#programs.delete(key)); // the next step may try again
-      this.#programs.set(key, recorded);
-    }
+  /** The bucket's program, recorded where it is met first. */
+  async #recorded(bucket: Bucket): Promise<Recorded> {
+    const key = bucketKey(bucket);
+    const known = this.#programs.get(key);
+    if (known !== undefined) return known;
+    const recorded = await this.#record(bucket);
+    this.#programs.set(key, recorded);
     return recorded;
   }
 
@@ -210,14 +194,22 @@ export class Runner {
   async #record(bucket: Bucket): Promise<Recorded> {
     const { gpu, pipelines } = this.#options;
     const recorder = new Recorder(gpu, pipelines);
-    const outputs = this.#launch(recorder, bucket);
+    const { logits, drawn, best, routes } = this.#launch(recorder, bucket);
     const program = await recorder.finish(this.#arena);
     this.counts.bindGroups += program.dispatches.length;
-    return { program, ...outputs };
+    const read = (slot: Slot, words: number): Read => ({ buffer: program.bufferOf(slot), words });
+    const reads = [
+      ...(drawn === undefined ? [] : [read(drawn, DRAWN_WORDS)]),
+      ...(best === undefined ? [] : [read(best, bestWords(bucket.top))]),
+      ...routes.map(({ slot, slots }) => read(slot, slots)), // all rows are scored: sample i is row i
+    ];
+    const words = reads.reduce((sum, each) => sum + each.words, 0);
+    const has = { drawn: drawn !== undefined, top: best === undefined ? null : bucket.top };
+    return { program, logits, reads, words, ...has, routes };
   }
 
   /** Records the model's pass and what makes tokens of its logits. */
-  #launch(recorder: Recorder, bucket: Bucket): Omit<Recorded, "program"> {
+  #launch(recorder: Recorder, bucket: Bucket): Launched {
     const { model, buffers, vocabulary, kvType, precision } = this.#options;
     const { rows, oneRowEach, splits, samples, everyRow, kind, top } = bucket;
     const routes: StepRoute[] = [];
@@ -233,7 +225,7 @@ export class Runner {
         sample.launch(recorder, { buffers: { logits: logits.slot, batch: buffers.batch, out: drawn }, params, grid });
       }
       if (kind === "score" || top > 0) {
-        best = recorder.slot(samples * (2 + 2 * top) * 4, "best", true);
+        best = recorder.slot(samples * bestWords(top) * 4, "best", true);
         logProbs.launch(recorder, {
           buffers: { logits: logits.slot, batch: buffers.batch, out: best },
           params: { ...params, top },
@@ -244,10 +236,8 @@ export class Runner {
     return { logits, drawn, best, routes };
   }
 
-  async destroy(): Promise<void> {
-    for (const recorded of await Promise.allSettled(this.#programs.values())) {
-      if (recorded.status === "fulfilled") recorded.value.program.destroy();
-    }
+  destroy(): void {
+    for (const { program } of this.#programs.values()) program.destroy();
     this.#programs.clear();
     this.#arena.destroy();
     if (this.#staging !== undefined) destroyBuffer(this.#options.gpu, this.#staging);

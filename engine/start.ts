@@ -1,7 +1,8 @@
 /** Starting an engine up: model, device, memory plan, buffers, weights, kernels; what an `Engine` is made of. */
 import type { Folder } from "../device/files.ts";
 import { type Gpu, openGpu } from "../device/gpu.ts";
-import { PipelineCache } from "../device/pipelines.ts";
+import { keptTexts } from "../device/keptTexts.ts";
+import { type CompiledKernel, PipelineCache } from "../device/pipelines.ts";
 import type { KvType } from "../kernels/attention/kv_page.ts";
 import { loadWeights } from "../models/loadWeights.ts";
 import { MAX_ROWS } from "./batch.ts";
@@ -14,8 +15,9 @@ import { Owned } from "./owned.ts";
 import { type PrecisionPlan, planPrecision } from "./precision.ts";
 import { Runner } from "./runner.ts";
 import type { SchedulerLimits } from "./scheduler.ts";
+import { selfTest, testsOf } from "./selfTest.ts";
 import { allocateStep, type StepMemory } from "./stepMemory.ts";
-import { compileKernels, likelyBuckets, warmUp } from "./warmUp.ts";
+import { compileKernels, likelyBuckets, WARM_UP_STEPS, warmUp } from "./warmUp.ts";
 
 /** Logits of a step are at most this, whatever the vocabulary. */
 const MAX_LOGITS_BYTES = 32 * 2 ** 20;
@@ -85,24 +87,21 @@ async function prepare(read: ReadModel, owned: Owned, options: EngineOptions): P
     new Runner({ gpu, pipelines, model: read.model, buffers, vocabulary, kvType, precision: precision.mode, profiler }),
     (it) => it.destroy(),
   );
-  await fill(read, { gpu, pipelines }, memory, runner, limits, options);
-  await warmUp(runner, memory.words, limits.rows, (done, total) =>
-    options.onProgress?.({ stage: "warm-up", loaded: done, total }),
-  );
+  const kernels = runner.kernelsOf(likelyBuckets(limits));
+  await fill(read, { gpu, pipelines }, memory, kernels, options);
+  await tryOut(runner, { gpu, pipelines }, memory, limits, options);
   return { read, gpu, plan, kvType, precision, limits, memory, runner, free: () => owned.free() };
 }
 
-/** Streams the weights, while all kernels of the model's programs are compiled. */
+/** Streams the weights, while the kernels are compiled. */
 async function fill(
   read: ReadModel,
   { gpu, pipelines }: SharedDevice,
   { buffers }: StepMemory,
-  runner: Runner,
-  limits: SchedulerLimits,
+  kernels: readonly CompiledKernel[],
   { onProgress, signal }: EngineOptions,
 ): Promise<void> {
   const tell = (stage: LoadProgress["stage"], loaded: number, total: number) => onProgress?.({ stage, loaded, total });
-  const kernels = runner.kernelsOf(likelyBuckets(limits));
   let failed: { readonly reason: unknown } | undefined;
   const compiled = compileKernels(pipelines, kernels, (done, total) => tell("kernels", done, total));
   compiled.catch((reason: unknown) => {
@@ -117,6 +116,26 @@ async function fill(
     ...(signal === undefined ? {} : { signal }),
   });
   await compiled;
+}
+
+/** The self-test, until nothing more is off, then the warm-up. */
+async function tryOut(
+  runner: Runner,
+  { gpu, pipelines }: SharedDevice,
+  { words }: StepMemory,
+  limits: SchedulerLimits,
+  { onProgress, signal, kept }: EngineOptions,
+): Promise<void> {
+  const store = kept ?? (await keptTexts());
+  let [total, off] = [0, -1];
+  const tell = (loaded: number) => onProgress?.({ stage: "warm-up", loaded, total });
+  while (off < gpu.off.size) {
+    off = gpu.off.size;
+    const tests = testsOf(runner.kernelsOf(likelyBuckets(limits))); // others are used where one is off
+    total = tests.length + WARM_UP_STEPS;
+    await selfTest(gpu, pipelines, tests, { kept: store, onTest: tell, signal });
+  }
+  await warmUp(runner, words, limits.rows, (done) => tell(total - WARM_UP_STEPS + done));
 }
 
 /** What a step may hold: rows whose logits are wanted are a power of two whose logits fit a buffer. */

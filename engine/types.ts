@@ -117,6 +117,8 @@ export interface EngineStats {
     readonly submits: number;
     readonly bindGroups: number;
     readonly bytesRead: number;
+    /** Milliseconds that the CPU took to encode the dispatches. */
+    readonly encodeMs: number;
   };
   /** What was asked for, and which matrices it reaches. */
   readonly precision: PrecisionPlan;

@@ -46,6 +46,9 @@ export async function compileKernels(
   );
 }
 
+/** Steps that `warmUp` runs. */
+export const WARM_UP_STEPS = 2;
+
 /**
  * Runs a decoding step and one of a prompt, sampler included, on rows that belong to nobody: some drivers compile a kernel when it
  * is dispatched first. The prompt's is the shortest step with the kernels of the longest.
@@ -54,7 +57,7 @@ export async function warmUp(
   runner: Runner,
   words: Uint32Array<ArrayBuffer>,
   rows: number,
-  onStep: (done: number, total: number) => void,
+  onStep: (done: number) => void,
 ): Promise<void> {
   let shortest = 2 ** Math.ceil(Math.log2(rows));
   const names = (bucket: Bucket) => runner.kernelsOf([bucket]).map(({ name }) => name);
@@ -66,8 +69,8 @@ export async function warmUp(
   while (shortest > 1 && suffices(shortest / 2)) shortest /= 2;
   const steps = [decode(1), prompt(shortest)];
   for (const [done, bucket] of steps.entries()) {
-    onStep(done, steps.length);
+    onStep(done);
     await runner.run(emptyBatch(bucket, words));
   }
-  onStep(steps.length, steps.length);
+  onStep(WARM_UP_STEPS);
 }

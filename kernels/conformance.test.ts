@@ -84,7 +84,7 @@ const adapters = await chosenAdapters(); // throws where there is none
 
 describe.each(adapters)("on $name", ({ name: adapter, ...description }) => {
   const features = new Set(description.features);
-  const shared = xFrom({ adapter: { ...description, name: adapter }, features }) === "broadcast";
+  const shared = xFrom({ adapter: { ...description, name: adapter }, features, off: new Set() }) === "broadcast";
 
   test.runIf(shared && !FULL)("the named cases pass as models run on it", { timeout: 2_400_000 }, async () => {
     const report = await proved({ adapter });
@@ -104,7 +104,8 @@ describe.each(adapters)("on $name", ({ name: adapter, ...description }) => {
     const report = await proved({ adapter, suite: "all" });
     expect(failures(report)).toEqual([]);
     // A kernel that never ran did not pass. Of those that x reaches in two ways, the one that the adapter is not given runs in a few cases only.
-    const broadcast = xFrom({ adapter: report.adapter, features: new Set(report.features) }) === "broadcast";
+    const device = { adapter: report.adapter, features: new Set(report.features), off: new Set<string>() };
+    const broadcast = xFrom(device) === "broadcast";
     const given = stepKernels.filter((name) => {
       if (/ M=\d halves$/.test(name)) return report.features.includes("shader-f16");
       if (!broadcast) return !name.endsWith(" broadcast");

@@ -31,10 +31,11 @@ import { runNorm } from "./norm.cases.ts";
 import type { Case, Comparison, Testbed } from "./testbed.ts";
 import { xFrom } from "./xFrom.ts";
 
-const bits = (data: Float32Array): Uint32Array => new Uint32Array(data.buffer, data.byteOffset, data.length);
+/** The words behind f32s. */
+export const bits = (data: Float32Array): Uint32Array => new Uint32Array(data.buffer, data.byteOffset, data.length);
 
 /** Each against the first, word by word. */
-function equal(results: readonly (readonly [name: string, words: Uint32Array])[]): Comparison[] {
+export function equal(results: readonly (readonly [name: string, words: Uint32Array])[]): Comparison[] {
   const [first, ...others] = results;
   if (first === undefined) return [];
   return others.map(([name, got]) => ({ name: `${name} against ${first[0]}`, got, want: first[1], limit: 0 }));
@@ -49,11 +50,12 @@ function sums(data: Float32Array, { sums: at, squares }: ActivationShape): Compa
 /** Numbers of rows besides 1. */
 export const MANY_ROWS = MATMUL_ROWS.filter((m) => m > 1);
 
-const KERNELS = ["norm_matmul", "matmul_residual", "norm_gate_up"] as const;
-type MatmulKernel = (typeof KERNELS)[number];
+/** The fused matmuls. */
+export const MATMUL_KERNELS = ["norm_matmul", "matmul_residual", "norm_gate_up"] as const;
+export type MatmulKernel = (typeof MATMUL_KERNELS)[number];
 
 /** Every output of the kernel as words, and its sums where it leaves some. */
-async function wordsOf(bed: Testbed, kernel: MatmulKernel, shape: MatmulShape) {
+export async function wordsOf(bed: Testbed, kernel: MatmulKernel, shape: MatmulShape) {
   switch (kernel) {
     case "norm_matmul":
       return { words: bits(await runNormMatmul(bed, shape, matmulInputs(shape))), left: [] };
@@ -130,7 +132,7 @@ export function narrowSameBitsCases(names: readonly LayoutName[], firstSeed: num
   return names
     .filter((layout) => takesNarrow(layouts[layout]))
     .flatMap((layout) =>
-      NARROW.flatMap((narrow) => KERNELS.map((kernel) => narrowCase(kernel, layout, narrow, seed++))),
+      NARROW.flatMap((narrow) => MATMUL_KERNELS.map((kernel) => narrowCase(kernel, layout, narrow, seed++))),
     );
 }
 
@@ -167,7 +169,8 @@ const normRowsCase = (centred: boolean, behind: boolean, seed: number): Case => 
   },
 });
 
-const ATTENTION = {
+/** Heads with most of what attention can have. */
+export const ATTENTION = {
   heads: 6,
   kvHeads: 2,
   headDim: 64,
@@ -295,7 +298,7 @@ function brokenRowCase(kvType: KvType, seed: number): Case {
 export function sameBitsCases(names: readonly LayoutName[], ms: readonly MatmulRows[], firstSeed: number): Case[] {
   let seed = firstSeed;
   return [
-    ...names.flatMap((layout) => KERNELS.map((kernel) => matmulCase(kernel, layout, ms, seed++))),
+    ...names.flatMap((layout) => MATMUL_KERNELS.map((kernel) => matmulCase(kernel, layout, ms, seed++))),
     ...names.map((layout) => embedSumsCase(layout, seed++)),
     ...KV_TYPES.flatMap((kvType) => [
       pathsCase(kvType, null, seed++),

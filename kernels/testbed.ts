@@ -90,9 +90,10 @@ export class Testbed {
   readonly #arena: Arena;
   #buffers: Guarded[] = [];
 
-  constructor(gpu: Gpu) {
+  /** `pipelines`: what was compiled on the device already. */
+  constructor(gpu: Gpu, pipelines = new PipelineCache(gpu)) {
     this.gpu = gpu;
-    this.pipelines = new PipelineCache(gpu);
+    this.pipelines = pipelines;
     this.#arena = new Arena(gpu);
   }
 

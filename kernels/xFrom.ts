@@ -5,6 +5,7 @@ import { layouts } from "./formats/layouts.ts";
 import type { XFrom } from "./fragments/matmul.ts";
 import type { Narrow } from "./fragments/narrow_activation.ts";
 import { takesNarrow } from "./fragments/narrow_dot.ts";
+import { BROADCAST } from "./variantNames.ts";
 
 /** Of activations and products in matmuls; sums of groups are f32 in all of them. */
 export const PRECISIONS = ["f32", "f16", "int8"] as const;
@@ -21,9 +22,11 @@ export const NARROW_NEEDS: Readonly<Record<Narrow, string>> = {
 type Device = Pick<Gpu, "adapter" | "features">;
 
 /** Any choice gives the same bits: fragments/matmul.ts says when which is faster. */
-export function xFrom({ adapter, features }: Device): XFrom {
+export function xFrom({ adapter, features, off }: Device & Pick<Gpu, "off">): XFrom {
   const eight = adapter.subgroupMinSize === 8 && adapter.subgroupMaxSize === 8;
-  return adapter.kind === "software" && eight && features.has("subgroups") ? "broadcast" : "storage";
+  return adapter.kind === "software" && eight && features.has("subgroups") && !off.has(BROADCAST)
+    ? "broadcast"
+    : "storage";
 }
 
 /** What a precision makes of the activations before a matmul of a layout; null: nothing, it stays in f32. */

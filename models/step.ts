@@ -5,6 +5,7 @@ import type { Recorder } from "../device/program.ts";
 import type { KvType } from "../kernels/attention/kv_page.ts";
 import { type ActivationShape, activationShape } from "../kernels/fragments/activation.ts";
 import type { MatmulRows } from "../kernels/fragments/matmul.ts";
+import { rowsVariant } from "../kernels/variantNames.ts";
 import { type Precision, xFrom } from "../kernels/xFrom.ts";
 import type { Vector } from "./weightPlan.ts";
 
@@ -84,11 +85,10 @@ export interface Residual extends Normed {
  * Rows of x that a launch takes at once, for a number of rows: any choice gives the same bits. A kernel for 2 costs software adapters
  * more to compile than it gains, and so does one for 8 where x comes from storage: 5 to 12 seconds, and no faster a row than one for 4.
  */
-export function matmulRows(gpu: Pick<Gpu, "adapter" | "features">, rows: number): MatmulRows {
+export function matmulRows(gpu: Pick<Gpu, "adapter" | "features" | "off">, rows: number): MatmulRows {
   const software = gpu.adapter.kind === "software";
-  if (rows >= 8 && !(software && xFrom(gpu) === "storage")) return 8;
-  if (rows >= 4) return 4;
-  return rows >= 2 && !software ? 2 : 1;
+  const choices: readonly MatmulRows[] = !software ? [8, 4, 2] : xFrom(gpu) === "storage" ? [4] : [8, 4];
+  return choices.find((m) => rows >= m && !gpu.off.has(rowsVariant(m))) ?? 1;
 }
 
 /** A new activation of `rows` rows, padded to what the matmuls take at once. */

@@ -1,0 +1,197 @@
+/**
+ * What is tried on an adapter before a model is used there: each one-row kernel against the CPU, each other way against it, bit for bit.
+ *
+ * Small shapes of the cases that prove the kernels. A new way of computing is a line here and a name in variantNames.ts.
+ */
+import type { CompiledKernel } from "../device/pipelines.ts";
+import { attentionCase, runAttention } from "./attention/attention.cases.ts";
+import { attentionFused, attentionPaged, PAGED_QUADS } from "./attention/attention.ts";
+import { attentionReduce } from "./attention/attention_reduce.ts";
+import { type AttentionShape, attentionInputs, pagesWith } from "./attention/attentionData.ts";
+import { caches } from "./attention/attentionReference.ts";
+import { KV_TYPES, type KvType } from "./attention/kv_page.ts";
+import { ropeKv } from "./attention/rope_kv.ts";
+import { embedCase } from "./embed.cases.ts";
+import { embed } from "./embed.ts";
+import type { LayoutName } from "./formats/layout.ts";
+import { LAYOUT_NAMES, layouts } from "./formats/layouts.ts";
+import { HEAD_DIMS, type HeadDim } from "./fragments/batch.ts";
+import { type MatmulRows, X_FROM, type XFrom } from "./fragments/matmul.ts";
+import { NARROW } from "./fragments/narrow_activation.ts";
+import { takesNarrow } from "./fragments/narrow_dot.ts";
+import { type MatmulShape, matmulResidualCase, normGateUpCase, normMatmulCase } from "./matmul.cases.ts";
+import { matmulResidual } from "./matmul_residual.ts";
+import { normGateUp } from "./norm_gate_up.ts";
+import { normMatmul } from "./norm_matmul.ts";
+import { ATTENTION, bits, equal, MANY_ROWS, MATMUL_KERNELS, type MatmulKernel, wordsOf } from "./sameBits.cases.ts";
+import { sampleCases } from "./sample.cases.ts";
+import { sample } from "./sample.ts";
+import type { Case } from "./testbed.ts";
+import { BROADCAST, rowsVariant } from "./variantNames.ts";
+
+/** A case with what follows from it. */
+export interface SelfTest {
+  /** What it runs, on trial the first: it concerns the models that use all of them. */
+  readonly kernels: readonly CompiledKernel[];
+  /** What ops do without where it fails; null: nothing stands in, and the adapter is of no use. */
+  readonly variant: string | null;
+  readonly test: Case;
+}
+
+/** All of them for matrices of these layouts, those without a stand-in first. */
+export function selfTests(names: readonly LayoutName[] = LAYOUT_NAMES): SelfTest[] {
+  const matmuls = names.flatMap((layout) =>
+    MATMUL_KERNELS.flatMap((kernel) =>
+      // Only the residual's matmul ever adds Σ x up itself, and only where groups have biases.
+      (kernel === "matmul_residual" && layouts[layout].scaling === "affine" ? [true, false] : [true]).flatMap(
+        (storedSums) => waysOf(layout, storedSums).map((from) => ({ kernel, layout, storedSums, from })),
+      ),
+    ),
+  );
+  const heads = KV_TYPES.flatMap((kvType) =>
+    HEAD_DIMS.flatMap((headDim) =>
+      X_FROM.flatMap((from) => FUSED_QUADS.map((quads) => ({ kvType, headDim, from, quads }))),
+    ),
+  );
+  return [
+    ...matmuls.map(oneRow),
+    ...heads.flatMap((it) => [fusedAttention(it), pagedAttention(it)]),
+    ...names.map(embedding),
+    sampler(),
+    ...MANY_ROWS.flatMap((m) => matmuls.map((it) => manyRows(it, m))),
+  ];
+}
+
+/** How x may reach the matmuls of a layout; a narrow one always has its sums. */
+const waysOf = (layout: LayoutName, storedSums: boolean): readonly XFrom[] =>
+  storedSums && takesNarrow(layouts[layout]) ? [...X_FROM, ...NARROW] : X_FROM;
+
+interface MatmulChoice {
+  readonly kernel: MatmulKernel;
+  readonly layout: LayoutName;
+  readonly storedSums: boolean;
+  readonly from: XFrom;
+}
+
+const shapeOf = ({ kernel, layout, storedSums, from }: MatmulChoice): MatmulShape => ({
+  layout,
+  group: 64,
+  scaleType: "f16",
+  outputs: 70,
+  cols: layouts[layout].scaling !== "none" ? 320 : 301,
+  rows: 8,
+  m: 1,
+  norm: kernel !== "matmul_residual",
+  bias: true,
+  delta: false,
+  storedSums,
+  activation: "silu",
+  shard: 0,
+  spread: 1,
+  from,
+  seed: 1,
+});
+
+function matmulKernel({ kernel, layout, storedSums, from }: MatmulChoice, m: MatmulRows): CompiledKernel {
+  if (kernel === "norm_matmul") return normMatmul(layout, m, from).compiled;
+  if (kernel === "norm_gate_up") return normGateUp(layout, m, from).compiled;
+  return matmulResidual(layout, m, layouts[layout].scaling === "affine" && !storedSums, from).compiled;
+}
+
+const MAKERS = { norm_matmul: normMatmulCase, matmul_residual: matmulResidualCase, norm_gate_up: normGateUpCase };
+
+function oneRow(choice: MatmulChoice): SelfTest {
+  const one = matmulKernel(choice, 1);
+  const { kernel, run } = MAKERS[choice.kernel]({ ...shapeOf(choice), rows: 2 });
+  const test = { kernel, title: `self_test ${one.name} against the CPU`, run };
+  return { kernels: [one], variant: choice.from === "broadcast" ? BROADCAST : null, test };
+}
+
+function manyRows(choice: MatmulChoice, m: MatmulRows): SelfTest {
+  const [many, one] = [matmulKernel(choice, m), matmulKernel(choice, 1)];
+  const run: Case["run"] = async (bed) => {
+    const words = async (rows: MatmulRows) =>
+      (await wordsOf(bed, choice.kernel, { ...shapeOf(choice), m: rows })).words;
+    return equal([
+      ["one row at once", await words(1)],
+      [`${m} rows at once`, await words(m)],
+    ]);
+  };
+  const test = { kernel: choice.kernel, title: `self_test ${many.name} against one row`, run };
+  return { kernels: [many, one], variant: rowsVariant(m), test };
+}
+
+/** Quads of query heads that the fused kernel is compiled for. */
+const FUSED_QUADS = [1, 2] as const;
+
+interface HeadChoice {
+  readonly kvType: KvType;
+  readonly headDim: HeadDim;
+  readonly from: XFrom;
+  readonly quads: (typeof FUSED_QUADS)[number];
+}
+
+/** One sequence of 271 keys among them, so that keys are split. */
+const headsOf = ({ kvType, headDim, quads }: HeadChoice): AttentionShape => ({
+  ...ATTENTION,
+  heads: 4 * quads - 1,
+  kvHeads: 1,
+  headDim,
+  valueDim: headDim,
+  rotaryDim: headDim,
+  kvType,
+  past: [0, 17, 270],
+  counts: [1, 1, 1],
+  seed: 1,
+});
+
+const standIn = ({ from }: HeadChoice): string | null => (from === "broadcast" ? BROADCAST : null);
+
+const fusedKernel = ({ kvType, headDim, quads, from }: HeadChoice): CompiledKernel =>
+  attentionFused(kvType, headDim, quads, from).compiled;
+
+function fusedAttention(choice: HeadChoice): SelfTest {
+  const kernel = fusedKernel(choice);
+  const title = `self_test ${kernel.name} against the CPU`;
+  const { run } = attentionCase(headsOf(choice));
+  const test = { kernel: "attention_fused", title, run };
+  return { kernels: [kernel, attentionReduce.compiled], variant: standIn(choice), test };
+}
+
+/** A step by rope_kv and attention_paged, against the same by attention_fused. */
+function pagedAttention(choice: HeadChoice): SelfTest {
+  const { kvType, headDim, from } = choice;
+  const [paged, fused] = [attentionPaged(kvType, headDim, PAGED_QUADS, from).compiled, fusedKernel(choice)];
+  const run: Case["run"] = async (bed) => {
+    const shape = headsOf(choice);
+    const inputs = attentionInputs(shape);
+    const pages = pagesWith(shape, inputs, caches(shape, inputs).past);
+    const words = async (isFused: boolean) => {
+      const path = { fused: isFused, split: true, queriesFrom: from };
+      const { out, pages: after } = await runAttention(bed, shape, inputs, pages, path);
+      return new Uint32Array([...bits(out), ...after]);
+    };
+    return equal([
+      ["fused", await words(true)],
+      ["paged", await words(false)],
+    ]);
+  };
+  const test = { kernel: "attention_paged", title: `self_test ${paged.name} against ${fused.name}`, run };
+  const kernels = [paged, fused, ropeKv(kvType, headDim).compiled, attentionReduce.compiled];
+  return { kernels, variant: standIn(choice), test };
+}
+
+function embedding(layout: LayoutName): SelfTest {
+  const shape = { group: 64, scaleType: "f16", vocab: 40, cols: 320, rows: 3, firstRow: 0, endRow: 40 } as const;
+  return {
+    kernels: [embed(layout).compiled],
+    variant: null,
+    test: embedCase({ ...shape, layout, multiplier: 1, seed: 1 }),
+  };
+}
+
+function sampler(): SelfTest {
+  const [test] = sampleCases(16, 1).slice(-1); // temperature, top-k, top-p and min-p together
+  if (test === undefined) throw new RangeError("self-tests: no case of the sampler");
+  return { kernels: [sample.compiled], variant: null, test };
+}
