@@ -5,7 +5,7 @@
  */
 import type { CompiledKernel } from "../device/pipelines.ts";
 import { attentionCase, runAttention } from "./attention/attention.cases.ts";
-import { attentionFused, attentionPaged, PAGED_QUADS } from "./attention/attention.ts";
+import { attentionFused, attentionPaged } from "./attention/attention.ts";
 import { attentionReduce } from "./attention/attention_reduce.ts";
 import { type AttentionShape, attentionInputs, pagesWith } from "./attention/attentionData.ts";
 import { caches } from "./attention/attentionReference.ts";
@@ -161,7 +161,7 @@ function fusedAttention(choice: HeadChoice): SelfTest {
 /** A step by rope_kv and attention_paged, against the same by attention_fused. */
 function pagedAttention(choice: HeadChoice): SelfTest {
   const { kvType, headDim, from } = choice;
-  const [paged, fused] = [attentionPaged(kvType, headDim, PAGED_QUADS, from).compiled, fusedKernel(choice)];
+  const [paged, fused] = [attentionPaged(kvType, headDim, from).compiled, fusedKernel(choice)];
   const run: Case["run"] = async (bed) => {
     const shape = headsOf(choice);
     const inputs = attentionInputs(shape);
