@@ -28,7 +28,7 @@ const lines = (text: string): unknown[] =>
 describe("usage", () => {
   test.each<[string[], string]>([
     [["rnu"], "rnu: there is no such command; did you mean run?"],
-    [["serve"], "serve: is not supported yet; there are run, score"],
+    [["eval"], "eval: is not supported yet; there are run, score"],
     [["--json"], "--json: there is no such flag before a command"],
     [["run", "--temprature", "1", "x"], "--temprature: there is no such flag; did you mean --temperature?"],
     [["run", "--draft", "x", "y"], "--draft: is not supported yet"],

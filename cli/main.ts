@@ -17,11 +17,23 @@ import { pull } from "./pull.ts";
 import { rm } from "./rm.ts";
 import { run } from "./run.ts";
 import { score } from "./score.ts";
+import { serve } from "./serve.ts";
 import { version } from "./version.ts";
 
-const COMMANDS: Readonly<Record<string, Command>> = { run, score, bench, inspect, kernels, doctor, pull, ls, rm };
+const COMMANDS: Readonly<Record<string, Command>> = {
+  run,
+  score,
+  serve,
+  bench,
+  inspect,
+  kernels,
+  doctor,
+  pull,
+  ls,
+  rm,
+};
 /** Documented, but not there yet. */
-const PLANNED = ["serve", "eval", "train"];
+const PLANNED = ["eval", "train"];
 
 const stop = new AbortController();
 let interrupted = false;

@@ -18,6 +18,7 @@ function scripted(pieces: readonly string[], end = ""): Tokenizer {
     encodeMarked: none,
     specialSpans: none,
     decode: none,
+    tokenBytes: none,
     tokenText: none,
     stream: ({ skipSpecial }) => {
       expect(skipSpecial).toBe(true);

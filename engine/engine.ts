@@ -11,15 +11,24 @@ import { type Batch, buildBatch } from "./batch.ts";
 import { AbortError, NonFiniteError } from "./errors.ts";
 import type { ReadModel } from "./loadModel.ts";
 import type { MemoryPlan } from "./memoryPlan.ts";
+import { ChatCompletions } from "./openai/chatCompletions.ts";
 import type { EngineOptions } from "./options.ts";
 import { PagePool } from "./pages.ts";
 import type { PrecisionPlan } from "./precision.ts";
-import { type RequestContext, resolveGenerate, resolveScore } from "./request.ts";
+import { promptTokens, type RequestContext, resolveGenerate, resolveScore } from "./request.ts";
 import type { StepResult } from "./runner.ts";
 import { type Schedule, Scheduler } from "./scheduler.ts";
 import { Sequence } from "./sequence.ts";
 import { type Started, start } from "./start.ts";
-import type { EngineStats, GenerateRequest, Part, ScoreRequest, ScoreResult, TokenLogprob } from "./types.ts";
+import type {
+  EngineStats,
+  GenerateRequest,
+  Part,
+  PromptFields,
+  ScoreRequest,
+  ScoreResult,
+  TokenLogprob,
+} from "./types.ts";
 
 /** A loaded model that answers requests. Whoever loaded it closes it. */
 export class Engine {
@@ -29,6 +38,8 @@ export class Engine {
   readonly gpu: Gpu;
   readonly kvType: KvType;
   readonly precision: PrecisionPlan;
+  /** OpenAI's way to ask: `chat.completions.create({ messages, stream })`. */
+  readonly chat = { completions: new ChatCompletions(this) } as const;
   readonly #started: Started;
   readonly #pool: PagePool;
   readonly #scheduler: Scheduler;
@@ -103,6 +114,11 @@ export class Engine {
       this.#cachedTokens += sequence.cachedTokens;
       if (!sequence.finished) this.#scheduler.remove(sequence);
     }
+  }
+
+  /** The ids that a request's prompt stands for: its text, its messages behind the chat template, or its tokens. Throws InvalidRequestError. */
+  encode(prompt: PromptFields): readonly number[] {
+    return promptTokens(prompt, this.#request);
   }
 
   /** Log-probability of every token of a text, and the best tokens at its place. Throws as `generate`. */

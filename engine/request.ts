@@ -6,7 +6,7 @@ import { checkMessages } from "../models/text/messages.ts";
 import type { Tokenizer } from "../models/text/tokenizer.ts";
 import { ContextLengthError, InvalidRequestError } from "./errors.ts";
 import type { SamplingParams } from "./sequence.ts";
-import type { GenerateRequest, ScoreRequest } from "./types.ts";
+import type { GenerateRequest, PromptFields, ScoreRequest } from "./types.ts";
 
 /** What a request is checked against. */
 export interface RequestContext {
@@ -123,7 +123,8 @@ export function resolveScore(
   return { tokens: ids, top: integer(request.top, "top", 0, MAX_TOP) ?? 0 };
 }
 
-function promptTokens(request: GenerateRequest, context: RequestContext): readonly number[] {
+/** The ids of a prompt; a bos where it is empty. Throws InvalidRequestError. */
+export function promptTokens(request: PromptFields, context: RequestContext): readonly number[] {
   const { prompt, messages, tokens, parseSpecial } = request;
   checkType(parseSpecial, "parseSpecial", "boolean");
   checkType(request.chatTemplateKwargs, "chatTemplateKwargs", "object");
@@ -151,7 +152,7 @@ function encodePrompt(text: string, { tokenizer }: RequestContext, field: string
 }
 
 function chatTokens(
-  { messages, parseSpecial = false, chatTemplateKwargs }: GenerateRequest,
+  { messages, parseSpecial = false, chatTemplateKwargs }: PromptFields,
   { tokenizer, template }: RequestContext,
 ): number[] {
   if (tokenizer === undefined)

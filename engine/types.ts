@@ -32,6 +32,12 @@ export interface GenerateRequest {
   readonly signal?: AbortSignal;
 }
 
+/** What the ids of a prompt depend on. */
+export type PromptFields = Pick<
+  GenerateRequest,
+  "prompt" | "messages" | "tokens" | "parseSpecial" | "chatTemplateKwargs"
+>;
+
 /** A token with its log-probability. */
 export interface TokenLogprob {
   readonly token: number;

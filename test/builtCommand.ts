@@ -17,7 +17,7 @@ export function buildIfStale(): void {
 function isStale(): boolean {
   if (!existsSync(ENTRY)) return true;
   const built = statSync(ENTRY).mtimeMs;
-  return ["device", "kernels", "models", "engine", "bench", "cli"].some((folder) =>
+  return ["device", "kernels", "models", "engine", "gateway", "bench", "cli"].some((folder) =>
     readdirSync(join(ROOT, folder), { recursive: true, encoding: "utf8" }).some(
       (file) => /(?<!\.test)\.ts$/.test(file) && statSync(join(ROOT, folder, file)).mtimeMs > built,
     ),
@@ -41,6 +41,42 @@ export interface CommandOptions {
   readonly onStdout?: (text: string, kill: () => void) => void;
   /** May send a signal at any time. */
   readonly onStart?: (send: (signal: NodeJS.Signals) => void) => void;
+}
+
+/** A command that goes on until it is told to end. */
+export interface Running {
+  /** What the pattern finds in what came on stderr, once it is there. Fails where the command ends before. */
+  found(pattern: RegExp): Promise<RegExpExecArray>;
+  send(signal: NodeJS.Signals): void;
+  readonly ended: Promise<Ended>;
+}
+
+/** Starts the command. */
+export function running(words: readonly string[], options: CommandOptions = {}): Running {
+  const { cwd, env = {} } = options;
+  const child = spawn(process.execPath, [ENTRY, ...words], { cwd, env: { ...process.env, ...env } });
+  let [stdout, stderr] = ["", ""];
+  child.stdout.setEncoding("utf8").on("data", (text: string) => {
+    stdout += text;
+  });
+  child.stderr.setEncoding("utf8").on("data", (text: string) => {
+    stderr += text;
+  });
+  const ended = new Promise<Ended>((resolve) => child.on("close", (code) => resolve({ code, stdout, stderr })));
+  return {
+    found: (pattern) =>
+      new Promise((resolve, reject) => {
+        const look = () => {
+          const found = pattern.exec(stderr);
+          if (found !== null) resolve(found);
+        };
+        look();
+        child.stderr.on("data", look);
+        void ended.then(() => reject(new Error(`${words[0]}: ended without ${pattern}: ${stderr}`)));
+      }),
+    send: (signal) => child.kill(signal),
+    ended,
+  };
 }
 
 /** Runs the command to its end. */

@@ -16,6 +16,7 @@ import { pull } from "../cli/pull.ts";
 import { rm } from "../cli/rm.ts";
 import { run } from "../cli/run.ts";
 import { score } from "../cli/score.ts";
+import { serve } from "../cli/serve.ts";
 import { filesUnder, nodesOf, ROOT, type SyntaxNode, sourceFiles } from "./sourceFiles.ts";
 
 interface Page {
@@ -78,7 +79,7 @@ function compile(folder: string, files: readonly string[]): string {
   const config = {
     extends: join(ROOT, "tsconfig.json"),
     compilerOptions: {
-      paths: Object.fromEntries(paths),
+      paths: { ...Object.fromEntries(paths), openai: [join(ROOT, "node_modules/openai/index.d.mts")] },
       types: ["@webgpu/types", "@types/node"].map((name) => join(ROOT, "node_modules", name)),
       noUnusedLocals: false,
     },
@@ -129,7 +130,18 @@ function leads(from: string, target: string): boolean {
 }
 
 describe("commands", () => {
-  const commands: Readonly<Record<string, Command>> = { run, score, bench, inspect, doctor, kernels, pull, ls, rm };
+  const commands: Readonly<Record<string, Command>> = {
+    run,
+    score,
+    serve,
+    bench,
+    inspect,
+    doctor,
+    kernels,
+    pull,
+    ls,
+    rm,
+  };
   /** Lines of shell blocks without comments, and whatever stands in backticks. */
   const lines = pages.flatMap((page) => [
     ...blocksOf(page)
@@ -189,7 +201,7 @@ describe("commands", () => {
 
 describe("what is named", () => {
   test("in backticks like a file is there", () => {
-    const parts = ["", "device", "kernels", "models", "engine", "bench", "cli"];
+    const parts = ["", "device", "kernels", "models", "engine", "gateway", "bench", "cli"];
     const named = pages.flatMap(({ path, text }) =>
       Array.from(text.matchAll(/`([\w@.-]+(?:\/[\w.-]+)+\.(?:ts|mjs|md|json))`/g), ([, file = ""]) => ({ path, file })),
     );
@@ -201,7 +213,7 @@ describe("what is named", () => {
     expect(lost).toEqual([]);
   });
 
-  test.each(["device", "kernels", "models", "engine", "bench"])(
+  test.each(["device", "kernels", "models", "engine", "gateway", "bench"])(
     "every module of %s/ has its line in architecture.md",
     (folder) => {
       const text = pages.find(({ path }) => path === "docs/architecture.md")?.text ?? "";

@@ -8,7 +8,17 @@ import { parseAst } from "vitest/node";
 export const ROOT = join(dirname(fileURLToPath(import.meta.url)), "..");
 
 /** The folders that hold sources; every one of them has a row in the layer test. */
-export const SOURCE_FOLDERS = ["device", "kernels", "models", "engine", "cli", "bench", "web", "test"] as const;
+export const SOURCE_FOLDERS = [
+  "device",
+  "kernels",
+  "models",
+  "engine",
+  "gateway",
+  "cli",
+  "bench",
+  "web",
+  "test",
+] as const;
 
 /** A node of the syntax tree: ESTree's, with TypeScript's own. */
 export interface SyntaxNode {

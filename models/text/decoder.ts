@@ -189,6 +189,12 @@ function byteLevel(): Stage {
 
 const BYTE_TOKEN = /^<0x(\+[0-9A-Fa-f]|[0-9A-Fa-f]{2})>$/; // Rust's from_str_radix takes a plus sign
 
+/** The one byte that a token such as `<0xE2>` stands for, or undefined. */
+export function byteOfToken(token: string): Uint8Array | undefined {
+  const hex = BYTE_TOKEN.exec(token)?.[1];
+  return hex === undefined ? undefined : Uint8Array.of(Number.parseInt(hex, 16));
+}
+
 /**
  * Runs of `<0xE2>` tokens become characters; a run that is not UTF-8 from end to end becomes one U+FFFD a byte. So no part of a
  * run is settled before it ends.

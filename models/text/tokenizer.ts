@@ -9,8 +9,9 @@
 import type { Folder } from "../../device/files.ts";
 import { ModelFormatError, UnsupportedModelError } from "../errors.ts";
 import { type Accept, type AddedToken, addedToken, type Span, TokenFinder } from "./addedTokens.ts";
+import { decodeBytes } from "./byteAlphabet.ts";
 import { BytePairs, type WordModel } from "./bytePairs.ts";
-import { compileDecoder, DecoderPipe } from "./decoder.ts";
+import { byteOfToken, compileDecoder, DecoderPipe } from "./decoder.ts";
 import { idAt, isObject, type JsonObject, listAt, objectAt, readJson, stringAt } from "./json.ts";
 import { libraryTokenizer } from "./library.ts";
 import { rewriteNormalizer, rewritePreTokenizer } from "./tokenizerRewrite.ts";
@@ -51,6 +52,8 @@ export interface Tokenizer {
   stream(options: DecodeOptions): Detokenizer;
   /** How one token is shown alone: control tokens by name, the space before a word kept. */
   tokenText(id: number): string;
+  /** The bytes of a token: those of `tokenText`, or the part of a character that it holds. */
+  tokenBytes(id: number): Uint8Array;
   /** Ids of control tokens. */
   readonly specialIds: ReadonlySet<number>;
   /** The spellings of control tokens. */
@@ -187,6 +190,13 @@ class JsonTokenizer implements Tokenizer {
     if (token === undefined || this.specialIds.has(id)) return token ?? "";
     const pipe = this.#pipe("keep");
     return pipe.push(token) + pipe.end();
+  }
+
+  tokenBytes(id: number): Uint8Array {
+    const text = this.tokenText(id);
+    const token = this.#tokens.get(id) ?? "";
+    const partial = text.includes("\uFFFD") ? (byteOfToken(token) ?? decodeBytes(token)) : undefined;
+    return partial ?? new TextEncoder().encode(text);
   }
 
   #encode(text: string, finder: TokenFinder, accept: Accept, acceptNormalized: Accept, plain: boolean): number[] {

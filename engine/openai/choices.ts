@@ -1,0 +1,78 @@
+/** The choices of a request as sources of events: run side by side, taken as fast as the reader takes them, ended when it leaves. */
+import type { GenerateRequest } from "../types.ts";
+import { type ChoiceEvent, type Events, eventOf, type ScoredToken, scoredTokens } from "./events.ts";
+import type { Host } from "./host.ts";
+
+/** One answer. Each of several draws with a seed of its own: the first with the one that was given. */
+export async function* answerOf(host: Host, request: GenerateRequest, choice: number, drawn: number): Events {
+  const { seed } = request;
+  const own = seed === undefined || drawn === 0 ? request : { ...request, seed: seed + drawn };
+  for await (const part of host.generate(own)) yield eventOf(part, choice);
+}
+
+/** The tokens of a prompt with their log-probabilities. */
+export async function scorePrompt(
+  host: Host,
+  tokens: readonly number[],
+  top: number,
+  signal: AbortSignal,
+): Promise<readonly ScoredToken[]> {
+  return scoredTokens(await host.score({ tokens, top, signal }));
+}
+
+/**
+ * Events of several sources as they come. At any time each has been asked for one: who takes them slowly is given them slowly.
+ * Where one fails, or the caller leaves, the others are left too.
+ */
+export async function* merged(sources: readonly Events[]): Events {
+  const asked = new Map<Events, Promise<{ source: Events; result: IteratorResult<ChoiceEvent, void> }>>();
+  const ask = (source: Events) =>
+    asked.set(
+      source,
+      source.next().then((result) => ({ source, result })),
+    );
+  try {
+    for (const source of sources) ask(source);
+    while (asked.size > 0) {
+      const { source, result } = await Promise.race(asked.values());
+      asked.delete(source);
+      if (result.done === true) continue;
+      ask(source);
+      yield result.value;
+    }
+  } finally {
+    // An answer to come may fail, or never come: it is not waited for.
+    for (const promise of asked.values()) promise.catch(() => {});
+    for (const source of sources) source.return().catch(() => {});
+  }
+}
+
+/** The choices of one prompt: the others begin once the first one's prompt is computed, and find its pages. */
+export async function* sharingPrompt(make: (index: number) => Events, n: number): Events {
+  const first = make(0);
+  try {
+    const begun = await first.next();
+    if (begun.done === true) return;
+    yield begun.value;
+    yield* merged([first, ...Array.from({ length: n - 1 }, (_, i) => make(i + 1))]);
+  } finally {
+    first.return().catch(() => {});
+  }
+}
+
+/**
+ * Runs `work` with a signal that is aborted once the caller leaves, or by `outer`: what `work` asked of the engine ends with it.
+ * The link to `outer`, which may live long, is undone at the end.
+ */
+export async function* untilLeft(outer: AbortSignal | undefined, work: (signal: AbortSignal) => Events): Events {
+  const left = new AbortController();
+  const abort = () => left.abort(outer?.reason);
+  if (outer?.aborted === true) abort();
+  outer?.addEventListener("abort", abort, { once: true });
+  try {
+    yield* work(left.signal);
+  } finally {
+    outer?.removeEventListener("abort", abort);
+    left.abort();
+  }
+}
