@@ -164,6 +164,7 @@ function neutralExtras({ head_dim }: HeadShape): Extras {
     parallelResidual: false,
     attentionClip: null,
     moe: null,
+    latent: null,
   };
 }
 
@@ -200,8 +201,9 @@ function readKvHeads(fields: Fields, rules: ConfigRules, heads: number): number 
 }
 
 function readHeadDim(fields: Fields, rules: ConfigRules, hidden_size: number, heads: number): number {
-  const head_dim = optionalInteger(fields, "head_dim", HEAD_DIM);
-  if (!hasField(fields, "head_dim") && typeof rules.head_dim === "number") return rules.head_dim; // null is hidden / heads
+  const name = rules.names?.head_dim ?? "head_dim";
+  const head_dim = optionalInteger(fields, name, HEAD_DIM);
+  if (!hasField(fields, name) && typeof rules.head_dim === "number") return rules.head_dim; // null is hidden / heads
   const always = rules.head_dim === "always hidden / heads";
   if ((always || head_dim === undefined) && hidden_size % heads !== 0) {
     const other = always ? "" : ", or a head_dim";
@@ -209,10 +211,10 @@ function readHeadDim(fields: Fields, rules: ConfigRules, hidden_size: number, he
     throw refused(fields, size, `a multiple of ${by ?? "num_attention_heads"}, ${heads}${other}`);
   }
   if (always && head_dim !== undefined && head_dim !== hidden_size / heads)
-    throw unsupported(fields, "head_dim", `hidden_size / num_attention_heads, ${hidden_size / heads}`);
+    throw unsupported(fields, name, `hidden_size / num_attention_heads, ${hidden_size / heads}`);
   const size = head_dim ?? hidden_size / heads;
   if (size % 2 !== 0 || size > HEAD_DIM.max) {
-    const from = head_dim === undefined ? "hidden_size / num_attention_heads" : "head_dim";
+    const from = head_dim === undefined ? "hidden_size / num_attention_heads" : name;
     throw new ModelFormatError(
       "CONFIG",
       `${FILE}: ${from} is ${size}, expected an even number of at most ${HEAD_DIM.max}`,

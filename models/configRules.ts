@@ -1,6 +1,7 @@
 /** What a family's file says of its config.json: the defaults of transformers' config class, and which fields it reads. */
 import type { Activation } from "../kernels/fragments/act.ts";
 import type { Fields } from "./configChecks.ts";
+import type { LatentConfig } from "./latentConfig.ts";
 import type { MoeConfig } from "./moeConfig.ts";
 import type { RopeConfig } from "./rope.ts";
 import type { RopeRules } from "./ropeConfig.ts";
@@ -38,6 +39,8 @@ export interface Extras {
   /** Queries, keys and values are clamped to ± this. */
   readonly attentionClip: number | null;
   readonly moe: MoeConfig | null;
+  /** Attention over latents, by which `head_dim` is what is rotated of a query. */
+  readonly latent: LatentConfig | null;
 }
 
 /** Whether a projection has a bias: always, never, or as a field says. */
@@ -78,7 +81,7 @@ export interface ConfigRules {
   /** The object that has the text model's fields, where the file is of a larger model; those beside it count where it says nothing. */
   readonly within?: string;
   /** The file's names of fields, where they are not the usual ones. */
-  readonly names?: Readonly<Partial<Record<SizeKey | "max_position_embeddings", string>>>;
+  readonly names?: Readonly<Partial<Record<SizeKey | "max_position_embeddings" | "head_dim", string>>>;
   /** An entry of `architectures` beside those that end in ForCausalLM. */
   readonly architecture?: string;
   readonly sizes?: Readonly<Partial<Record<SizeKey, number>>>;

@@ -66,6 +66,8 @@ export function readGroups(
   const best = optionalInteger(fields, "topk_group", GROUPS) ?? otherwise.best;
   const { score } = otherwise;
   if (experts % count !== 0) throw refused(fields, "n_group", `a divisor of the number of experts, ${experts}`);
+  if (score === "two best" && count > 1 && count === experts)
+    throw refused(fields, "n_group", "groups of at least two experts");
   if (best > count) throw refused(fields, "topk_group", `at most n_group, ${count}`);
   if (best * (experts / count) < top_k) {
     const most = best * (experts / count);
@@ -94,6 +96,13 @@ export function sparseSteps(fields: Fields): (layer: number) => boolean {
 export function sparseFrom(fields: Fields, otherwise: number): (layer: number) => boolean {
   const first = optionalInteger(fields, "first_k_dense_replace", LAYERS) ?? otherwise;
   return (layer) => layer >= first;
+}
+
+/** DeepSeek's rule in full: from `first_k_dense_replace` on each `moe_layer_freq`-th layer has experts. */
+export function sparseEvery(fields: Fields, otherwise: number): (layer: number) => boolean {
+  const from = sparseFrom(fields, otherwise);
+  const step = optionalInteger(fields, "moe_layer_freq", { min: 1, max: LAYERS.max }) ?? 1;
+  return (layer) => from(layer) && layer % step === 0;
 }
 
 /** DeepSeek-V3's and GLM's mixture: sigmoid, groups by their two best, shared experts as one wider MLP. */

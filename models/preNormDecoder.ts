@@ -1,14 +1,27 @@
 /** The decoder that Llama and many after it are: RMS norms before attention with rope and before a gated MLP. */
-import { type AttentionOptions, attention, type GatedMlpOptions, gatedMlp, rmsNorm, sequential } from "./blocks.ts";
+import {
+  type AttentionOptions,
+  attention,
+  type Block,
+  type GatedMlpOptions,
+  gatedMlp,
+  rmsNorm,
+  sequential,
+} from "./blocks.ts";
 import type { ModelConfig } from "./config.ts";
 import { decoder } from "./decoder.ts";
-import type { Model } from "./model.ts";
+import type { CacheDeclaration, Model } from "./model.ts";
 import type { Mixture } from "./moe.ts";
 import type { VectorOptions, WeightPlan } from "./weightPlan.ts";
 
 /** What a family changes, by the paths of its modules; left out: Llama's. */
 export interface BlockOptions {
   readonly attention?: (self_attn: string) => AttentionOptions;
+  /** Attention of another kind, and what its layers keep of a token. */
+  readonly attentionOf?: {
+    readonly block: (self_attn: string, index: number) => Block;
+    readonly cache: Omit<CacheDeclaration, "window">;
+  };
   readonly mlp?: (mlp: string) => GatedMlpOptions;
   /** The experts of a layer, by the layer's path; undefined: it has a gated MLP. */
   readonly experts?: (layer: string, index: number) => Mixture | undefined;
@@ -29,7 +42,8 @@ export function preNormDecoder(weights: WeightPlan, config: ModelConfig, options
       const [self_attn, mlp] = [`${path}.self_attn`, `${path}.mlp`];
       return sequential(
         norm(`${path}.input_layernorm`),
-        attention(weights, self_attn, i, config, options.attention?.(self_attn)),
+        options.attentionOf?.block(self_attn, i) ??
+          attention(weights, self_attn, i, config, options.attention?.(self_attn)),
         norm(`${path}.post_attention_layernorm`),
         options.experts?.(path, i) ?? gatedMlp(weights, mlp, config, options.mlp?.(mlp)),
       );
@@ -37,5 +51,6 @@ export function preNormDecoder(weights: WeightPlan, config: ModelConfig, options
     norm: () => norm(`${model}.norm`),
     lm_head,
     unused,
+    cache: options.attentionOf?.cache,
   });
 }

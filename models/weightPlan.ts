@@ -54,7 +54,8 @@ export interface Projection {
   readonly expert?: { readonly index: number; readonly of: number };
   /** Names of the plain tensor and of the bias, where they are not `${module}.weight` and `${module}.bias`. */
   readonly weight?: string;
-  readonly bias?: string;
+  /** null: it has none where those beside it have one. */
+  readonly bias?: string | null;
 }
 
 /** What a vector is besides its name and length. */
@@ -216,10 +217,10 @@ export class WeightPlan {
   stackedBias(projections: readonly Projection[], present: boolean): Vector | undefined {
     if (!present) return undefined;
     let row = 0;
-    const parts = projections.map((projection) => {
+    const parts = projections.flatMap((projection) => {
       const first = row;
       row += paddedRows(projection.rows);
-      return biasOf(projection, (i) => first + i);
+      return projection.bias === null ? [] : [biasOf(projection, (i) => first + i)];
     });
     return this.#vector(parts, row);
   }
@@ -403,10 +404,18 @@ const rowOf =
     tensorRow(slice, row);
 
 function biasOf(projection: Projection, at: (index: number) => number): PlannedVector {
-  const { module, rows, bias = `${module}.bias` } = projection;
+  const { module, rows } = projection;
   const slice = wholeSlice(projection);
   const shared = projection.slice !== undefined || projection.expert !== undefined;
-  return { name: bias, length: rows, of: [slice.of], from: rowOf(slice), at, add: 0, shared };
+  return {
+    name: projection.bias ?? `${module}.bias`,
+    length: rows,
+    of: [slice.of],
+    from: rowOf(slice),
+    at,
+    add: 0,
+    shared,
+  };
 }
 
 function storedOtherwise(first: PlannedPart, odd: PlannedPart): UnsupportedModelError {

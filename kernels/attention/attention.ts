@@ -53,7 +53,7 @@ export const attentionFused = variants((kvType: KvType, headDim: HeadDim, quads:
     subgroups: from === "broadcast",
     code:
       headsFragment(kvType, headDim, quads) +
-      code(
+      attentionCode(
         { kvType, headDim, quads, subgroups: from === "broadcast", rows: false },
         /* wgsl */ `
   load_heads(row, unit, lane);
@@ -72,9 +72,15 @@ export const attentionPaged = variants((kvType: KvType, headDim: HeadDim, from: 
     params: PARAMS,
     workgroup: 64,
     subgroups: from === "broadcast",
-    code: code(
+    code: attentionCode(
       { kvType, headDim, quads: PAGED_QUADS, subgroups: from === "broadcast", rows: true },
-      /* wgsl */ `
+      LOAD_QUERIES,
+    ),
+  }),
+);
+
+/** Fills `q4` with queries that are ready in qkv. */
+export const LOAD_QUERIES = /* wgsl */ `
   for (var i = lane; i < params.head_dim * QUADS; i += WG) {
     var q = vec4f();
     for (var c = 0u; c < 4u; c++) {
@@ -85,15 +91,12 @@ export const attentionPaged = variants((kvType: KvType, headDim: HeadDim, from: 
     }
     q4[i] = q;
   }
-  workgroupBarrier();`,
-    ),
-  }),
-);
+  workgroupBarrier();`;
 
 /** The whole kernel; `prepare` fills `q4`. */
-function code(tile: Tile, prepare: string): string {
-  const { kvType, headDim, quads, subgroups } = tile;
-  return /* wgsl */ `${unitFragment(kvType, headDim, quads)}${PARTIAL_AT}${FINISH}
+export function attentionCode(tile: Tile, prepare: string): string {
+  const { kvType, headDim, quads, subgroups, latent } = tile;
+  return /* wgsl */ `${unitFragment(kvType, headDim, quads, latent)}${PARTIAL_AT}${FINISH}
 const BLOCK = ${KEY_BLOCK}u;
 const SPLIT = ${KEY_SPLIT}u;
 /** Keys that are scored at once, and blocks of them. */

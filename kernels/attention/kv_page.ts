@@ -3,7 +3,8 @@
  *
  * A layer has one buffer of u32 words: pages, each [K: kv_heads, words, PAGE_TOKENS][V: kv_heads, PAGE_TOKENS, words],
  * `words` = head_dim / 2 for f16 (even dimension low) and head_dim for f32; of values, value_dim takes the place of head_dim. Lanes that own neighbouring tokens read
- * neighbouring words of K, lanes that own neighbouring dimensions neighbouring words of V.
+ * neighbouring words of K, lanes that own neighbouring dimensions neighbouring words of V. Of latent attention a token has one vector, in K's place: its
+ * value is the beginning of its key, and value_dim is 0 here.
  */
 import { f16Bits, f16FromBits } from "../formats/halves.ts";
 import { PAGE_TOKENS } from "../fragments/batch.ts";
@@ -28,16 +29,23 @@ export function cached(value: number, kvType: KvType): number {
   return f16FromBits(f16Bits(Math.min(Math.max(value, -F16_MAX), F16_MAX)));
 }
 
-/** `k_at`, `v_at`: index of a word; `kv_load` of one; `kv_store` of one, rounded. `kv` is bound in the kernel's way. */
-export function kvFragment(kvType: KvType): string {
+/** `v_at` of pages with values of their own, and of those where a value is the beginning of its key. */
+const VALUE_AT = {
+  own: /* wgsl */ `
+fn v_at(page: u32, kv_head: u32, word: u32, token: u32) -> u32 {
+  return page * params.page_words + params.value_base + (kv_head * PAGE + token) * params.value_words + word;
+}`,
+  latent: /* wgsl */ `
+fn v_at(page: u32, kv_head: u32, word: u32, token: u32) -> u32 { return k_at(page, kv_head, word, token); }`,
+} as const;
+
+/** `k_at`, `v_at`: index of a word; `kv_word`: one to store, rounded. `kv` is bound in the kernel's way. */
+export function kvFragment(kvType: KvType, values: keyof typeof VALUE_AT = "own"): string {
   const at = /* wgsl */ `
 const PAGE = ${PAGE_TOKENS}u;
 fn k_at(page: u32, kv_head: u32, word: u32, token: u32) -> u32 {
   return page * params.page_words + (kv_head * params.head_words + word) * PAGE + token;
-}
-fn v_at(page: u32, kv_head: u32, word: u32, token: u32) -> u32 {
-  return page * params.page_words + params.value_base + (kv_head * PAGE + token) * params.value_words + word;
-}`;
+}${VALUE_AT[values]}`;
   if (kvType === "f32")
     return /* wgsl */ `${at}
 fn kv_word(a: f32, b: f32) -> u32 { return bitcast<u32>(a); }`;

@@ -65,8 +65,8 @@ export const HEAD_PARAMS = {
 } as const;
 
 /** Declares `row_field(row, field)`, `unit_of(wg.x)` and `q4`, the queries as `quads` vec4fs a dimension, one component a head. */
-export function unitFragment(kvType: KvType, headDim: HeadDim, quads: Quads): string {
-  return /* wgsl */ `${FIXED_SUMS}${kvFragment(kvType)}
+export function unitFragment(kvType: KvType, headDim: number, quads: Quads, latent = false): string {
+  return /* wgsl */ `${FIXED_SUMS}${kvFragment(kvType, latent ? "latent" : "own")}
 const ROW_WORDS = ${ROW_WORDS}u;
 /** Vectors of four queries, and query heads of a workgroup. */
 const QUADS = ${quads}u;
@@ -83,6 +83,24 @@ fn unit_of(i: u32) -> Unit {
   return Unit(i / units, (i / units) * group + first, min(HEADS, group - first));
 }`;
 }
+
+/** Declares `turn_of(d, table)`: how dimension d of a head turns by the row of `rope` that begins at `table`. */
+export const TURN = /* wgsl */ `/** Which dimension d is paired with, and how it turns; the first of a pair has its sine negative. */
+struct Turn { other: u32, cos: f32, sin: f32 }
+fn turn_of(d: u32, table: u32) -> Turn {
+  if (d >= params.rotary_dim) { return Turn(d, 1.0, 0.0); }
+  let half = params.rotary_dim / 2u;
+  var pair = d % half;
+  var other = select(d - half, d + half, d < half);
+  var first = d < half;
+  if (params.interleaved == 1u) {
+    pair = d / 2u;
+    other = d ^ 1u;
+    first = (d & 1u) == 0u;
+  }
+  let sine = rope[table + half + pair];
+  return Turn(other, rope[table + pair], select(sine, -sine, first));
+}`;
 
 /**
  * Declares `load_heads(row, unit, lane)`, which fills `q4` and `key` with what is rotated, and `store_kv(row, unit, lane)`,
@@ -115,22 +133,7 @@ fn head_of(row: u32, unit: Unit, h: u32) -> Head {
   if (params.norm == ${NORM.none}u) { return Head(at, NONE, NONE, 0.0, 1.0); }
   return Head(at, weights, biases, head_mean[h], head_factor[h]);
 }
-/** Which dimension d is paired with, and how it turns; the first of a pair has its sine negative. */
-struct Turn { other: u32, cos: f32, sin: f32 }
-fn turn_of(d: u32, table: u32) -> Turn {
-  if (d >= params.rotary_dim) { return Turn(d, 1.0, 0.0); }
-  let half = params.rotary_dim / 2u;
-  var pair = d % half;
-  var other = select(d - half, d + half, d < half);
-  var first = d < half;
-  if (params.interleaved == 1u) {
-    pair = d / 2u;
-    other = d ^ 1u;
-    first = (d & 1u) == 0u;
-  }
-  let sine = rope[table + half + pair];
-  return Turn(other, rope[table + pair], select(sine, -sine, first));
-}
+${TURN}
 /** What is NaN or infinite stays so: a clamp would make a number of it. */
 fn clipped(v: f32) -> f32 {
   if (params.clip <= 0.0 || (bitcast<u32>(v) & 0x7f800000u) == 0x7f800000u) { return v; }

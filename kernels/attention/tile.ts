@@ -1,5 +1,4 @@
 /** What changes the source of attention's kernels, and a helper to write WGSL out a number of times. */
-import type { HeadDim } from "../fragments/batch.ts";
 import type { KvType } from "./kv_page.ts";
 import type { Quads } from "./rope_heads.ts";
 
@@ -7,13 +6,15 @@ import type { Quads } from "./rope_heads.ts";
 export interface Tile {
   readonly kvType: KvType;
   /** Room for a head in workgroup memory. */
-  readonly headDim: HeadDim;
+  readonly headDim: number;
   /** Vectors of four queries. */
   readonly quads: Quads;
   /** Whether q and p come by broadcast. Needs subgroups of 8 lanes. */
   readonly subgroups: boolean;
   /** Whether the queries are of several rows, which may see different keys. */
   readonly rows: boolean;
+  /** Whether a value is the beginning of its key. */
+  readonly latent?: boolean;
 }
 
 /** The text for 0 … count − 1, a line each. */

@@ -4,13 +4,15 @@
  * A lane has every 64th word of a value. Eight keys are taken at once, whose values are then loaded together; their
  * exponentials come from workgroup memory, or on software drivers by a read a lane and broadcasts in the subgroup.
  */
+import { MAX_LATENT } from "../fragments/batch.ts";
 import { kvDims } from "./kv_page.ts";
 import { each, type Tile } from "./tile.ts";
 
 const LANES = 64;
 const KEYS = 8;
 
-const wordsALane = ({ kvType, headDim }: Tile): number => Math.max(1, headDim / kvDims(kvType) / LANES);
+const wordsALane = ({ kvType, headDim }: Tile): number =>
+  Math.max(1, Math.min(headDim, MAX_LATENT) / kvDims(kvType) / LANES);
 
 /** The parts of it. */
 export const valuesFragment = {
@@ -22,8 +24,9 @@ export const valuesFragment = {
 
   /** Folds the chunk's blocks into them. */
   fold(tile: Tile): string {
-    const { kvType, quads, subgroups, rows } = tile;
+    const { kvType, quads, subgroups, rows, latent } = tile;
     const dims = kvDims(kvType);
+    const next = latent ? "" : " * params.value_words"; // from a key's word to the next one's
     const accumulators = (text: (d: number, q: number) => string) => each(dims, (d) => each(quads, (q) => text(d, q)));
     // With broadcasts, a subgroup that has a word of a value works as a whole.
     return each(
@@ -40,7 +43,7 @@ ${rows ? whole(tile) : ""}
           let at = v_at(page_of(row, j), unit.kv_head, w, j % PAGE);
           if (${rows ? "whole && " : ""}j % ${KEYS}u == 0u && j + ${KEYS}u <= to) {
 ${subgroups ? each(quads, (q) => `            let p${q} = p[(j - chunk + sub) * QUADS + ${q}u];`) : ""}
-${each(KEYS, (i) => `            let v${i} = ${decode(dims, `kv[at + ${i}u * params.value_words]`)};`)}
+${each(KEYS, (i) => `            let v${i} = ${decode(dims, `kv[at + ${i}u${next}]`)};`)}
 ${each(KEYS, (i) =>
   each(quads, (q) => {
     const p = subgroups ? `subgroupBroadcast(p${q}, ${i}u)` : `p[(j - chunk + ${i}u) * QUADS + ${q}u]`;

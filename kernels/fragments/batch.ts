@@ -52,3 +52,18 @@ export function headDimFor(headDim: number): HeadDim {
   if (fits === undefined) throw new RangeError(`head_dim: is ${headDim}, expected at most ${HEAD_DIMS.at(-1)}`);
   return fits;
 }
+
+/** Longest value of latent attention, and lengths of its keys that its kernel has room for: those of DeepSeek's models, and of small ones. */
+export const MAX_LATENT = 512;
+export const LATENT_WIDTHS = [128, 576] as const;
+export type LatentWidth = (typeof LATENT_WIDTHS)[number];
+
+/** The kernel for keys of a latent and what is turned. Throws RangeError above the largest. */
+export function latentWidthFor(latent: number, turned: number): LatentWidth {
+  const fits = LATENT_WIDTHS.find((most) => latent <= MAX_LATENT && latent + turned <= most);
+  if (fits === undefined) {
+    const most = `${MAX_LATENT}, with what is turned ${LATENT_WIDTHS.at(-1)}`;
+    throw new RangeError(`latent: is ${latent}, with what is turned ${latent + turned}, expected at most ${most}`);
+  }
+  return fits;
+}

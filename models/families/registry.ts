@@ -3,6 +3,8 @@ import { type ModelConfig, modelTypeOf, normalizeConfig } from "../config.ts";
 import { UnsupportedModelError } from "../errors.ts";
 import type { Family } from "../model.ts";
 import { cohere } from "./cohere.ts";
+import { deepseek_v2 } from "./deepseek_v2.ts";
+import { deepseek_v3 } from "./deepseek_v3.ts";
 import { ernie4_5 } from "./ernie4_5.ts";
 import { ernie4_5_moe } from "./ernie4_5_moe.ts";
 import { exaone4 } from "./exaone4.ts";
@@ -36,6 +38,8 @@ import { starcoder2 } from "./starcoder2.ts";
 
 const families: Readonly<Record<string, Family>> = {
   cohere,
+  deepseek_v2,
+  deepseek_v3,
   ernie4_5,
   ernie4_5_moe,
   exaone4,

@@ -84,7 +84,7 @@ export function attend(step: Step, qkv: { slot: Slot; stride: number }, spec: At
 }
 
 /** Rows whose splits' results fit one buffer, and no more than they need. Throws RangeError where not even one row's do. */
-function rowsAtOnce({ limits }: Gpu, rows: number, rowBytes: number): number {
+export function rowsAtOnce({ limits }: Gpu, rows: number, rowBytes: number): number {
   const most = Math.min(limits.maxStorageBufferBindingSize, limits.maxBufferSize, MAX_PARTIAL_BYTES);
   if (rowBytes > most) throw new RangeError(`attention: ${rowBytes} bytes of partial results a row, at most ${most}`);
   return rowBytes === 0 ? rows : Math.min(rows, Math.floor(most / rowBytes));

@@ -1,0 +1,69 @@
+/**
+ * Attention of new rows over a paged cache of latents: all query heads share one vector a token, whose beginning is also its value.
+ *
+ *   out[t, h] = Σ_j softmax_j(scale · q[t, h] · [c_j, k_j]) · c_j,   j < length
+ *
+ * Shapes: qkv (rows, qkv_stride) f32, of each head what latent_query leaves (latent + turned) · kv pages of [c, k] (kv_page.ts) ·
+ * batch u32 (batch.ts) · out f32 (rows, heads · latent), sums of runs of 32 where the latent is whole runs · partials as attention.ts.
+ * Source: DeepSeek-AI 2024, "DeepSeek-V2", §2.1.
+ *
+ * How: attention.ts for one row and four heads a workgroup, with values read where keys lie. A page is written before (latent_kv), so one
+ * kernel serves decoding and prompts, and a row has the same bits in both. Lanes that own neighbouring dimensions of a value read words
+ * a page apart, each of them eight tokens in a row, which is a whole sector of memory.
+ * Limits: latent even and ≤ 512, with what is turned ≤ 576. Grid: (heads / 4, rows of the launch, max(splits, 1)).
+ */
+import type { LatentWidth } from "../fragments/batch.ts";
+import { type XFrom, xSuffix } from "../fragments/matmul.ts";
+import { kernel, variants } from "../kernel.ts";
+import { attentionCode, LOAD_QUERIES } from "./attention.ts";
+import { FINISH_PARAMS } from "./finish.ts";
+import type { KvType } from "./kv_page.ts";
+import type { Quads } from "./rope_heads.ts";
+
+/** Heads of a workgroup in fours: of keys this long, more queries do not fit its memory. */
+export const LATENT_QUADS: Quads = 1;
+
+export const latentAttention = variants((kvType: KvType, width: LatentWidth, from: XFrom) =>
+  kernel({
+    name: `latent_attention ${kvType} width<=${width}${xSuffix(from)}`,
+    reads: { qkv: "f32", kv: "u32", aux: "f32", batch: "u32" },
+    writes: { out: "f32", partials: "f32" },
+    params: {
+      heads: "u32",
+      /** 1. */
+      kv_heads: "u32",
+      /** Of queries and keys; of values. */
+      head_dim: "u32",
+      value_dim: "u32",
+      /** u32 words of a key and of a value; of a page. */
+      head_words: "u32",
+      value_words: "u32",
+      page_words: "u32",
+      /** Of qkv, in f32s: a row; where queries begin in it, and from one head's to the next. */
+      qkv_stride: "u32",
+      q_at: "u32",
+      q_stride: "u32",
+      table_word: "u32",
+      zero: "u32",
+      ...FINISH_PARAMS,
+      scale: "f32",
+      /** 0 for none. */
+      softcap: "f32",
+      /** Keys that a row sees, its own included; NONE for all. */
+      window: "u32",
+    },
+    workgroup: 64,
+    subgroups: from === "broadcast",
+    code: attentionCode(
+      {
+        kvType,
+        headDim: width,
+        quads: LATENT_QUADS,
+        subgroups: from === "broadcast",
+        rows: false,
+        latent: true,
+      },
+      LOAD_QUERIES,
+    ),
+  }),
+);

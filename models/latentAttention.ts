@@ -1,0 +1,103 @@
+/** Latent attention (MLA) as a block: the cache holds one latent and one rotated key a token, and queries are taken to their length. */
+import type { Block, Output } from "./blocks.ts";
+import type { ModelConfig } from "./config.ts";
+import type { LatentConfig } from "./latentConfig.ts";
+import type { Matrix } from "./matrix.ts";
+import type { CacheDeclaration } from "./model.ts";
+import { attendLatent, type LatentSpec } from "./ops/attendLatent.ts";
+import { project } from "./ops/project.ts";
+import type { Projection, WeightPlan } from "./weightPlan.ts";
+
+/** Of the norms of latents: their class's own, whatever the config says of the others. */
+const EPS = 1e-6;
+
+/** What a layer of latent attention keeps: one vector a token, whose beginning is also its value. */
+export const latentCache = ({ kv_lora_rank, qk_rope_head_dim }: LatentConfig): Omit<CacheDeclaration, "window"> => ({
+  kind: "pages",
+  kvHeads: 1,
+  headDim: kv_lora_rank + qk_rope_head_dim,
+  valueDim: 0,
+});
+
+/**
+ * Self-attention over latents. 6 dispatches with its way back, 7 where queries are of low rank; one more where the latent is not whole
+ * runs of 32.
+ */
+export function latentAttention(
+  weights: WeightPlan,
+  path: string,
+  layer: number,
+  config: ModelConfig,
+  latent: LatentConfig,
+): Block {
+  const { hidden_size, num_attention_heads: heads, biases } = config;
+  const {
+    q_lora_rank,
+    kv_lora_rank,
+    qk_nope_head_dim: nope,
+    qk_rope_head_dim: rotaryDim,
+    v_head_dim: valueDim,
+  } = latent;
+  const queries = heads * (nope + rotaryDim);
+  const first: readonly Projection[] = [
+    q_lora_rank === null
+      ? { module: `${path}.q_proj`, rows: queries, bias: null }
+      : { module: `${path}.q_a_proj`, rows: q_lora_rank },
+    { module: `${path}.kv_a_proj_with_mqa`, rows: kv_lora_rank + rotaryDim },
+  ];
+  const matrices = weights.stacked(first, hidden_size);
+  const bias = weights.stackedBias(first, biases.qkv);
+  const low =
+    q_lora_rank === null
+      ? null
+      : {
+          norm: weights.vector(`${path}.q_a_layernorm.weight`, q_lora_rank),
+          matrices: weights.stacked([{ module: `${path}.q_b_proj`, rows: queries }], q_lora_rank),
+          rank: q_lora_rank,
+        };
+  const spec: LatentSpec = {
+    layer,
+    group: 0,
+    heads,
+    latent: kv_lora_rank,
+    nope,
+    valueDim,
+    rope: config.layerRopes[layer] ?? 0,
+    rotaryDim,
+    interleaved: latent.interleaved,
+    scale: config.attentionScale,
+    eps: EPS,
+    kvNorm: weights.vector(`${path}.kv_a_layernorm.weight`, kv_lora_rank),
+    low,
+    ...keysAndValues(weights, `${path}.kv_b_proj`, heads, latent),
+  };
+  return {
+    inner: (step, x) => attendLatent(step, project(step, matrices, x, { bias, label: "kv_a_proj" }), spec),
+    output: output(weights, `${path}.o_proj`, hidden_size, heads * valueDim, biases.o),
+  };
+}
+
+/** The rows of keys and of values that each head has in one module, as two matrices by head. */
+function keysAndValues(
+  weights: WeightPlan,
+  module: string,
+  heads: number,
+  { qk_nope_head_dim: nope, v_head_dim: value, kv_lora_rank }: LatentConfig,
+): { readonly keys: Matrix; readonly values: Matrix } {
+  const rows = (count: number, from: number) => (head: number) => {
+    const first = head * (nope + value) + from;
+    return { module, rows: count, slice: { first, of: heads * (nope + value) } };
+  };
+  return {
+    keys: weights.experts(heads, rows(nope, 0), nope, kv_lora_rank),
+    values: weights.experts(heads, rows(value, nope), value, kv_lora_rank),
+  };
+}
+
+function output(weights: WeightPlan, module: string, rows: number, cols: number, bias: boolean): Output {
+  return {
+    matrix: weights.matrix(module, rows, cols),
+    bias: weights.stackedBias([{ module, rows }], bias),
+    label: "o_proj",
+  };
+}
