@@ -2,7 +2,7 @@
 import type { CompiledKernel } from "../device/pipelines.ts";
 import { allCases, namedCases } from "../kernels/cases.ts";
 import { LAYOUT_NAMES } from "../kernels/formats/layouts.ts";
-import { headDimFor } from "../kernels/fragments/batch.ts";
+import { headDimFor, latentWidthFor } from "../kernels/fragments/batch.ts";
 import type { Case, Testbed, Verdict } from "../kernels/testbed.ts";
 import { BenchError } from "./errors.ts";
 
@@ -99,6 +99,10 @@ export function mayRun(title: string, kernel: string): boolean {
     if (word.startsWith("head_dim<=")) {
       const headDim = / head_dim=(\d+)/.exec(title)?.[1];
       return headDim !== undefined && headDimFor(Number(headDim)) === Number(word.slice(10));
+    }
+    if (word.startsWith("width<=")) {
+      const [, latent, turned] = / latent=(\d+)\+(\d+)/.exec(title) ?? [];
+      return turned !== undefined && latentWidthFor(Number(latent), Number(turned)) === Number(word.slice(7));
     }
     return true; // of a variant that titles do not name: whether it ran is seen afterwards
   });

@@ -4,7 +4,7 @@ import type { CompiledKernel } from "../device/pipelines.ts";
 import { MAX_ROWS } from "../engine/batch.ts";
 import type { KvType } from "../kernels/attention/kv_page.ts";
 import { LAYOUT_NAMES } from "../kernels/formats/layouts.ts";
-import { headDimFor } from "../kernels/fragments/batch.ts";
+import { headDimFor, LATENT_WIDTHS } from "../kernels/fragments/batch.ts";
 import { X_FROM } from "../kernels/fragments/matmul.ts";
 import { NARROW } from "../kernels/fragments/narrow_activation.ts";
 import { everyKernel } from "../kernels/kernelList.ts";
@@ -16,7 +16,7 @@ import { matmulRows } from "../models/step.ts";
 /** What decides it. */
 export interface KernelNeeds {
   readonly matrices: readonly Pick<Matrix, "layout">[];
-  readonly caches: readonly Pick<CacheDeclaration, "headDim">[];
+  readonly caches: readonly Pick<CacheDeclaration, "headDim" | "valueDim">[];
   readonly kvType: KvType;
   readonly precision: Precision;
   readonly gpu: Pick<Gpu, "adapter" | "features" | "off">;
@@ -33,9 +33,12 @@ const LATER = /^(attention_reduce|attention_paged|attention_fused|rope_kv|pick_r
 export function modelKernels({ matrices, caches, kvType, precision, gpu, launched }: KernelNeeds): CompiledKernel[] {
   const layouts = new Set<string>(matrices.map(({ layout }) => layout));
   const rows = new Set(Array.from({ length: MAX_ROWS }, (_, i) => `M=${matmulRows(gpu, i + 1)}`));
-  const heads = new Set(caches.map(({ headDim }) => `head_dim<=${headDimFor(headDim)}`));
+  // Of latents values have no length of their own.
+  const isLatent = ({ valueDim }: KernelNeeds["caches"][number]) => valueDim === 0;
+  const heads = new Set(caches.filter((it) => !isLatent(it)).map(({ headDim }) => `head_dim<=${headDimFor(headDim)}`));
+  const widths = caches.filter(isLatent).map(({ headDim }) => LATENT_WIDTHS.find((most) => headDim <= most));
   // Σ x is added up in the matmul only where attention leaves no whole sums of 32.
-  const ownSums = caches.some(({ headDim }) => headDim % 32 !== 0);
+  const ownSums = caches.some((it) => isLatent(it) || it.headDim % 32 !== 0);
   const layoutsOf = matrices.map(({ layout }) => layout);
   const families = new Set(Array.from(launched, (name) => name.split(" ")[0]));
   return everyKernel().filter(({ name }) => {
@@ -50,12 +53,16 @@ export function modelKernels({ matrices, caches, kvType, precision, gpu, launche
       if ((X_WAYS.find((way) => words.includes(way)) ?? "storage") !== from) return false;
     }
     if (family === "narrow") return words.some((word) => layoutsOf.some((it) => narrowOf(precision, it) === word));
-    if (/^attention_(fused|paged)$/.test(family) && name.includes(" broadcast") !== (xFrom(gpu) === "broadcast"))
+    if (
+      /^attention_(fused|paged)$|^latent_attention$/.test(family) &&
+      name.includes(" broadcast") !== (xFrom(gpu) === "broadcast")
+    )
       return false;
-    const attention = /^(attention|rope)_/.test(family);
+    const attention = /^(attention|rope)_|^latent_(attention|kv)$/.test(family);
     return words.every((word) => {
       if (LAYOUT_NAMES.some((layout) => layout === word)) return attention ? word === kvType : layouts.has(word);
       if (word.startsWith("M=")) return rows.has(word);
+      if (word.startsWith("width<=")) return widths.some((width) => word === `width<=${width}`);
       return !word.startsWith("head_dim<=") || heads.has(word);
     });
   });

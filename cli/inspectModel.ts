@@ -90,7 +90,7 @@ function modelText(model: ReadModel, context: number): string {
       `${config.num_hidden_layers}${windows.length > 0 ? `, ${windows.length} with a window of ${windows[0]}` : ""}`,
     ],
     ["hidden size", `${config.hidden_size}, feed-forward ${config.intermediate_size}`],
-    ["heads", `${config.num_attention_heads} of ${config.head_dim}, ${config.num_key_value_heads} for keys and values`],
+    ["heads", headsLine(config)],
     ["vocabulary", `${config.vocab_size}${tokenizer === undefined ? ", no tokenizer.json: token ids only" : ""}`],
     ["chat template", template?.source ?? "none: prompts are continued as they are"],
     ["stop tokens", stopIds.length === 0 ? "none are known" : stopIds.map((id) => stopName(model, id)).join(", ")],
@@ -116,6 +116,12 @@ function modelText(model: ReadModel, context: number): string {
   ]);
   const about = table(["", ""], facts).trimStart();
   return `${about}\n${table(["matrix", "format", "layout", ">rows × cols", ">bits a weight", ">size"], rows)}it would load\n`;
+}
+
+function headsLine({ num_attention_heads: heads, num_key_value_heads, head_dim, latent }: ReadModel["config"]): string {
+  if (latent === null) return `${heads} of ${head_dim}, ${num_key_value_heads} for keys and values`;
+  const { qk_nope_head_dim, qk_rope_head_dim, kv_lora_rank } = latent;
+  return `${heads} of ${qk_nope_head_dim} + ${qk_rope_head_dim}, one latent of ${kv_lora_rank} + ${qk_rope_head_dim} for keys and values`;
 }
 
 function stopName({ tokenizer }: ReadModel, id: number): string {

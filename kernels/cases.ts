@@ -6,6 +6,7 @@
 import { actMulCases } from "./act_mul.cases.ts";
 import { activateCases } from "./activate.cases.ts";
 import { attentionCases, attentionOptionCases, realAttentionCases } from "./attention/attention.cases.ts";
+import { latentCases, realLatentCases } from "./attention/latent.cases.ts";
 import { embedCases, positionCases, realEmbedCases } from "./embed.cases.ts";
 import type { LayoutName } from "./formats/layout.ts";
 import { LAYOUT_NAMES } from "./formats/layouts.ts";
@@ -49,7 +50,7 @@ const EVERY: readonly MatmulVariant[] = LAYOUT_NAMES.flatMap((layout) =>
   MATMUL_ROWS.map((m): MatmulVariant => [layout, m]),
 );
 
-/** Some 480 cases that meet every kernel, layout, number of rows and KV type: for each `npm test` and for pages. */
+/** Some 510 cases that meet every kernel, layout, number of rows and KV type: for each `npm test` and for pages. */
 export function namedCases(): Case[] {
   return [
     ...matmulCases(FEW, 3, 1),
@@ -75,6 +76,7 @@ export function namedCases(): Case[] {
     ...softcapCases(2, 1),
     ...positionCases(3_001),
     ...narrowCases(3, 1),
+    ...latentCases(210_001, FEW_LAYOUTS),
   ];
 }
 
@@ -114,6 +116,8 @@ export function allCases(): Case[] {
     ...narrowCases(28, 1_001),
     ...narrowMatmulCases(EVERY, 2, 130_001),
     ...narrowSameBitsCases(LAYOUT_NAMES, 140_001),
+    ...latentCases(211_001, ["f32", "affine8", "bf16", "affine4"]),
+    ...realLatentCases(212_001),
   ];
 }
 

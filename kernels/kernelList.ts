@@ -5,11 +5,15 @@ import { activateRows } from "./activate.ts";
 import { attentionFused, attentionPaged } from "./attention/attention.ts";
 import { attentionReduce } from "./attention/attention_reduce.ts";
 import { KV_TYPES } from "./attention/kv_page.ts";
+import { latentAttention } from "./attention/latent_attention.ts";
+import { latentKv } from "./attention/latent_kv.ts";
+import { LATENT_ROWS, latentQuery } from "./attention/latent_query.ts";
+import { latentValue } from "./attention/latent_value.ts";
 import { qkNorm } from "./attention/qk_norm.ts";
 import { ropeKv } from "./attention/rope_kv.ts";
 import { embed } from "./embed.ts";
 import { LAYOUT_NAMES, layouts } from "./formats/layouts.ts";
-import { HEAD_DIMS } from "./fragments/batch.ts";
+import { HEAD_DIMS, LATENT_WIDTHS } from "./fragments/batch.ts";
 import { MATMUL_ROWS, X_FROM } from "./fragments/matmul.ts";
 import { NARROW } from "./fragments/narrow_activation.ts";
 import { takesNarrow } from "./fragments/narrow_dot.ts";
@@ -25,6 +29,7 @@ import { narrowActivation } from "./narrow.ts";
 import { norm } from "./norm.ts";
 import { normGateUp } from "./norm_gate_up.ts";
 import { normMatmul } from "./norm_matmul.ts";
+import { padRows } from "./pad_rows.ts";
 import { permute } from "./permute.ts";
 import { pickRows } from "./pick_rows.ts";
 import { repack } from "./repack.ts";
@@ -69,6 +74,16 @@ export function everyKernel(): CompiledKernel[] {
     expertDown(layout),
     expertDownSum(layout),
   ]);
+  const latent = [
+    ...KV_TYPES.flatMap((kvType) => [
+      ...LATENT_WIDTHS.flatMap((width) => X_FROM.map((from) => latentAttention(kvType, width, from))),
+      latentKv(kvType),
+    ]),
+    ...LAYOUT_NAMES.flatMap((layout) =>
+      LATENT_ROWS.flatMap((rows) => [latentQuery(layout, rows), latentValue(layout, rows)]),
+    ),
+    padRows,
+  ];
   const others = [
     repack,
     ...NARROW.map((narrow) => narrowActivation(narrow)),
@@ -91,6 +106,7 @@ export function everyKernel(): CompiledKernel[] {
     ...attention,
     ...LAYOUT_NAMES.map((layout) => embed(layout)),
     ...experts,
+    ...latent,
     ...others,
   ].map(({ compiled }) => compiled);
 }

@@ -74,6 +74,27 @@ const MUTATIONS = [
   ["narrow halves", "254u - exponent(top)", "253u - exponent(top)", "narrow halves"],
   ["narrow halves", "size.x, size.y), max(size.z, size.w)", "v.x, v.y), max(v.z, v.w)", "narrow halves"],
   ["norm_matmul affine8 M=1 bytes", "^ vec4u(0x80808080u)", "", "norm_matmul affine8"],
+  ["latent_kv f32", "(x[base + d] * inverse)", "x[base + d]", "latent_kv f32"],
+  ["latent_kv f16", "x[base + params.latent + turn.other]", "x[base + turn.other]", "latent_kv f16"],
+  ["latent_kv f16", "square = fma(v, v, square)", "square = fma(u, u, square)", "latent_kv f16"],
+  ["latent_query f16 four rows", "n + 2u < params.nope", "n + 2u <= params.nope", "latent_query f16"],
+  ["latent_query affine4", "g.bias[0]", "0.0", "latent_query affine4"],
+  ["latent_query f16", "fma(q[at + d], turn.cos", "fma(q[at], turn.cos", "latent_query f16"],
+  [
+    "latent_attention f16 width<=128",
+    "return k_at(page, kv_head, word, token);",
+    "return k_at(page, kv_head, word, token ^ 1u);",
+    "latent_attention f16",
+  ],
+  ["latent_attention f32 width<=128", "kv[at + 1u]", "kv[at + 2u]", "latent_attention f32"],
+  [
+    "latent_value f16 four rows",
+    "params.rows - 1u) * params.heads + head",
+    "params.rows - 1u) * params.heads",
+    "latent_value f16",
+  ],
+  ["latent_value affine4", "n < params.value_dim", "true", "latent_value affine4"],
+  ["pad_rows", "k < params.cols", "true", "pad_rows"],
   ["qk_norm", "select(params.heads, params.kv_heads, is_key)", "params.heads", "norm=projection"],
 ] as const;
 

@@ -84,6 +84,7 @@ describe("what a config says", () => {
       parallelResidual: false,
       attentionClip: null,
       moe: null,
+      latent: null,
       windows: [null, null],
       bosTokenIds: [1],
       eosTokenIds: [2],

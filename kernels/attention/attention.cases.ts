@@ -1,7 +1,6 @@
 /** Cases of rope, KV write and paged attention: fused for one row a sequence, in two dispatches for several, split or not. */
 
 import { columns, runSums, untouched } from "../caseData.ts";
-import { f16FromBits, f32FromBits } from "../formats/halves.ts";
 import { activationShape } from "../fragments/activation.ts";
 import { headDimFor, KEY_SPLIT } from "../fragments/batch.ts";
 import type { XFrom } from "../fragments/matmul.ts";
@@ -21,7 +20,7 @@ import {
   words,
 } from "./attentionData.ts";
 import { caches, EPS, reference } from "./attentionReference.ts";
-import { KV_TYPES, type KvType, kvDims, pageWords } from "./kv_page.ts";
+import { KV_TYPES, kvDims, kvValue, pageWords } from "./kv_page.ts";
 import { qkNorm } from "./qk_norm.ts";
 import { NORM, unitsOf } from "./rope_heads.ts";
 import { ropeKv } from "./rope_kv.ts";
@@ -173,17 +172,13 @@ function storedCache(shape: AttentionShape, from: AttentionInputs, cache: Caches
   words(shape, from.tables, cache, (word, dim, value) => {
     cachedWords.add(word);
     want.push(value);
-    got.push(decodeWord(after[word] ?? 0, shape.kvType, dim));
+    got.push(kvValue(after[word] ?? 0, shape.kvType, dim));
   });
   const strays = after.filter((word, i) => word !== EMPTY[shape.kvType] && !cachedWords.has(i)).length;
   return [
     { name: "pages", got, want, limit: STORED_LIMIT },
     { name: "words of free slots that were written", got: [strays], want: [0], limit: 0 },
   ];
-}
-
-function decodeWord(word: number, kvType: KvType, dim: number): number {
-  return kvType === "f32" ? f32FromBits(word) : f16FromBits((word >>> (16 * dim)) & 0xffff);
 }
 
 function title(s: AttentionShape, fused: boolean): string {

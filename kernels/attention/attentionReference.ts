@@ -46,7 +46,7 @@ function normedHeads(
 const clipped = ({ clip }: AttentionShape, v: number): number => (clip > 0 ? Math.min(Math.max(v, -clip), clip) : v);
 
 /** A head's vector turned to its row's position. */
-function turned(shape: AttentionShape, from: AttentionInputs, row: number, v: Float64Array): Float64Array {
+export function turned(shape: AttentionShape, from: AttentionInputs, row: number, v: Float64Array): Float64Array {
   const { rotaryDim, interleaved } = shape;
   const half = rotaryDim / 2;
   const table = (from.rows[row]?.position ?? Number.NaN) * rotaryDim;

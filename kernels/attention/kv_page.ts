@@ -6,7 +6,7 @@
  * neighbouring words of K, lanes that own neighbouring dimensions neighbouring words of V. Of latent attention a token has one vector, in K's place: its
  * value is the beginning of its key, and value_dim is 0 here.
  */
-import { f16Bits, f16FromBits } from "../formats/halves.ts";
+import { f16Bits, f16FromBits, f32FromBits } from "../formats/halves.ts";
 import { PAGE_TOKENS } from "../fragments/batch.ts";
 
 /** The types that a cache can have. */
@@ -28,6 +28,10 @@ export function cached(value: number, kvType: KvType): number {
   if (!Number.isFinite(value)) return Number.NaN;
   return f16FromBits(f16Bits(Math.min(Math.max(value, -F16_MAX), F16_MAX)));
 }
+
+/** The number in a word of a page. */
+export const kvValue = (word: number, kvType: KvType, dim: number): number =>
+  kvType === "f32" ? f32FromBits(word) : f16FromBits((word >>> (16 * dim)) & 0xffff);
 
 /** `v_at` of pages with values of their own, and of those where a value is the beginning of its key. */
 const VALUE_AT = {

@@ -23,6 +23,7 @@ import type { Quads } from "./rope_heads.ts";
 /** Heads of a workgroup in fours: of keys this long, more queries do not fit its memory. */
 export const LATENT_QUADS: Quads = 1;
 
+/** The kernel, for steps behind `latent_kv`. */
 export const latentAttention = variants((kvType: KvType, width: LatentWidth, from: XFrom) =>
   kernel({
     name: `latent_attention ${kvType} width<=${width}${xSuffix(from)}`,

@@ -23,6 +23,7 @@ import { each } from "./tile.ts";
 export const LATENT_ROWS = [1, 4] as const;
 export type LatentRows = (typeof LATENT_ROWS)[number];
 
+/** The kernel, for one row at once or four. */
 export const latentQuery = variants((name: LayoutName, rows: LatentRows) => {
   const layout = layouts[name];
   const scaled = layout.scaling !== "none";
@@ -30,7 +31,7 @@ export const latentQuery = variants((name: LayoutName, rows: LatentRows) => {
     scaled ? `fma(g.scale[${r}], e.q${column}[${r}] - g.zero[${r}], g.bias[${r}])` : `e.q${column}[${r}]`;
   const four = (first: number, r: number) => `vec4f(${[0, 1, 2, 3].map((c) => weight(first + c, r)).join(", ")})`;
   return kernel({
-    name: `latent_query ${name} rows=${rows}`,
+    name: `latent_query ${name}${rows === 1 ? "" : " four rows"}`,
     reads: { words: "vec4u", scales: "vec4u", q: "f32", rope: "f32", aux: "f32", batch: "u32" },
     writes: { out: "f32" },
     params: {

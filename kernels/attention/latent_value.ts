@@ -17,7 +17,7 @@ import type { LatentRows } from "./latent_query.ts";
 
 export const latentValue = variants((layout: LayoutName, rows: LatentRows) =>
   kernel({
-    name: `latent_value ${layout} rows=${rows}`,
+    name: `latent_value ${layout}${rows === 1 ? "" : " four rows"}`,
     reads: { words: "vec4u", scales: "vec4u", x: "vec4f", aux: "f32" },
     writes: { out: "f32" },
     params: {

@@ -122,6 +122,80 @@ describe("fields of a family's own", () => {
       { model_type: "gemma3", hidden_size: 64, eosTokenIds: [1, 106] },
     ],
     ["phi's norms of q and k", of("phi", { qk_layernorm: true }), { qkNorm: true }],
+    [
+      "deepseek_v2's defaults",
+      of("deepseek_v2", { num_experts_per_tok: 6, n_group: 8, topk_group: 3 }),
+      {
+        head_dim: 64,
+        bosTokenIds: [1],
+        latent: {
+          q_lora_rank: 1536,
+          kv_lora_rank: 512,
+          qk_nope_head_dim: 128,
+          qk_rope_head_dim: 64,
+          v_head_dim: 128,
+          interleaved: true,
+        },
+        attentionScale: 1 / Math.sqrt(192),
+        moe: {
+          routing: { experts: 64, top_k: 6, score: "softmax", renormalize: null, scaling: 1, groups: null },
+          inner: 1407,
+          shared: { inner: 2814, gated: false },
+        },
+      },
+    ],
+    [
+      "deepseek_v2 by groups, and without latents of queries",
+      of("deepseek_v2", {
+        num_experts_per_tok: 3,
+        n_routed_experts: 8,
+        topk_method: "group_limited_greedy",
+        n_group: 4,
+        topk_group: 2,
+        q_lora_rank: null,
+        head_dim: 16,
+      }),
+      {
+        head_dim: 64,
+        latent: { q_lora_rank: null },
+        moe: { routing: { groups: { count: 4, best: 2, score: "best" } } },
+      },
+    ],
+    [
+      "deepseek_v3's defaults",
+      of("deepseek_v3"),
+      {
+        head_dim: 64,
+        max_position_embeddings: 4096,
+        bosTokenIds: [0],
+        moe: {
+          routing: {
+            experts: 256,
+            top_k: 8,
+            score: "sigmoid",
+            renormalize: { least: 1e-20 },
+            scaling: 2.5,
+            groups: { count: 8, best: 4, score: "two best" },
+          },
+          inner: 2048,
+          shared: { inner: 2048, gated: false },
+        },
+      },
+    ],
+    [
+      "deepseek_v3's scale with YaRN's mscale_all_dim",
+      of("deepseek_v3", {
+        qk_nope_head_dim: 16,
+        qk_rope_head_dim: 16,
+        rope_interleave: false,
+        rope_scaling: { type: "yarn", factor: 4, mscale: 0.8, mscale_all_dim: 0.6 },
+      }),
+      {
+        head_dim: 16,
+        latent: { interleaved: false },
+        attentionScale: (1 / Math.sqrt(32)) * (0.06 * Math.log(4) + 1) ** 2,
+      },
+    ],
     ["gpt_neox at once by default", of("gpt_neox"), { parallelResidual: true }],
     ["stablelm in turn by default", of("stablelm"), { parallelResidual: false, qkNorm: false }],
     [
@@ -245,6 +319,28 @@ describe("refused by name", () => {
       of("hunyuan_v1_dense", { use_qk_norm: false }),
       "use_qk_norm is false, supported: true",
     ],
+    [
+      "deepseek_v2 that scores by sigmoid",
+      of("deepseek_v2", { num_experts_per_tok: 2, scoring_func: "sigmoid" }),
+      'scoring_func is "sigmoid", supported: softmax',
+    ],
+    [
+      "deepseek_v3 that chooses otherwise",
+      of("deepseek_v3", { topk_method: "greedy" }),
+      'topk_method is "greedy", supported: noaux_tc',
+    ],
+    [
+      "a latent that is too long",
+      of("deepseek_v3", { kv_lora_rank: 768 }),
+      "kv_lora_rank is 768, with qk_rope_head_dim 832, supported: what the attention kernels hold, 512 and 576",
+    ],
+    ["an odd latent", of("deepseek_v3", { kv_lora_rank: 33 }), "kv_lora_rank is 33, expected an even number"],
+    [
+      "groups of one expert, whose two best are compared",
+      of("deepseek_v3", { n_routed_experts: 8, n_group: 8 }),
+      "n_group is 8, expected groups of at least two experts",
+    ],
+    ["KV heads of their own in deepseek_v3", of("deepseek_v3", { num_key_value_heads: 2 }), "num_key_value_heads is 2"],
     ["gemma3 without a text model", { model_type: "gemma3", ...SMALL }, "text_config is missing"],
     [
       "two local thetas in gemma3_text",

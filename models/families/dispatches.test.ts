@@ -23,6 +23,8 @@ const SIZES = {
 const MORE: Readonly<Record<string, Readonly<Record<string, unknown>>>> = {
   gpt2: { n_embd: 64, n_head: 4 },
   gemma3: { text_config: {} },
+  deepseek_v2: { num_experts_per_tok: 6 },
+  deepseek_v3: { first_k_dense_replace: 0 },
   glm4_moe: { first_k_dense_replace: 0 },
   ernie4_5_moe: { moe_layer_start_index: 0 },
 };
@@ -86,6 +88,9 @@ describe("a decode step has as many dispatches as the head of the family's file 
     ["gpt_neox", "one after the other", { use_parallel_residual: false }, 8, 4],
     ["cohere", "q and k normed", { use_qk_norm: true }, 6, 4],
     ["glm4_moe", "layers without experts", { first_k_dense_replace: 3 }, 5, 3],
+    ["deepseek_v3", "layers without experts", { first_k_dense_replace: 3 }, 9, 3],
+    ["deepseek_v2", "queries at once", { q_lora_rank: null }, 9, 3],
+    ["deepseek_v2", "a latent of no whole runs", { kv_lora_rank: 40 }, 11, 3],
     ["qwen3_moe", "layers without experts", { mlp_only_layers: [0, 1, 2] }, 5, 3],
     ["gemma2", "no cap on the logits", { final_logit_softcapping: null }, 7, 3],
     ["gemma3_text", "a cap on the logits", { final_logit_softcapping: 30 }, 7, 4],
