@@ -14,6 +14,7 @@ import { latentWidthFor, ROW } from "../../kernels/fragments/batch.ts";
 import { dotParams } from "../../kernels/fragments/matmul.ts";
 import { NONE } from "../../kernels/kernel.ts";
 import { PAD_RUNS, padRows } from "../../kernels/pad_rows.ts";
+import { rowsVariant } from "../../kernels/variantNames.ts";
 import { xFrom } from "../../kernels/xFrom.ts";
 import type { Matrix } from "../matrix.ts";
 import { type Activation, newActivation, type Step } from "../step.ts";
@@ -127,7 +128,7 @@ function queriesOf(step: Step, q: Projected, spec: LatentSpec): Projected {
     };
     const { words, scales } = shard;
     const buffers = { words, scales, q: q.slot, rope: ropeOf(step, spec), aux, batch, out: slot };
-    const m = rowsOf(rows);
+    const m = rowsOf(step);
     const grid = [shard.heads, Math.ceil(rows / m), 1] as const;
     latentQuery(keys.layout, m).launch(recorder, { buffers, params, grid }, "q · keys");
   }
@@ -208,7 +209,7 @@ function valuesOf(step: Step, x: Activation, { heads, valueDim, values }: Latent
       out_stride: out.shape.stride,
     };
     const { words, scales } = shard;
-    const m = rowsOf(rows);
+    const m = rowsOf(step);
     const grid = [shard.heads * shard.params.head_blocks, Math.ceil(rows / m), 1] as const;
     latentValue(values.layout, m).launch(
       recorder,
@@ -220,7 +221,10 @@ function valuesOf(step: Step, x: Activation, { heads, valueDim, values }: Latent
 }
 
 /** Rows that a launch by head takes at once. */
-const rowsOf = (rows: number): LatentRows => (rows >= LATENT_ROWS[1] ? LATENT_ROWS[1] : LATENT_ROWS[0]);
+function rowsOf({ rows, recorder }: Step): LatentRows {
+  const [one, many] = LATENT_ROWS;
+  return rows >= many && !recorder.gpu.off.has(rowsVariant(many)) ? many : one;
+}
 
 /** Shards of a matrix by head, none of which cuts one. */
 function shardsOf(matrix: Matrix, heads: number) {
