@@ -45,7 +45,7 @@ const LIMITS = {
   maxStorageBufferBindingSize: 2 ** 27,
   maxBufferSize: 2 ** 28,
 };
-const GPU = { adapter: { kind: "software" }, limits: LIMITS, features: new Set() } as unknown as Gpu;
+const GPU = { adapter: { kind: "software" }, limits: LIMITS, features: new Set(), off: new Set() } as unknown as Gpu;
 
 /** Labels of a decode step of one sequence, the sampler not counted. */
 function decodeStep(name: string, layers: number, keys: Readonly<Record<string, unknown>> = {}): readonly string[] {
