@@ -4,7 +4,7 @@
  * Requests are greedy and ignore the end of text. No repetition meets a cached prefix: prompts are random and never repeated, and
  * what the engine says of cached tokens is held against that.
  */
-import type { EngineStats, GenerateRequest, Part, Usage } from "../engine/types.ts";
+import type { EngineStats, GenerateRequest, Part, SpeculationWish, Usage } from "../engine/types.ts";
 import { PAGE_TOKENS } from "../kernels/fragments/batch.ts";
 import type { Random } from "../kernels/testbed.ts";
 import { BenchError } from "./errors.ts";
@@ -24,6 +24,8 @@ export interface SpeedOptions {
   /** Rows that a step of the engine computes at most. */
   readonly rowsPerStep: number;
   readonly random: Random;
+  /** Who proposes tokens; unset: what the engine does by itself. */
+  readonly speculation?: SpeculationWish;
   readonly signal?: AbortSignal;
   /** Called before each repetition; −1 is the warm-up. */
   readonly onRepetition?: (test: SpeedTest, repetition: number) => void;
@@ -167,7 +169,7 @@ async function ask(
   engine: MeasuredEngine,
   prompt: readonly number[],
   maxTokens: number,
-  { signal, now = () => performance.now() }: SpeedOptions,
+  { signal, speculation, now = () => performance.now() }: SpeedOptions,
 ): Promise<Asked> {
   const tokens: { at: number; counts: Counts }[] = [];
   let usage: Usage | undefined;
@@ -178,6 +180,7 @@ async function ask(
     temperature: 0,
     ignoreEos: true,
     ...(signal === undefined ? {} : { signal }),
+    ...(speculation === undefined ? {} : { speculation }),
   };
   for await (const part of engine.generate(request)) {
     tokens.push({ at: now(), counts: engine.stats().device });

@@ -1,4 +1,5 @@
 /** Rows of speed as people and programs read them: llama-bench's columns, and all of it as data. */
+import type { DraftStats } from "../engine/draftCounts.ts";
 import { bytesPerToken, type ModelBytes } from "./modelBytes.ts";
 import type { SpeedRow } from "./speed.ts";
 import { deviation, least, mean, percentile } from "./statistics.ts";
@@ -22,13 +23,34 @@ export interface SpeedSubject {
 /** Above this share of the mean, a deviation is worth a word: something else ran on the machine. */
 export const NOISE = 0.05;
 
+/** What became of proposals while a row was measured, its warm-up counted. */
+export function draftRecord(from: DraftStats, to: DraftStats) {
+  const by_position = to.byPosition.map(({ proposed, accepted }, i) => ({
+    proposed: proposed - (from.byPosition[i]?.proposed ?? 0),
+    accepted: accepted - (from.byPosition[i]?.accepted ?? 0),
+  }));
+  return { proposed: to.proposed - from.proposed, accepted: to.accepted - from.accepted, by_position };
+}
+export type DraftRecord = ReturnType<typeof draftRecord>;
+
+/** "draft 71 % accepted of 56: 87 % 75 % 50 % by position"; undefined where nothing was proposed. */
+export function draftLine({ proposed, accepted, by_position }: DraftRecord): string | undefined {
+  if (proposed === 0) return undefined;
+  const places = by_position.filter((place) => place.proposed > 0);
+  const percent = (share: { readonly proposed: number; readonly accepted: number }) =>
+    `${Math.round((100 * share.accepted) / share.proposed)} %`;
+  return `draft ${percent({ proposed, accepted })} accepted of ${proposed}: ${places.map(percent).join(" ")} by position`;
+}
+
 /** A row with its sums, as JSON has it; numbers are null where the row failed. */
-export function speedRecord(row: SpeedRow, subject: SpeedSubject) {
+export function speedRecord(row: SpeedRow, subject: SpeedSubject, draft?: DraftRecord) {
   const { model, size, params, weights, kv, adapter, bytes, rowsPerStep, bandwidth } = subject;
   const { kind, name: test, tokens, depth, batch, repetitions, error } = row;
   const total = (value: (it: SpeedRow["repetitions"][number]) => number) =>
     repetitions.reduce((sum, it) => sum + value(it), 0);
-  const shared = { model, size, params, backend: "WebGPU", adapter, weights, kv, batch, test, kind, tokens, depth };
+  const drafted = draft === undefined || draft.proposed === 0 ? {} : { draft };
+  const test_of = { model, size, params, backend: "WebGPU", adapter, weights, kv, batch, test, kind, tokens, depth };
+  const shared = { ...test_of, ...drafted };
   const counted = {
     computed_tokens: total(({ computedTokens }) => computedTokens),
     cached_tokens: total(({ cachedTokens }) => cachedTokens),

@@ -9,6 +9,8 @@ import { measureReadRate } from "../bench/read_rate.ts";
 import { measureSpeed } from "../bench/speed.ts";
 import { speedRatios } from "../bench/speedRatios.ts";
 import {
+  draftLine,
+  draftRecord,
   noiseOf,
   SPEED_HEAD,
   type SpeedRecord,
@@ -21,6 +23,7 @@ import { csv, markdown } from "../bench/tables.ts";
 import { openGpu } from "../device/gpu.ts";
 import { MAX_ROWS } from "../engine/batch.ts";
 import type { Engine } from "../engine/engine.ts";
+import type { SpeculationWish } from "../engine/types.ts";
 import { Random, Testbed } from "../kernels/testbed.ts";
 import { decodeLine, decodeStepOf, LoadClock, type LoadTime, loadLine, profileOne } from "./benchExtras.ts";
 import type { Command, Context } from "./command.ts";
@@ -33,6 +36,7 @@ import { engineOpener, modelName } from "./openEngine.ts";
 import { jsonLine, print, table } from "./output.ts";
 import { PROFILE_FLAGS, type ProfileTarget, profileTarget, writeProfile } from "./profile.ts";
 import { bar } from "./progress.ts";
+import { draftName, SPECULATION_FLAGS, speculationRequest } from "./speculationFlags.ts";
 import { version } from "./version.ts";
 import { mostBytes } from "./weightLabel.ts";
 
@@ -41,6 +45,7 @@ const SEED = 1;
 
 const FLAGS = {
   ...MODEL_FLAGS,
+  ...SPECULATION_FLAGS,
   ...PROFILE_FLAGS,
   "prompt-tokens": { short: "p", value: "TOKENS", help: "lengths of prompts, as 128,512 (default 128); 0 for none" },
   "max-tokens": { short: "n", value: "TOKENS", help: "tokens to generate, as 64 (default 32); 0 for none" },
@@ -75,6 +80,7 @@ async function benchCommand(args: Flags, context: Context): Promise<number> {
   const tests = testsOf(args);
   const repetitions = args.integer("repetitions", 1, 1000) ?? 5;
   const seed = args.integer("seed", 0, 2 ** 32 - 1) ?? SEED;
+  const speculation = speculationRequest(args);
   const open = engineOpener(args, context);
   const target = profileTarget(args);
   const gpu = await openGpu(given({ adapter: args.text("adapter") }));
@@ -84,7 +90,8 @@ async function benchCommand(args: Flags, context: Context): Promise<number> {
     const tap = new StepTap(target?.profiler);
     const clock = new LoadClock();
     const { onProgress } = clock;
-    const engine = await open({ device: { gpu, pipelines: bed.pipelines }, profiler: tap, onProgress });
+    const device = { gpu, pipelines: bed.pipelines };
+    const engine = await open({ device, profiler: tap, onProgress, draft: draftName(args) });
     const load = clock.stop();
     try {
       const code = await measureAll(engine, bed, {
@@ -94,6 +101,7 @@ async function benchCommand(args: Flags, context: Context): Promise<number> {
         tests,
         repetitions,
         seed,
+        speculation,
         target,
         tap,
         load,
@@ -116,6 +124,7 @@ interface Plan {
   readonly tests: readonly SpeedTest[];
   readonly repetitions: number;
   readonly seed: number;
+  readonly speculation: SpeculationWish | undefined;
   readonly target: ProfileTarget | undefined;
   readonly tap: StepTap;
   readonly load: LoadTime;
@@ -135,14 +144,21 @@ async function measureAll(engine: Engine, bed: Testbed, plan: Plan): Promise<num
   for (const test of tests) {
     const onRepetition = (_: SpeedTest, i: number) =>
       reporter.status(`${testName(test)} of batch ${test.batch} ${bar((i + 1) / (repetitions + 1))}`);
-    const options = { repetitions, vocabulary, rowsPerStep: MAX_ROWS, random, signal, onRepetition };
-    const record = speedRecord(await measureSpeed(engine, test, options), subject);
+    const { speculation } = plan;
+    const shared = { repetitions, vocabulary, rowsPerStep: MAX_ROWS, random, signal, onRepetition };
+    const options = { ...shared, ...given({ speculation }) };
+    const before = engine.stats().draft;
+    const row = await measureSpeed(engine, test, options);
+    const drafts = draftRecord(before, engine.stats().draft);
+    const record = speedRecord(row, subject, drafts);
     records.push(record);
     reporter.clear();
     if (output === "jsonl") print(jsonLine({ ...record, conditions: measured }));
     if (record.error !== null) reporter.say(`${record.test} of batch ${record.batch} failed: ${record.error}`);
     const noise = noiseOf(record);
     if (noise !== undefined) reporter.say(noise);
+    const accepted = draftLine(drafts);
+    if (accepted !== undefined) reporter.say(`${record.test} of batch ${record.batch}: ${accepted}`);
     if (plan.target !== undefined && record.error === null) await profileOne(engine, plan.target, test, options);
   }
   checkProved(plan.tap.launched, measured.checks);
@@ -162,10 +178,10 @@ async function measureAll(engine: Engine, bed: Testbed, plan: Plan): Promise<num
 async function conditionsOf(engine: Engine, bed: Testbed, { args, context, repetitions, seed, load, tap }: Plan) {
   const { reporter, signal } = context;
   const { gpu, model, kvType, precision } = engine;
-  const { matrices } = model.weights;
+  const drafts = engine.draft === undefined ? [] : [engine.draft.started.read];
   const kernels = modelKernels({
-    matrices,
-    caches: model.model.caches,
+    matrices: [model, ...drafts].flatMap(({ weights }) => weights.matrices),
+    caches: [model, ...drafts].flatMap((read) => read.model.caches),
     kvType,
     precision: precision.mode,
     gpu,

@@ -31,7 +31,15 @@ describe("usage", () => {
     [["eval"], "eval: is not supported yet; there are run, score"],
     [["--json"], "--json: there is no such flag before a command"],
     [["run", "--temprature", "1", "x"], "--temprature: there is no such flag; did you mean --temperature?"],
-    [["run", "--draft", "x", "y"], "--draft: is not supported yet"],
+    [
+      ["run", "--draft-tokens", "4", "y"],
+      "--draft-tokens: nobody proposes tokens; add --draft MODEL or --prompt-lookup",
+    ],
+    [
+      ["run", "--prompt-lookup", "--draft-tokens", "17", "y"],
+      '--draft-tokens: is "17", expected a whole number from 1',
+    ],
+    [["run", "--draft", "", "y"], "--draft: is empty"],
     [["run", "--repeat-penalty", "1.1", "y"], "--repeat-penalty: is not supported yet"],
     [["run", "--precision", "int4", "y"], '--precision: is "int4", expected auto or f32 or f16 or int8'],
     [["run", "--kv-type", "int8", "y"], "--kv-type int8: is not supported yet"],

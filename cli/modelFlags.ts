@@ -39,7 +39,6 @@ export const MODEL_FLAGS = {
   ...ADAPTER_FLAGS,
 } as const satisfies FlagTable;
 
-const SPECULATION = "there is no speculative decoding; leave it out, the answer is the same";
 const PENALTIES = "answers are drawn without penalties";
 
 /** Flags of the documented command line that no command has yet. */
@@ -48,8 +47,5 @@ export const PLANNED_FLAGS: Readonly<Record<string, string>> = {
   "presence-penalty": PENALTIES,
   "frequency-penalty": PENALTIES,
   "json-schema": "answers are not constrained to a schema; check them afterwards",
-  draft: SPECULATION,
-  "draft-tokens": SPECULATION,
-  "prompt-lookup": SPECULATION,
   lora: "merge the adapter into the model first",
 };

@@ -41,6 +41,8 @@ export function wantsJson(args: Arguments<"json" | "output">): boolean {
 /** What a command adds to the flags. */
 interface OwnOptions {
   readonly device?: SharedDevice;
+  /** A draft model, as the user named it. */
+  readonly draft?: string | undefined;
   readonly profiler?: StepEncoder | undefined;
   readonly onProgress?: (progress: LoadProgress) => void;
 }
@@ -63,12 +65,14 @@ export function engineOpener(
     adapter: args.text("adapter"),
   });
   let folder: Folder | undefined;
+  let draft: Folder | undefined;
   return async (own = {}) => {
     reporter.status(`opening ${model}`);
     folder ??= await openFolder(model, { reporter, signal });
+    if (own.draft !== undefined) draft ??= await openFolder(own.draft, { reporter, signal });
     const engine = await Engine.load(folder, {
       ...options,
-      ...given({ device: own.device, profiler: own.profiler }),
+      ...given({ device: own.device, profiler: own.profiler, draft }),
       signal,
       onPlan: (plan, adapter) => reporter.say(planLine(plan, adapter)),
       onProgress: (progress) => {

@@ -10,12 +10,14 @@ import { chat } from "./chat.ts";
 import type { Command, Context } from "./command.ts";
 import { EXIT, UsageError } from "./errors.ts";
 import type { Arguments, FlagTable } from "./flags.ts";
+import { given } from "./given.ts";
 import { MODEL_FLAGS, OUTPUT_FLAGS, PLANNED_FLAGS } from "./modelFlags.ts";
 import { engineOpener, modelName, wantsJson } from "./openEngine.ts";
 import { jsonLine, print, printable } from "./output.ts";
 import { PROFILE_FLAGS, profileTarget, writeProfile } from "./profile.ts";
 import { promptProgress } from "./progress.ts";
 import { SAMPLING_FLAGS, samplingLine, samplingRequest } from "./samplingFlags.ts";
+import { draftName, SPECULATION_FLAGS, speculationRequest } from "./speculationFlags.ts";
 import { TOKEN_FLAGS, tokenLists } from "./tokenLists.ts";
 
 const FLAGS = {
@@ -25,6 +27,7 @@ const FLAGS = {
   system: { value: "TEXT", help: "what the chat's system message says" },
   ...TOKEN_FLAGS,
   ...SAMPLING_FLAGS,
+  ...SPECULATION_FLAGS,
   ...PROFILE_FLAGS,
   ...OUTPUT_FLAGS,
 } as const satisfies FlagTable;
@@ -49,7 +52,8 @@ of a text (three words or more and no mark at the end) and answers any other; --
 
 async function runCommand(args: Flags, context: Context): Promise<number> {
   const json = wantsJson(args);
-  const request = { ...samplingRequest(args), signal: context.signal };
+  const speculation = given({ speculation: speculationRequest(args) });
+  const request = { ...samplingRequest(args), ...speculation, signal: context.signal };
   if (request.logprobs !== undefined && !json) throw new UsageError("--logprobs: is shown in JSON only; add --json");
   args.atMostOne("raw", "chat");
   if (args.has("raw") && args.has("system")) throw new UsageError("--system: has no place with --raw");
@@ -57,7 +61,7 @@ async function runCommand(args: Flags, context: Context): Promise<number> {
   if (prompts === undefined && json) throw new UsageError("--json: a chat has no JSON; give a PROMPT or pipe one in");
   const open = engineOpener(args, context);
   const target = profileTarget(args);
-  const engine = await open({ profiler: target?.profiler });
+  const engine = await open({ profiler: target?.profiler, draft: draftName(args) });
   try {
     context.reporter.detail(samplingLine(request, engine.model.generation));
     target?.profiler.start("run");
@@ -178,7 +182,7 @@ function tokenEvent(prompt: number, { index, token, text, logprob, top }: Part) 
 }
 
 function doneEvent(prompt: number, { finishReason, usage, timings, seed }: Answered) {
-  const { promptTokens, completionTokens, cachedTokens } = usage;
+  const { promptTokens, completionTokens, cachedTokens, draft } = usage;
   return {
     type: "done",
     prompt,
@@ -188,6 +192,7 @@ function doneEvent(prompt: number, { finishReason, usage, timings, seed }: Answe
       completion_tokens: completionTokens,
       total_tokens: promptTokens + completionTokens,
       prompt_tokens_details: { cached_tokens: cachedTokens },
+      ...(draft === undefined ? {} : { completion_tokens_details: predictionTokens(draft) }),
     },
     timings:
       timings === undefined
@@ -202,6 +207,12 @@ function doneEvent(prompt: number, { finishReason, usage, timings, seed }: Answe
     ...(seed === undefined ? {} : { seed }),
   };
 }
+
+/** As OpenAI counts tokens that were predicted. */
+const predictionTokens = ({ proposed, accepted }: { readonly proposed: number; readonly accepted: number }) => ({
+  accepted_prediction_tokens: accepted,
+  rejected_prediction_tokens: proposed - accepted,
+});
 
 const shown = (text: string) => (process.stdout.isTTY ? printable(text) : text);
 

@@ -35,7 +35,8 @@ function scripted(pieces: readonly string[], end = ""): Tokenizer {
 
 function request(more: Partial<ResolvedRequest> = {}): ResolvedRequest {
   const sampling = { temperature: 0, topK: 0, topP: 1, minP: 0, seed: 5 };
-  return { tokens: [9], maxTokens: 100, sampling, stop: [], stopIds: new Set(), top: 0, ...more };
+  const rest = { stop: [], stopIds: new Set<number>(), top: 0, speculation: undefined };
+  return { tokens: [9], maxTokens: 100, sampling, ...rest, ...more };
 }
 
 function sequenceOf({ tokens, sampling, top }: ResolvedRequest): Sequence {

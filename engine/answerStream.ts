@@ -5,7 +5,7 @@ import type { Detokenizer, Tokenizer } from "../models/text/tokenizer.ts";
 import { NonFiniteError } from "./errors.ts";
 import type { ResolvedRequest } from "./request.ts";
 import type { RowOutput, Sequence } from "./sequence.ts";
-import type { FinishReason, Part, Timings } from "./types.ts";
+import type { FinishReason, Part, Timings, Usage } from "./types.ts";
 
 export class AnswerStream {
   readonly #request: ResolvedRequest;
@@ -64,8 +64,9 @@ export class AnswerStream {
     return { text: pushed.text + rest.text + this.#stops.end(), finishReason: ended ? "stop" : "length" };
   }
 
-  #usage({ promptLength, cachedTokens }: Sequence) {
-    return { promptTokens: promptLength, completionTokens: this.#count, cachedTokens };
+  #usage({ promptLength, cachedTokens, proposed, accepted }: Sequence): Usage {
+    const usage = { promptTokens: promptLength, completionTokens: this.#count, cachedTokens };
+    return proposed === 0 ? usage : { ...usage, draft: { proposed, accepted } };
   }
 
   #timings({ promptLength, cachedTokens }: Sequence): Timings {

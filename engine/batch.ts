@@ -39,8 +39,10 @@ export function bucketTitle({ rows, samples, splits, kind }: Bucket): string {
 /** A row whose logits are wanted. */
 export interface Sample {
   readonly sequence: Sequence;
-  /** Of the row. */
+  /** Of the row, and the token that it was computed from: a proposal may turn out to be none of the sequence's. */
   readonly position: number;
+  readonly token: number;
+  /** The token behind it, as far as it is known, or was proposed; else NONE. */
   readonly target: number;
 }
 
@@ -71,13 +73,16 @@ export function buildBatch({ kind, entries }: Schedule, rope: RopeTable, words: 
   const samples: Sample[] = [];
   let [row, table, longest, top] = [0, TABLES_AT, 0, 0];
   let [oneRowEach, routes] = [true, false];
-  for (const { sequence, count } of entries) {
+  for (const { sequence, count, drafts } of entries) {
     const { tokens, computed, pages, options } = sequence;
+    const end = computed + count + drafts.length;
     words.set(pages, table);
-    for (let position = computed; position < computed + count; position++) {
-      writeRow(words, row, sequence, position, rope, table);
-      if (options.kind === "score" || position === tokens.length - 1) {
-        const sample = { sequence, position, target: tokens[position + 1] ?? NONE };
+    for (let position = computed; position < end; position++) {
+      const token = tokens[position] ?? drafts[position - tokens.length] ?? NONE;
+      writeRow(words, row, { sequence, position, token }, rope, table);
+      if (options.kind === "score" || position >= tokens.length - 1) {
+        const target = tokens[position + 1] ?? drafts[position + 1 - tokens.length] ?? NONE;
+        const sample = { sequence, position, token, target };
         writeSample(words, samples.length, sample, row);
         samples.push(sample);
         top = Math.max(top, options.top);
@@ -86,8 +91,8 @@ export function buildBatch({ kind, entries }: Schedule, rope: RopeTable, words: 
       row++;
     }
     table += pages.length;
-    longest = Math.max(longest, computed + count);
-    oneRowEach &&= count === 1;
+    longest = Math.max(longest, end);
+    oneRowEach &&= end === computed + 1;
   }
   const splits = Math.ceil(longest / KEY_SPLIT);
   const bucket: Bucket = {
@@ -118,20 +123,18 @@ function fillUp(bucket: Bucket, words: Uint32Array<ArrayBuffer>, rows: number, s
   for (let i = samples; i < bucket.samples; i++) words[SAMPLES_AT + i * SAMPLE_WORDS + SAMPLE.target] = NONE;
 }
 
-/** Written word by word, as the next: a step of many rows makes no object a row. */
+/** Written word by word, as the next. */
 function writeRow(
   words: Uint32Array<ArrayBuffer>,
   row: number,
-  sequence: Sequence,
-  position: number,
+  { sequence, position, token }: Pick<Sample, "sequence" | "position" | "token">,
   rope: RopeTable,
   table: number,
 ): void {
-  const { tokens, pages } = sequence;
   const at = row * ROW_WORDS;
-  const page = pages[Math.floor(position / PAGE_TOKENS)] ?? NONE;
+  const page = sequence.pages[Math.floor(position / PAGE_TOKENS)] ?? NONE;
   words.fill(0, at, at + ROW_WORDS);
-  words[at + ROW.token] = tokens[position] ?? NONE;
+  words[at + ROW.token] = token;
   words[at + ROW.position] = position;
   words[at + ROW.slot] = page * PAGE_TOKENS + (position % PAGE_TOKENS);
   words[at + ROW.length] = position + 1;

@@ -8,6 +8,8 @@ import type { Gpu } from "../device/gpu.ts";
 import type { KvType } from "../kernels/attention/kv_page.ts";
 import { AnswerStream } from "./answerStream.ts";
 import { type Batch, buildBatch } from "./batch.ts";
+import { DraftModel } from "./draftModel.ts";
+import { takesBack } from "./draftVocabulary.ts";
 import { AbortError, NonFiniteError } from "./errors.ts";
 import type { ReadModel } from "./loadModel.ts";
 import type { MemoryPlan } from "./memoryPlan.ts";
@@ -19,6 +21,7 @@ import { promptTokens, type RequestContext, resolveGenerate, resolveScore } from
 import type { StepResult } from "./runner.ts";
 import { type Schedule, Scheduler } from "./scheduler.ts";
 import { Sequence } from "./sequence.ts";
+import { Speculation } from "./speculation.ts";
 import { type Started, start } from "./start.ts";
 import type {
   EngineStats,
@@ -43,6 +46,7 @@ export class Engine {
   readonly #started: Started;
   readonly #pool: PagePool;
   readonly #scheduler: Scheduler;
+  readonly #speculation: Speculation;
   readonly #request: RequestContext;
   #cachedTokens = 0;
   #loop: Promise<void> | undefined;
@@ -55,15 +59,23 @@ export class Engine {
    * AdapterUnavailableError, OutOfMemoryError, AbortError.
    */
   static async load(model: string | Folder, options: EngineOptions = {}): Promise<Engine> {
-    return new Engine(await start(model, options));
+    const started = await start(model, options);
+    try {
+      const draft = options.draft === undefined ? undefined : await DraftModel.load(options.draft, started, options);
+      return new Engine(started, draft);
+    } catch (error) {
+      await started.free();
+      throw error;
+    }
   }
 
-  private constructor(started: Started) {
+  private constructor(started: Started, draft: DraftModel | undefined) {
     const { read, gpu, plan, kvType, precision, limits } = started;
     [this.model, this.plan, this.gpu, this.#started] = [read, plan, gpu, started];
     [this.kvType, this.precision] = [kvType, precision];
     this.#pool = new PagePool(plan.pages);
     this.#scheduler = new Scheduler(this.#pool, limits);
+    this.#speculation = new Speculation(draft);
     this.#request = {
       tokenizer: read.tokenizer,
       template: read.template,
@@ -71,6 +83,8 @@ export class Engine {
       stopIds: read.stopIds,
       vocabulary: read.config.vocab_size,
       context: plan.context,
+      draft: draft !== undefined,
+      takesBack: takesBack(read.model),
       randomSeed: () => Math.floor(Math.random() * 2 ** 53),
     };
   }
@@ -84,6 +98,7 @@ export class Engine {
     this.#checkOpen();
     const resolved = resolveGenerate(request, this.#request);
     const answer = new AnswerStream(resolved, this.model.tokenizer);
+    const drafting = this.#speculation.drafting(resolved);
     const sequence = new Sequence({
       tokens: resolved.tokens,
       kind: "generate",
@@ -97,6 +112,8 @@ export class Engine {
         const total = resolved.tokens.length;
         if (computed < total) request.onPrompt?.(computed, total);
       },
+      drafting,
+      onRelease: () => this.#speculation.forget(sequence),
       onError: (error) => answer.fail(error),
     });
     const aborted = () => new AbortError("generate: aborted by its signal", { cause: request.signal?.reason });
@@ -191,7 +208,7 @@ export class Engine {
       for (;;) {
         const schedule = this.#scheduler.next();
         if (schedule === undefined) return;
-        if (schedule.entries.length > 0) await this.#step(schedule);
+        await this.#step(await this.#speculation.propose(schedule));
       }
     } catch (error) {
       for (const sequence of this.#scheduler.clear()) sequence.options.onError(error);
@@ -201,25 +218,35 @@ export class Engine {
   }
 
   async #step(schedule: Schedule): Promise<void> {
+    if (schedule.entries.length === 0) return;
     const { memory, runner } = this.#started;
     const batch = buildBatch(schedule, memory.rope, memory.words);
-    const result = await runner.run(batch);
+    const result = await this.#speculation.timed(batch, () => runner.run(batch));
     const finished = handOut(batch, result, (sequence) => this.#scheduler.remove(sequence));
+    this.#speculation.learn(schedule);
     this.#scheduler.commit(schedule, finished);
+  }
+
+  /** The model that proposes tokens, where there is one. */
+  get draft(): DraftModel | undefined {
+    return this.#speculation.draft;
   }
 
   stats(): EngineStats {
     const { total, used, cached } = this.#pool;
     const { runner } = this.#started;
+    const { draft, stats } = this.#speculation;
+    const { weights, kv, arena } = draft?.memory ?? { weights: 0, kv: 0, arena: 0 };
     return {
       pages: { total, used, cached },
       running: this.#scheduler.running,
       waiting: this.#scheduler.waiting,
       preemptions: this.#scheduler.preemptions,
       cachedTokens: this.#cachedTokens,
+      draft: stats,
       device: { ...runner.counts },
       precision: this.precision,
-      memory: { weights: this.plan.weights, kv: this.plan.kv, arena: runner.arenaBytes },
+      memory: { weights: this.plan.weights + weights, kv: this.plan.kv + kv, arena: runner.arenaBytes + arena },
     };
   }
 
@@ -233,6 +260,7 @@ export class Engine {
     this.#closed = true;
     for (const sequence of this.#scheduler.clear()) sequence.options.onError(new AbortError("engine: was closed"));
     await this.#loop;
+    await this.#speculation.draft?.free();
     await this.#started.free();
   }
 }
@@ -244,9 +272,11 @@ function handOut(
   remove: (sequence: Sequence) => void,
 ): Set<Sequence> {
   const finished = new Set<Sequence>();
-  samples.forEach(({ sequence, position }, i) => {
+  samples.forEach(({ sequence, position, token, target }, i) => {
     const output = outputs[i];
     if (sequence.finished || finished.has(sequence) || output === undefined) return;
+    if (sequence.tokens[position] !== token) return; // a row of a proposal that was not taken
+    if (output.token === target) sequence.accepted++;
     try {
       if (sequence.options.onOutput(output, position, logits[i])) finished.add(sequence);
     } catch (error) {

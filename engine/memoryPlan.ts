@@ -35,6 +35,13 @@ export interface MemoryWishes {
 const DEFAULT_KV = 512 * 2 ** 20;
 const DEFAULT_SEQUENCES = 4;
 
+const layerPages = (caches: readonly CacheDeclaration[], kvType: KvType) =>
+  caches.map(({ kvHeads, headDim, valueDim }) => 4 * pageWords(kvType, kvHeads, headDim, valueDim));
+
+/** Bytes of a page in all layers. */
+export const pageBytes = (caches: readonly CacheDeclaration[], kvType: KvType): number =>
+  layerPages(caches, kvType).reduce((a, b) => a + b, 0);
+
 /** Throws OutOfMemoryError where the wishes cannot be met on this adapter, with what would fit. */
 export function planMemory(
   gpu: Gpu,
@@ -43,10 +50,8 @@ export function planMemory(
   modelContext: number,
   wishes: MemoryWishes,
 ): MemoryPlan {
-  const layerPage = caches.map(
-    ({ kvHeads, headDim, valueDim }) => 4 * pageWords(wishes.kvType, kvHeads, headDim, valueDim),
-  );
-  const page = layerPage.reduce((a, b) => a + b, 0);
+  const layerPage = layerPages(caches, wishes.kvType);
+  const page = pageBytes(caches, wishes.kvType);
   const limit = Math.min(gpu.limits.maxStorageBufferBindingSize, gpu.limits.maxBufferSize);
   const most = Math.floor(limit / Math.max(...layerPage));
   const ropeRows = Math.floor(limit / (4 * Math.max(1, ...wishes.rotaryDims))) - MAX_ROWS;

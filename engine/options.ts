@@ -1,6 +1,6 @@
 /** How a model is loaded: the fields of `Engine.load`, and their checks. */
 
-import type { KeptTexts } from "../device/files.ts";
+import type { Folder, KeptTexts } from "../device/files.ts";
 import type { Gpu } from "../device/gpu.ts";
 import type { PipelineCache } from "../device/pipelines.ts";
 import type { StepEncoder } from "../device/profiler.ts";
@@ -38,6 +38,8 @@ export interface EngineOptions {
   readonly device?: SharedDevice;
   /** Sees every step that is submitted, and may time its dispatches one by one. */
   readonly profiler?: StepEncoder;
+  /** A smaller model of the same vocabulary that proposes tokens: as `model`. Answers are the same, and may come sooner. */
+  readonly draft?: string | Folder;
   /** Where results of the self-test are kept; unset, in the user's cache folder or the site's cache. */
   readonly kept?: KeptTexts;
   readonly signal?: AbortSignal;

@@ -27,6 +27,8 @@ function context(more: Partial<RequestContext> = {}): RequestContext {
     stopIds: [2],
     vocabulary: 512,
     context: 64,
+    draft: false,
+    takesBack: true,
     randomSeed: () => 42,
     ...more,
   };
@@ -84,7 +86,18 @@ describe("generate", () => {
     [{ prompt: "a", parseSpecial: 1 }, "parseSpecial: is number, expected a boolean"],
     [{ messages: [{ role: "user", content: "a" }], chatTemplateKwargs: "x" }, "chatTemplateKwargs: is string"],
     [{ messages: [{ role: "user", content: "a" }], chatTemplateKwargs: null }, "chatTemplateKwargs: is null"],
-    [{ prompt: "a", speculation: true }, "speculation: expected false"],
+    [{ prompt: "a", speculation: true }, "speculation: is boolean, expected an object"],
+    [{ prompt: "a", speculation: {} }, "speculation: there is no draft model; load the engine with one, or ask for"],
+    [{ prompt: "a", speculation: { draftTokens: 2 } }, "speculation: there is no draft model"],
+    [
+      { prompt: "a", speculation: { k: 2 } },
+      'speculation: field "k" is not supported; there are draftTokens, promptLookup',
+    ],
+    [{ prompt: "a", speculation: { promptLookup: 1 } }, "speculation.promptLookup: is number, expected a boolean"],
+    [
+      { prompt: "a", speculation: { promptLookup: true, draftTokens: 0 } },
+      "speculation.draftTokens: is 0, expected an",
+    ],
     [{ prompt: "a", signal: {} }, "signal: expected an AbortSignal"],
   ])("refuses %j", (request, message) => expect(refusal(request)).toContain(message));
 

@@ -6,7 +6,7 @@ import { checkMessages } from "../models/text/messages.ts";
 import type { Tokenizer } from "../models/text/tokenizer.ts";
 import { ContextLengthError, InvalidRequestError } from "./errors.ts";
 import type { SamplingParams } from "./sequence.ts";
-import type { GenerateRequest, PromptFields, ScoreRequest } from "./types.ts";
+import type { GenerateRequest, PromptFields, ScoreRequest, SpeculationWish } from "./types.ts";
 
 /** What a request is checked against. */
 export interface RequestContext {
@@ -16,6 +16,9 @@ export interface RequestContext {
   readonly stopIds: readonly number[];
   readonly vocabulary: number;
   readonly context: number;
+  /** Whether there is a draft model, and whether the model can take back tokens that it read. */
+  readonly draft: boolean;
+  readonly takesBack: boolean;
   /** A random integer below 2^53. */
   readonly randomSeed: () => number;
 }
@@ -28,6 +31,16 @@ export interface ResolvedRequest {
   readonly stop: readonly string[];
   readonly stopIds: ReadonlySet<number>;
   readonly top: number;
+  /** undefined: nobody proposes tokens. */
+  readonly speculation: ResolvedSpeculation | undefined;
+}
+
+/** Who proposes tokens. */
+export interface ResolvedSpeculation {
+  /** The text itself; else the draft model. */
+  readonly promptLookup: boolean;
+  /** Proposals in every step; undefined: as many as pay. */
+  readonly draftTokens: number | undefined;
 }
 
 const GENERATE_FIELDS: Readonly<Record<keyof GenerateRequest, true>> = {
@@ -60,7 +73,11 @@ const SCORE_FIELDS: Readonly<Record<keyof ScoreRequest, true>> = {
   signal: true,
 };
 
+const SPECULATION_FIELDS: Readonly<Record<keyof SpeculationWish, true>> = { draftTokens: true, promptLookup: true };
+
 const MAX_STOPS = 64;
+/** Of what is further away next to nothing is accepted. */
+export const MAX_DRAFT_TOKENS = 16;
 
 /** Throws InvalidRequestError that names the field, ContextLengthError with both lengths. */
 export function resolveGenerate(request: GenerateRequest, context: RequestContext): ResolvedRequest {
@@ -82,9 +99,6 @@ export function resolveGenerate(request: GenerateRequest, context: RequestContex
   }
   checkType(request.ignoreEos, "ignoreEos", "boolean");
   checkSignal(request.signal);
-  if (request.speculation !== undefined && request.speculation !== false) {
-    throw new InvalidRequestError("speculation: expected false; there is no draft model to speculate with");
-  }
   return {
     tokens,
     maxTokens: Math.min(maxTokens, room),
@@ -95,6 +109,7 @@ export function resolveGenerate(request: GenerateRequest, context: RequestContex
       ...idList(request.stopTokenIds, "stopTokenIds", context.vocabulary),
     ]),
     top: integer(request.logprobs, "logprobs", 0, MAX_TOP) ?? 0,
+    speculation: speculationOf(request.speculation, context),
   };
 }
 
@@ -187,6 +202,28 @@ function samplingOf(request: GenerateRequest, { defaults, randomSeed }: RequestC
     minP: number(request.minP, "minP", 0, 1) ?? defaults.minP ?? 0,
     seed: integer(request.seed, "seed", 0, 2 ** 53 - 1) ?? randomSeed(),
   };
+}
+
+function speculationOf(
+  wish: GenerateRequest["speculation"],
+  { draft, takesBack }: RequestContext,
+): ResolvedSpeculation | undefined {
+  if (wish === false) return undefined;
+  if (wish === undefined) return draft ? { promptLookup: false, draftTokens: undefined } : undefined;
+  checkType(wish, "speculation", "object");
+  checkFields(wish, SPECULATION_FIELDS, "speculation");
+  checkType(wish.promptLookup, "speculation.promptLookup", "boolean");
+  const { promptLookup = false } = wish;
+  const draftTokens = integer(wish.draftTokens, "speculation.draftTokens", 1, MAX_DRAFT_TOKENS);
+  if (!promptLookup && !draft)
+    throw new InvalidRequestError(
+      "speculation: there is no draft model; load the engine with one, or ask for promptLookup",
+    );
+  if (!takesBack)
+    throw new InvalidRequestError(
+      "speculation: the model keeps a running state of what it read, and cannot take tokens back; leave it out",
+    );
+  return { promptLookup, draftTokens };
 }
 
 function stopStrings(stop: readonly string[] | undefined): readonly string[] {

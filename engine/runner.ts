@@ -54,6 +54,8 @@ export interface RunnerOptions {
   readonly kvType: KvType;
   readonly precision: Precision;
   readonly profiler?: StepEncoder | undefined;
+  /** What steps are called in a profile, before what they compute. */
+  readonly title: string;
 }
 
 /** Records programs by bucket and runs batches on them. */
@@ -118,12 +120,12 @@ export class Runner {
     tokenBytes: number,
     bytes: number,
   ): GPUBuffer {
-    const { gpu, buffers, profiler } = this.#options;
+    const { gpu, buffers, profiler, title } = this.#options;
     const { queue } = gpu.device;
     const staging = this.#stagingFor(bytes);
     queue.writeBuffer(buffers.batch, 0, words);
     const encoder = gpu.device.createCommandEncoder();
-    const timed = profiler?.encode(encoder, program, bucketTitle(bucket));
+    const timed = profiler?.encode(encoder, program, `${title}${bucketTitle(bucket)}`);
     if (timed === undefined) {
       const start = performance.now();
       encode(encoder, program);

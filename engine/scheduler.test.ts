@@ -3,7 +3,7 @@ import fc from "fast-check";
 import { describe, expect, test } from "vitest";
 import { PAGE_TOKENS } from "../kernels/fragments/batch.ts";
 import { PagePool } from "./pages.ts";
-import { type Schedule, Scheduler, type SchedulerLimits } from "./scheduler.ts";
+import { type Room, type Schedule, type Scheduled, Scheduler, type SchedulerLimits } from "./scheduler.ts";
 import { Sequence } from "./sequence.ts";
 
 interface Wish {
@@ -15,6 +15,8 @@ interface Wish {
   readonly at: number;
   /** Step at which it is taken out, or undefined. */
   readonly abortAt: number | undefined;
+  /** Tokens that are proposed for it in each step, and the share of them that is right. */
+  readonly proposals?: { readonly count: number; readonly right: number };
 }
 
 /** What becomes of a request. */
@@ -31,8 +33,12 @@ const next = (tokens: readonly number[]): number => tokens.reduce((sum, token) =
 
 const RULES = { temperature: 0, topK: 0, topP: 1, minP: 0, seed: 0 };
 
-function newSequence({ kind, prompt }: Pick<Wish, "kind" | "prompt">, variant = (_: number) => 0): Sequence {
-  const callbacks = { onOutput: () => false, onError: () => {} };
+function newSequence(
+  { kind, prompt, proposals }: Pick<Wish, "kind" | "prompt" | "proposals">,
+  variant = (_: number) => 0,
+): Sequence {
+  const drafting = proposals === undefined ? undefined : { wanted: () => proposals.count };
+  const callbacks = { onOutput: () => false, onError: () => {}, drafting };
   return new Sequence({
     tokens: prompt,
     kind,
@@ -70,7 +76,7 @@ class Play {
       if (step > most) throw new Error(`not done after ${most} steps; ${this.scheduler.preemptions} preemptions`);
       this.#arrive(step);
       const schedule = this.scheduler.next();
-      if (schedule !== undefined) this.#step(schedule, step);
+      if (schedule !== undefined) this.#step(this.#propose(schedule), step);
       else if (this.jobs.every(({ state }) => state !== "coming")) break;
     }
   }
@@ -84,13 +90,29 @@ class Play {
     }
   }
 
+  /** Proposals as far as there is room: right ones, then one that is wrong, then any. */
+  #propose({ kind, entries }: Schedule<Room>): Schedule {
+    return {
+      kind,
+      entries: entries.map(({ sequence, count, room }) => {
+        const right = this.jobs.find((job) => job.sequence === sequence)?.wish.proposals?.right ?? 0;
+        const all = [...sequence.tokens];
+        const drafts = Array.from({ length: room }, (_, i) => {
+          all.push(next(all));
+          return (all.at(-1) ?? 0) + (i < right * room ? 0 : 1);
+        });
+        return { sequence, count, drafts };
+      }),
+    };
+  }
+
   #step(schedule: Schedule, step: number): void {
     this.schedules.push(schedule);
     const { kind, entries } = schedule;
-    const rows = entries.reduce((sum, { count }) => sum + count, 0);
+    const rows = entries.reduce((sum, { count, drafts }) => sum + count + drafts.length, 0);
     expect(rows).toBeLessThanOrEqual(kind === "score" ? this.#limits.scoreRows : this.#limits.rows);
     expect(this.scheduler.running).toBeLessThanOrEqual(this.#limits.sequences);
-    for (const { sequence, count } of entries) this.#compute(sequence, count);
+    for (const entry of entries) this.#compute(entry);
     // Requests that leave while the GPU works.
     for (const job of this.jobs) {
       if (job.wish.abortAt === step && (job.state === "in" || job.state === "coming")) {
@@ -99,15 +121,21 @@ class Play {
       }
     }
     const finished = new Set<Sequence>();
-    for (const { sequence, count } of entries) if (this.#output(sequence, count)) finished.add(sequence);
+    for (const entry of entries) if (this.#output(entry)) finished.add(entry.sequence);
     this.scheduler.commit(schedule, finished);
+    for (const { sequence } of entries) {
+      // As many pages as without proposals, and the newest token is still to be computed.
+      expect(sequence.pages).toHaveLength(Math.ceil(sequence.computed / PAGE_TOKENS));
+      if (sequence.options.kind === "generate") expect(sequence.computed).toBeLessThan(sequence.tokens.length);
+    }
     expect(this.pool.used + this.pool.available).toBe(this.pool.total);
   }
 
-  #compute(sequence: Sequence, count: number): void {
+  #compute({ sequence, count, drafts }: Scheduled): void {
     expect(count).toBeGreaterThan(0);
-    const { tokens, computed, pages } = sequence;
-    for (let position = 0; position < computed + count; position++) {
+    const { computed, pages } = sequence;
+    const tokens = [...sequence.tokens, ...drafts];
+    for (let position = 0; position < computed + count + drafts.length; position++) {
       const page = pages[Math.floor(position / PAGE_TOKENS)] ?? Number.NaN;
       const slot = page * PAGE_TOKENS + (position % PAGE_TOKENS);
       const must = tokens.slice(0, position + 1).join(" ");
@@ -121,7 +149,7 @@ class Play {
     }
   }
 
-  #output(sequence: Sequence, count: number): boolean {
+  #output({ sequence, count, drafts }: Scheduled): boolean {
     const job = this.jobs.find((each) => each.sequence === sequence);
     if (job === undefined) throw new Error("a sequence of nobody");
     if (job.state === "aborted") return false;
@@ -134,8 +162,11 @@ class Play {
       }
     }
     if (job.wish.kind === "generate" && computed + count === tokens.length) {
-      tokens.push(next(tokens));
-      ended = tokens.length - job.wish.prompt.length === job.wish.count;
+      for (const draft of [...drafts, undefined]) {
+        tokens.push(next(tokens));
+        ended = tokens.length - job.wish.prompt.length === job.wish.count;
+        if (ended || tokens.at(-1) !== draft) break;
+      }
     }
     if (ended) job.state = "ended";
     return ended;
@@ -175,7 +206,10 @@ function play(pages: number, wishes: readonly Wish[], limits: SchedulerLimits = 
 }
 
 /** "2 5x" for two decoded tokens and a chunk of five, step by step. */
-const shape = ({ schedules }: Play) => schedules.map(({ entries }) => entries.map(({ count }) => count).join(" "));
+const shape = ({ schedules }: Play) =>
+  schedules.map(({ entries }) =>
+    entries.map(({ count, drafts }) => (drafts.length === 0 ? `${count}` : `${count}+${drafts.length}`)).join(" "),
+  );
 
 describe("Scheduler", () => {
   test("cuts a prompt into chunks and then decodes", () => {
@@ -241,6 +275,27 @@ describe("Scheduler", () => {
     play(6, [long, score]);
   });
 
+  test("proposals take the rows that are left, by equal shares", () => {
+    const proposals = { count: 4, right: 1 };
+    expect(shape(play(100, [wish(tokens(5), { count: 12, proposals })]))).toEqual(["5", "1+4", "1+4", "1+4"]);
+    const three = [1, 2, 3].map((seed) => wish(tokens(1, seed), { count: 2, proposals }));
+    expect(shape(play(100, three, { rows: 8, scoreRows: 8, sequences: 3 }))[0]).toBe("1+1 1+2 1+2");
+    const reading = [wish(tokens(2, 1), { count: 6, proposals }), wish(tokens(16, 2), { count: 2, at: 1 })];
+    expect(shape(play(100, reading, { rows: 8, scoreRows: 8, sequences: 2 })).slice(0, 4)).toEqual([
+      "2",
+      "1 7",
+      "1 7",
+      "1+4 2",
+    ]);
+  });
+
+  test("wrong proposals cost no token and no page", () => {
+    const proposals = { count: 3, right: 0.5 };
+    const all = play(3, [wish(tokens(14), { count: 20, proposals })]);
+    expect(shape(all).slice(0, 3)).toEqual(["14", "1+3", "1+3"]);
+    expect(all.scheduler.preemptions).toBe(0);
+  });
+
   test("clear takes out what waits and what runs", () => {
     const pool = new PagePool(4);
     const scheduler = new Scheduler(pool, { ...LIMITS, sequences: 1 });
@@ -265,14 +320,16 @@ describe("Scheduler", () => {
         count: fc.integer({ min: 1, max: 20 }),
         at: fc.nat(30),
         abortAt: fc.option(fc.nat(60), { nil: undefined, freq: 4 }),
+        proposals: fc.record({ count: fc.nat(9), right: fc.constantFrom(0, 0.5, 1) }),
       })
       .map(
-        ({ kind, length, family, count, at, abortAt }): Wish => ({
+        ({ kind, length, family, count, at, abortAt, proposals }): Wish => ({
           kind,
           prompt: tokens(length, family),
           count: kind === "score" ? 0 : count,
           at,
           abortAt,
+          proposals,
         }),
       );
     const anyLimits = fc.record({

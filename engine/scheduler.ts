@@ -1,23 +1,30 @@
 /**
  * The scheduler: what the next step computes.
  *
- * Decoding sequences come first, a token each; then prompts in chunks, in order of arrival, up to the rows of a step. A
- * sequence that finds no page makes the youngest one give its pages up; that one waits at the front of the queue and is
+ * Decoding sequences come first, a token each; then prompts in chunks, in order of arrival, up to the rows of a step. What is
+ * left goes to proposals of the decoding ones, a row a proposal, where pages are free. A sequence that finds no page makes the youngest one give its pages up; that one waits at the front of the queue and is
  * computed again from its tokens: never lost.
  */
+import { PAGE_TOKENS } from "../kernels/fragments/batch.ts";
 import type { PagePool } from "./pages.ts";
 import type { Sequence } from "./sequence.ts";
 
-/** `count` tokens of a sequence after its computed ones. */
+/** `count` tokens of a sequence after its computed ones, then proposals for what comes behind its last one. */
 export interface Scheduled {
   readonly sequence: Sequence;
   readonly count: number;
+  readonly drafts: readonly number[];
+}
+
+/** An entry that may have so many proposals. */
+export interface Room extends Scheduled {
+  readonly room: number;
 }
 
 /** One kind of output a step: sequences that are scored and that generate take turns. */
-export interface Schedule {
+export interface Schedule<Entry extends Scheduled = Scheduled> {
   readonly kind: "generate" | "score";
-  readonly entries: readonly Scheduled[];
+  readonly entries: readonly Entry[];
 }
 
 /** What one step may hold. */
@@ -76,7 +83,7 @@ export class Scheduler {
   }
 
   /** Undefined where there is nothing to do. */
-  next(): Schedule | undefined {
+  next(): Schedule<Room> | undefined {
     this.#admit();
     const kinds = new Set(this.#running.map(({ options }) => options.kind));
     if (kinds.size === 0) return undefined;
@@ -99,9 +106,9 @@ export class Scheduler {
     }
   }
 
-  #fill(kind: "generate" | "score"): Scheduled[] {
+  #fill(kind: "generate" | "score"): Room[] {
     let rows = kind === "score" ? this.#limits.scoreRows : this.#limits.rows;
-    const entries: Scheduled[] = [];
+    const entries: Room[] = [];
     const left = ({ tokens, computed }: Sequence) => tokens.length - computed;
     const candidates = this.#running.filter(({ options }) => options.kind === kind);
     const decodingFirst = [...candidates.filter((s) => left(s) === 1), ...candidates.filter((s) => left(s) > 1)];
@@ -110,10 +117,30 @@ export class Scheduler {
       if (count === 0) break;
       if (!this.#running.includes(sequence)) continue; // gave its pages up meanwhile
       if (!this.#reserve(sequence, count, entries)) continue;
-      entries.push({ sequence, count });
+      entries.push({ sequence, count, drafts: [], room: 0 });
       rows -= count;
     }
-    return entries;
+    return kind === "score" ? entries : this.#withRoom(entries, rows);
+  }
+
+  /** Shares the rows that are left among those that decode and have a use for them. Takes pages that are free, and nobody's. */
+  #withRoom(entries: readonly Room[], rows: number): Room[] {
+    const ending = entries.filter(({ sequence, count }) => sequence.computed + count === sequence.tokens.length);
+    let left = Math.min(rows, this.#limits.scoreRows - ending.length);
+    const decoding = ending.filter(({ count }) => count === 1).length;
+    let others = decoding;
+    return entries.map((entry) => {
+      const { sequence, count } = entry;
+      const { drafting } = sequence.options;
+      if (count > 1 || sequence.computed + count < sequence.tokens.length) return entry;
+      const share = Math.floor(left / others--);
+      if (share < 1 || drafting === undefined) return entry;
+      const wanted = Math.min(drafting.wanted(sequence, decoding), share);
+      sequence.reserve(this.#pool, 1 + wanted);
+      const room = Math.min(wanted, sequence.pages.length * PAGE_TOKENS - sequence.computed - 1);
+      left -= room;
+      return { ...entry, room };
+    });
   }
 
   /** Pages for `count` tokens, if need be from the youngest sequence that is not in the step yet; false: it waits itself. */
@@ -139,11 +166,14 @@ export class Scheduler {
     this.preemptions++;
   }
 
-  /** Counts what a step computed; finished sequences leave and free their pages. */
+  /** Counts what a step computed, but for proposals that were not taken; finished sequences leave and free their pages. */
   commit({ entries }: Schedule, finished: ReadonlySet<Sequence>): void {
-    for (const { sequence, count } of entries) {
+    for (const { sequence, count, drafts } of entries) {
       if (sequence.finished) continue; // removed while the step ran
-      sequence.advance(this.#pool, count);
+      const { tokens, computed } = sequence;
+      // The row of a sequence's newest token is still to come, whatever was proposed for it.
+      sequence.advance(this.#pool, drafts.length === 0 ? count : tokens.length - 1 - computed);
+      sequence.trim(this.#pool);
       if (finished.has(sequence)) this.remove(sequence);
     }
   }

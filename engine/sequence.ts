@@ -12,6 +12,12 @@ export interface SamplingParams {
   readonly seed: number;
 }
 
+/** What the scheduler asks of whoever proposes tokens for a sequence. */
+export interface Drafting {
+  /** Proposals that are worth their rows, in a step in which so many sequences decode. */
+  wanted(sequence: Sequence, decoding: number): number;
+}
+
 /** What came out of one row. */
 export interface RowOutput {
   /** The token drawn, or the target whose log-probability was asked for. */
@@ -41,6 +47,10 @@ export interface SequenceOptions {
   readonly onOutput: (output: RowOutput, position: number, logits?: Float32Array) => boolean;
   /** Called when more tokens are computed. */
   readonly onComputed?: (computed: number) => void;
+  /** Called when it gives its pages up: for good, or until there is room again. */
+  readonly onRelease?: () => void;
+  /** Unset: nobody proposes tokens for it. */
+  readonly drafting?: Drafting | undefined;
   readonly onError: (error: unknown) => void;
 }
 
@@ -55,6 +65,9 @@ export class Sequence {
   cachedTokens = 0;
   readonly pages: number[] = [];
   finished = false;
+  /** Tokens that were proposed for it, and those of them that it took. */
+  proposed = 0;
+  accepted = 0;
   /** Order of arrival: set by the scheduler. */
   arrival = 0;
   #keys: PageKey[] = [];
@@ -100,6 +113,11 @@ export class Sequence {
   advance(pool: PagePool, count: number): void {
     this.computed += count;
     this.options.onComputed?.(this.computed);
+    this.publish(pool);
+  }
+
+  /** Names the pages that are full. All computed tokens must be the sequence's for good: nothing is rolled back behind it. */
+  publish(pool: PagePool): void {
     for (let i = this.#keys.length; (i + 1) * PAGE_TOKENS <= this.computed; i++) {
       const key = pageKey(this.#keys[i - 1] ?? "", this.#pageRows(i));
       this.#keys.push(key);
@@ -108,12 +126,31 @@ export class Sequence {
     }
   }
 
+  /**
+   * Takes `tokens` for its own, which differ from them behind its published pages at most: what was computed of others is forgotten.
+   */
+  rollBack(pool: PagePool, tokens: readonly number[]): void {
+    let same = this.#keys.length * PAGE_TOKENS;
+    while (same < tokens.length && this.tokens[same] === tokens[same]) same++;
+    this.tokens.length = same;
+    for (let i = same; i < tokens.length; i++) this.tokens.push(tokens[i] ?? Number.NaN);
+    this.computed = Math.min(this.computed, same);
+    this.trim(pool);
+  }
+
+  /** Gives back the pages behind what is computed: room for proposals that were not taken. */
+  trim(pool: PagePool): void {
+    const kept = Math.ceil(this.computed / PAGE_TOKENS);
+    for (const page of this.pages.splice(kept).reverse()) pool.release(page);
+  }
+
   /** Gives all pages back; what was computed is computed again should the sequence go on. */
   release(pool: PagePool): void {
     // The last page first: it is evicted first, and the pages before it stay a prefix that can be found.
     for (const page of this.pages.splice(0).reverse()) pool.release(page);
     this.#keys = [];
     this.computed = 0;
+    this.options.onRelease?.();
   }
 
   /** All that page `index` depends on besides the pages before: its tokens, and how each was rotated. */

@@ -2,12 +2,12 @@
 import type { Part } from "./types.ts";
 
 /**
- * "prompt 12 tok 143 tok/s · generated 64 tok 38.2 tok/s · first token 84 ms", of an answer's last part; "stopped after 12 tok" of
+ * "prompt 12 tok 143 tok/s · generated 64 tok 38.2 tok/s · first token 84 ms · draft 71 % accepted", of an answer's last part; "stopped after 12 tok" of
  * one that was stopped, and nothing of a part that is not the last.
  */
 export function speedLine({ usage, timings }: Pick<Part, "usage" | "timings">): string {
   if (usage === undefined) return "";
-  const { promptTokens, completionTokens, cachedTokens } = usage;
+  const { promptTokens, completionTokens, cachedTokens, draft } = usage;
   if (timings === undefined) return `stopped after ${completionTokens} tok`;
   const cached = cachedTokens > 0 ? ` (${cachedTokens} cached)` : "";
   const decoded = completionTokens > 1 ? ` ${rate(timings.tokensPerSecond)}` : "";
@@ -15,6 +15,7 @@ export function speedLine({ usage, timings }: Pick<Part, "usage" | "timings">): 
     `prompt ${promptTokens} tok${cached} ${rate(timings.promptTokensPerSecond)}`,
     `generated ${completionTokens} tok${decoded}`,
     `first token ${milliseconds(timings.firstTokenMs)}`,
+    ...(draft === undefined ? [] : [`draft ${Math.round((100 * draft.accepted) / draft.proposed)} % accepted`]),
   ].join(" · ");
 }
 

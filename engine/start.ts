@@ -6,9 +6,10 @@ import { type CompiledKernel, PipelineCache } from "../device/pipelines.ts";
 import type { KvType } from "../kernels/attention/kv_page.ts";
 import { loadWeights } from "../models/loadWeights.ts";
 import { MAX_ROWS } from "./batch.ts";
+import { checkDraft } from "./draftVocabulary.ts";
 import { AbortError, InvalidRequestError } from "./errors.ts";
 import { type LoadProgress, type ReadModel, readModel } from "./loadModel.ts";
-import { type MemoryPlan, planMemory } from "./memoryPlan.ts";
+import { type MemoryPlan, pageBytes, planMemory } from "./memoryPlan.ts";
 import { openModel } from "./openModel.ts";
 import { checkOptions, type EngineOptions, type SharedDevice } from "./options.ts";
 import { Owned } from "./owned.ts";
@@ -22,10 +23,17 @@ import { compileKernels, likelyBuckets, WARM_UP_STEPS, warmUp } from "./warmUp.t
 /** Logits of a step are at most this, whatever the vocabulary. */
 const MAX_LOGITS_BYTES = 32 * 2 ** 20;
 
+/** How a model is started: on its own, or as the draft of one that is. */
+export interface StartOptions extends EngineOptions {
+  /** Whose tokens it proposes, on whose device. */
+  readonly target?: Started;
+}
+
 /** A model that is ready for its first token. Whoever started it frees it. */
 export interface Started {
   readonly read: ReadModel;
   readonly gpu: Gpu;
+  readonly pipelines: PipelineCache;
   readonly plan: MemoryPlan;
   readonly kvType: KvType;
   readonly precision: PrecisionPlan;
@@ -37,7 +45,7 @@ export interface Started {
 }
 
 /** All that `Engine.load` does. Throws as it does. */
-export async function start(model: string | Folder, options: EngineOptions): Promise<Started> {
+export async function start(model: string | Folder, options: StartOptions): Promise<Started> {
   checkOptions(options);
   const owned = new Owned();
   try {
@@ -48,6 +56,7 @@ export async function start(model: string | Folder, options: EngineOptions): Pro
     });
     const read = await readModel(folder, signal);
     try {
+      if (options.target !== undefined) checkDraft(options.target.read, read);
       return await prepare(read, owned, options);
     } finally {
       await read.checkpoint.close();
@@ -59,9 +68,11 @@ export async function start(model: string | Folder, options: EngineOptions): Pro
   }
 }
 
-async function prepare(read: ReadModel, owned: Owned, options: EngineOptions): Promise<Started> {
-  const { gpu, pipelines } = options.device ?? owned.add(await openDevice(options), (device) => device.gpu.close());
-  options.profiler?.attach(gpu);
+async function prepare(read: ReadModel, owned: Owned, options: StartOptions): Promise<Started> {
+  const { target } = options;
+  const { gpu, pipelines } =
+    target ?? options.device ?? owned.add(await openDevice(options), (device) => device.gpu.close());
+  if (target === undefined) options.profiler?.attach(gpu);
   const { positions = Number.POSITIVE_INFINITY } = read.model;
   if ((options.context ?? 0) > positions) {
     const { location } = read;
@@ -71,26 +82,37 @@ async function prepare(read: ReadModel, owned: Owned, options: EngineOptions): P
   }
   const kvType = options.kvType ?? "f16";
   const precision = planPrecision(gpu, options.precision, read.weights.matrices);
-  const vocabulary = read.config.vocab_size;
+  const vocabulary = Math.min(read.config.vocab_size, target?.read.config.vocab_size ?? Number.POSITIVE_INFINITY);
   const limits = stepLimits(gpu, vocabulary, options.rowsPerStep ?? MAX_ROWS);
-  const plan = planMemory(gpu, read.model.caches, read.weightBytes, read.context, {
+  const { caches } = read.model;
+  const context = Math.min(read.context, target?.plan.context ?? Number.POSITIVE_INFINITY);
+  const plan = planMemory(gpu, caches, read.weightBytes, context, {
     context: options.context,
-    kvMemory: options.kvMemory,
+    kvMemory: target === undefined ? options.kvMemory : target.plan.pages * pageBytes(caches, kvType),
     kvType,
     rotaryDims: read.config.ropes.map(({ rotary_dim }) => rotary_dim),
   });
   options.onPlan?.(plan, gpu.adapter);
   const memory = await allocateStep(gpu, read, { plan, kvType, sequences: limits.sequences }, owned);
   const { buffers } = memory;
-  const { profiler } = options;
   const runner = owned.add(
-    new Runner({ gpu, pipelines, model: read.model, buffers, vocabulary, kvType, precision: precision.mode, profiler }),
+    new Runner({
+      gpu,
+      pipelines,
+      model: read.model,
+      buffers,
+      vocabulary,
+      kvType,
+      precision: precision.mode,
+      profiler: options.profiler,
+      title: target === undefined ? "" : "draft: ",
+    }),
     (it) => it.destroy(),
   );
   const kernels = runner.kernelsOf(likelyBuckets(limits));
   await fill(read, { gpu, pipelines }, memory, kernels, options);
   await tryOut(runner, { gpu, pipelines }, memory, limits, options);
-  return { read, gpu, plan, kvType, precision, limits, memory, runner, free: () => owned.free() };
+  return { read, gpu, pipelines, plan, kvType, precision, limits, memory, runner, free: () => owned.free() };
 }
 
 /** Streams the weights, while the kernels are compiled. */

@@ -1,5 +1,6 @@
 /** What goes into the engine and what comes out: the same fields in the library, a worker and a server. */
 import type { Message } from "../models/text/messages.ts";
+import type { DraftShare, DraftStats } from "./draftCounts.ts";
 import type { PrecisionPlan } from "./precision.ts";
 
 /** Exactly one of `prompt`, `messages` and `tokens`. A field that is not here is refused by name. */
@@ -25,8 +26,8 @@ export interface GenerateRequest {
   /** Whether special tokens in the text become control tokens. Default: true for `prompt`, false for `messages`. */
   readonly parseSpecial?: boolean;
   readonly chatTemplateKwargs?: Readonly<Record<string, unknown>>;
-  /** No draft exists yet: only false, which changes nothing. */
-  readonly speculation?: false;
+  /** Whether and how tokens are proposed, which changes the speed only. Unset: by the engine's draft model, if it has one. */
+  readonly speculation?: false | SpeculationWish;
   /** Tokens of the prompt that are computed so far, cached ones included. */
   readonly onPrompt?: (computed: number, total: number) => void;
   readonly signal?: AbortSignal;
@@ -37,6 +38,14 @@ export type PromptFields = Pick<
   GenerateRequest,
   "prompt" | "messages" | "tokens" | "parseSpecial" | "chatTemplateKwargs"
 >;
+
+/** Who proposes tokens, and how many. */
+export interface SpeculationWish {
+  /** Proposals in every step, 1 to 16. Unset: as many as were worth it lately, which may be none. */
+  readonly draftTokens?: number;
+  /** Proposals from the text so far, instead of the draft model's. */
+  readonly promptLookup?: boolean;
+}
 
 /** A token with its log-probability. */
 export interface TokenLogprob {
@@ -51,6 +60,8 @@ export interface Usage {
   readonly completionTokens: number;
   /** Prompt tokens whose pages were there already. */
   readonly cachedTokens: number;
+  /** There where tokens were proposed: how many, and how many of them the answer took. */
+  readonly draft?: DraftShare;
 }
 
 /** Milliseconds. */
@@ -118,6 +129,8 @@ export interface EngineStats {
   /** How often a sequence gave its pages up to others, to be computed again. */
   readonly preemptions: number;
   readonly cachedTokens: number;
+  /** Tokens that a draft model or the text proposed, and those that answers took. */
+  readonly draft: DraftStats;
   readonly device: {
     readonly dispatches: number;
     readonly submits: number;
@@ -128,5 +141,6 @@ export interface EngineStats {
   };
   /** What was asked for, and which matrices it reaches. */
   readonly precision: PrecisionPlan;
+  /** The draft model's counted. */
   readonly memory: { readonly weights: number; readonly kv: number; readonly arena: number };
 }

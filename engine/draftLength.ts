@@ -1,0 +1,112 @@
+/**
+ * How many tokens to propose for a sequence: as many as pay, which may be none.
+ *
+ *   tokens a step of k proposals gives:  1 + a + a² + … + a^k          a: share of the proposals that were accepted lately
+ *   time it takes:                       t(n (k + 1)) + k · d          n: sequences in the step; t, d: measured
+ *
+ * k is what gives the most tokens a millisecond. Steps that nobody has measured are taken for as fast as those of fewer rows, so
+ * that they are tried, the shortest first. Where k is 0 the sequence decodes as if there were no draft, but for a try now and then.
+ */
+import { programRows, type StepTimes } from "./stepTimes.ts";
+
+/** What proposals cost now. */
+export interface DraftCosts {
+  /** Steps of the target. */
+  readonly steps: StepTimes;
+  /** Sequences that decode in a step. */
+  readonly sequences: number;
+  /** Milliseconds a proposal, for all of them; undefined: not known yet. */
+  readonly proposal: number | undefined;
+  /** Milliseconds until the proposer can propose again. */
+  readonly catchUp: number;
+}
+
+/** Before anything is known, two of three proposals are accepted: as if seen on so many. */
+const PRIOR = { share: 0.65, weight: 2 };
+/** What a proposal counts when one more was seen: about the last twenty decide. */
+const KEPT = 0.95;
+/** Plain tokens until a sequence that stopped proposing tries again; then twice as many, and so on. */
+const FIRST_TRY = 32;
+const MOST_WAIT = 1024;
+const TRIED = 3;
+/** What catching up may cost of the time since proposals stopped. */
+const CATCH_UP_SHARE = 0.04;
+
+/** Decides for one sequence. */
+export class DraftLength {
+  readonly #fixed: number | undefined;
+  readonly #most: number;
+  #accepted = PRIOR.share * PRIOR.weight;
+  #seen = PRIOR.weight;
+  /** Tokens since proposals stopped, and how many of them to wait for. */
+  #plain = 0;
+  #wait = FIRST_TRY;
+  #trying = false;
+
+  /** `fixed`: always as many, whatever it costs. `most`: at most, where it is not fixed. */
+  constructor({ fixed, most }: { readonly fixed?: number | undefined; readonly most: number }) {
+    this.#fixed = fixed;
+    this.#most = most;
+  }
+
+  /** Share of the proposals that are accepted, as far as is known. */
+  get acceptance(): number {
+    return this.#accepted / this.#seen;
+  }
+
+  /** Proposals for the next step, at most `most`. */
+  next(most: number, costs: DraftCosts): number {
+    if (this.#fixed !== undefined) return Math.min(this.#fixed, most);
+    this.#trying = false;
+    const plain = costs.steps.of(costs.sequences);
+    if (plain === undefined || most < 1) return 0; // a plain step measures what others are held against
+    const k = bestLength(this.acceptance, Math.min(most, this.#most), costs);
+    if (k > 0) {
+      this.#plain = 0;
+      return k;
+    }
+    this.#plain++;
+    if (this.#plain < this.#wait || costs.catchUp > CATCH_UP_SHARE * this.#plain * plain) return 0;
+    const tried = bestLength(1, Math.min(most, TRIED), costs);
+    if (tried === 0) return 0; // not even a draft that is always right would pay
+    this.#trying = true;
+    this.#wait = Math.min(2 * this.#wait, MOST_WAIT);
+    return tried;
+  }
+
+  /** What became of the proposals of a step; of those behind the first rejected one nothing is known. */
+  learn(proposed: number, accepted: number): void {
+    if (this.#trying && proposed > 0) {
+      this.#plain = 1;
+      if (accepted === proposed) this.#begin();
+      return;
+    }
+    const seen = Math.min(accepted + 1, proposed);
+    for (let i = 0; i < seen; i++) {
+      this.#accepted = KEPT * this.#accepted + (i < accepted ? 1 : 0);
+      this.#seen = KEPT * this.#seen + 1;
+    }
+  }
+
+  /** A try that was accepted whole: the text is another one now. */
+  #begin(): void {
+    [this.#accepted, this.#seen] = [PRIOR.share * PRIOR.weight, PRIOR.weight];
+    [this.#plain, this.#wait] = [0, FIRST_TRY];
+  }
+}
+
+/** The k of 0 to `most` that gives the most tokens a millisecond; of equal ones the least. Of steps not measured, only the shortest. */
+export function bestLength(acceptance: number, most: number, { steps, sequences, proposal = 0 }: DraftCosts): number {
+  let [best, bestRate, tokens, gain] = [0, 0, 0, 1];
+  let unknown: number | undefined;
+  for (let k = 0; k <= most; k++) {
+    const rows = sequences * (k + 1);
+    if (steps.of(rows) === undefined) unknown ??= programRows(rows);
+    if (unknown !== undefined && programRows(rows) > unknown) break;
+    tokens += gain;
+    gain *= acceptance;
+    const rate = tokens / (steps.atLeast(rows) + k * proposal);
+    if (rate > bestRate) [best, bestRate] = [k, rate];
+  }
+  return best;
+}

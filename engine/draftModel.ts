@@ -1,0 +1,190 @@
+/**
+ * Proposals from a smaller model with the same vocabulary, on the same device: its own weights, pages and programs.
+ *
+ * It has a copy of each sequence that it serves, which follows the target's: proposals that were not taken are rolled back, and
+ * tokens that it has not read are read first. A copy that finds no page, or has too much to read for one step, proposes nothing;
+ * nobody waits for it.
+ */
+import type { Folder } from "../device/files.ts";
+import { NONE } from "../kernels/kernel.ts";
+import { buildBatch } from "./batch.ts";
+import type { EngineOptions } from "./options.ts";
+import { PagePool } from "./pages.ts";
+import type { Proposer, Wanted } from "./proposer.ts";
+import type { Scheduled } from "./scheduler.ts";
+import { Sequence } from "./sequence.ts";
+import { type Started, start } from "./start.ts";
+import { StepTimes } from "./stepTimes.ts";
+
+/** A sequence of the target, and the draft's copy of it in the current step. */
+interface Copy {
+  readonly wanted: Wanted;
+  readonly sequence: Sequence;
+  readonly proposals: number[];
+}
+
+/** A loaded draft model. Whoever loaded it frees it. */
+export class DraftModel implements Proposer {
+  readonly #started: Started;
+  readonly #pool: PagePool;
+  readonly #copies = new Map<Sequence, Sequence>();
+  /** Milliseconds of its steps of one row a sequence, by sequences; and of those that read, by rows. */
+  readonly times = new StepTimes();
+  readonly #reading = new StepTimes();
+
+  /**
+   * Loads the draft of a started target. Throws as `Engine.load`, InvalidRequestError where the two have other vocabularies, and
+   * UnsupportedModelError where it cannot take tokens back.
+   */
+  static async load(model: string | Folder, target: Started, options: EngineOptions): Promise<DraftModel> {
+    const { context: _, kvMemory: __, onPlan: ___, ...shared } = options;
+    return new DraftModel(await start(model, { ...shared, target }));
+  }
+
+  private constructor(started: Started) {
+    this.#started = started;
+    this.#pool = new PagePool(started.plan.pages);
+  }
+
+  /** Bytes that it takes on the GPU. */
+  get memory(): { readonly weights: number; readonly kv: number; readonly arena: number } {
+    const { plan, runner } = this.#started;
+    return { weights: plan.weights, kv: plan.kv, arena: runner.arenaBytes };
+  }
+
+  /** Pages that copies hold. */
+  get usedPages(): number {
+    return this.#pool.used;
+  }
+
+  /** What it is of, for reports and benchmarks. */
+  get started(): Started {
+    return this.#started;
+  }
+
+  most({ tokens }: Sequence): number {
+    return Math.max(this.#started.plan.context - tokens.length + 1, 0);
+  }
+
+  behind(sequence: Sequence): number {
+    return sequence.tokens.length - (this.#copies.get(sequence)?.computed ?? 0);
+  }
+
+  /** Milliseconds to read so many tokens. */
+  readingTime(tokens: number): number {
+    const { rows } = this.#started.limits;
+    const whole = Math.floor(tokens / rows);
+    const rest = tokens % rows;
+    return whole * this.#reading.atLeast(rows) + (rest === 0 ? 0 : this.#reading.atLeast(rest));
+  }
+
+  forget(sequence: Sequence): void {
+    const copy = this.#copies.get(sequence);
+    this.#copies.delete(sequence);
+    copy?.release(this.#pool);
+  }
+
+  async propose(wanted: readonly Wanted[]): Promise<readonly (readonly number[])[]> {
+    const copies = wanted.map((each): Copy => ({ wanted: each, sequence: this.#follow(each.sequence), proposals: [] }));
+    await this.#read(copies);
+    for (let round = 1; ; round++) {
+      const going = copies.filter((copy) => this.#goesOn(copy) && copy.proposals.length === round);
+      if (going.length === 0) break;
+      await this.#step(
+        this.#reserved(going, () => 1),
+        this.times,
+      );
+    }
+    return copies.map(({ proposals }) => proposals);
+  }
+
+  /** The copy, with the tokens of the target's and nothing else. */
+  #follow(target: Sequence): Sequence {
+    const copy = this.#copies.get(target) ?? this.#newCopy(target);
+    copy.rollBack(this.#pool, target.tokens);
+    copy.publish(this.#pool);
+    return copy;
+  }
+
+  #newCopy(target: Sequence): Sequence {
+    const { tokens, sampling } = target.options;
+    const copy = new Sequence({
+      tokens,
+      kind: "generate",
+      sampling,
+      top: 0,
+      logits: false,
+      experts: false,
+      ropeVariant: this.#started.read.ropeVariant,
+      onOutput: () => false,
+      onError: () => {},
+    });
+    copy.tokens.push(...target.tokens.slice(tokens.length));
+    copy.shareFrom(this.#pool);
+    this.#copies.set(target, copy);
+    return copy;
+  }
+
+  /** One step for what copies have not read. Those that have read all have their first proposal then. */
+  async #read(copies: readonly Copy[]): Promise<void> {
+    let rows = this.#started.limits.rows;
+    const samples = this.#started.limits.scoreRows;
+    const reading = copies.slice(0, samples).filter(({ wanted, sequence }) => wanted.computed > sequence.computed);
+    const entries = this.#reserved(reading, ({ wanted, sequence }) => {
+      const count = Math.min(wanted.computed - sequence.computed, rows);
+      rows -= count;
+      return count;
+    });
+    const decoding = entries.every(({ scheduled }) => scheduled.count === 1);
+    await this.#step(entries, decoding ? this.times : this.#reading);
+  }
+
+  /** Pages for the copies' next rows: if need be those of sequences that propose nothing now. A copy that gets none is forgotten. */
+  #reserved(copies: readonly Copy[], count: (copy: Copy) => number): { copy: Copy; scheduled: Scheduled }[] {
+    const asking = new Set(copies.map(({ wanted }) => wanted.sequence));
+    return copies.flatMap((copy) => {
+      const rows = count(copy);
+      if (rows === 0) return [];
+      if (!copy.sequence.reserve(this.#pool, rows)) {
+        for (const other of [...this.#copies.keys()]) if (!asking.has(other)) this.forget(other);
+        if (!copy.sequence.reserve(this.#pool, rows)) {
+          this.forget(copy.wanted.sequence);
+          return [];
+        }
+      }
+      return [{ copy, scheduled: { sequence: copy.sequence, count: rows, drafts: [] } }];
+    });
+  }
+
+  async #step(entries: readonly { copy: Copy; scheduled: Scheduled }[], times: StepTimes): Promise<void> {
+    if (entries.length === 0) return;
+    const { memory, runner } = this.#started;
+    const schedule = { kind: "generate" as const, entries: entries.map(({ scheduled }) => scheduled) };
+    const batch = buildBatch(schedule, memory.rope, memory.words);
+    const begun = performance.now();
+    const { outputs } = await runner.run(batch);
+    times.add(batch.bucket.rows, performance.now() - begun);
+    const drawn = new Map(batch.samples.map(({ sequence }, i) => [sequence, outputs[i]?.token ?? NONE]));
+    for (const { copy, scheduled } of entries) {
+      const { sequence, count } = scheduled;
+      if (this.#copies.get(copy.wanted.sequence) !== sequence) continue; // its request ended meanwhile
+      sequence.computed += count;
+      const token = drawn.get(sequence);
+      if (token === undefined || token === NONE || copy.wanted.k === 0) continue;
+      sequence.tokens.push(token);
+      copy.proposals.push(token);
+    }
+  }
+
+  #goesOn({ wanted, sequence, proposals }: Copy): boolean {
+    const last = proposals.at(-1);
+    if (this.#copies.get(wanted.sequence) !== sequence || last === undefined) return false;
+    return proposals.length < wanted.k && !wanted.stopIds.has(last);
+  }
+
+  /** Frees all of it but the device. */
+  async free(): Promise<void> {
+    for (const sequence of [...this.#copies.keys()]) this.forget(sequence);
+    await this.#started.free();
+  }
+}
