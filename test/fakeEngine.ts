@@ -54,6 +54,8 @@ export class FakeEngine implements ServedEngine {
       stopIds: [EOS],
       vocabulary: tokenizer.size,
       context,
+      draft: false,
+      takesBack: true,
       randomSeed: () => 42,
     });
   }
