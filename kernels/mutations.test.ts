@@ -78,6 +78,7 @@ const MUTATIONS = [
   ["latent_kv f16", "x[base + params.latent + turn.other]", "x[base + turn.other]", "latent_kv f16"],
   ["latent_kv f16", "square = fma(v, v, square)", "square = fma(u, u, square)", "latent_kv f16"],
   ["latent_query f16 four rows", "n + 2u < params.nope", "n + 2u <= params.nope", "latent_query f16"],
+  ["latent_query affine4", "k = order[k];", "", " sorted"],
   ["latent_query affine4", "g.bias[0]", "0.0", "latent_query affine4"],
   ["latent_query f16", "fma(q[at + d], turn.cos", "fma(q[at], turn.cos", "latent_query f16"],
   [

@@ -89,8 +89,8 @@ function keysAndValues(
     return { module, rows: count, slice: { first, of: heads * (nope + value) } };
   };
   return {
-    keys: weights.experts(heads, rows(nope, 0), nope, kv_lora_rank),
-    values: weights.experts(heads, rows(value, nope), value, kv_lora_rank),
+    keys: weights.byHead(`${module}, keys`, heads, rows(nope, 0), nope, kv_lora_rank),
+    values: weights.byHead(`${module}, values`, heads, rows(value, nope), value, kv_lora_rank),
   };
 }
 

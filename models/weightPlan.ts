@@ -170,29 +170,35 @@ export class WeightPlan {
    * blocks alternate. No expert is split between shards. `rows` is of one projection, of the last ones there may be fewer.
    */
   experts(count: number, of: (expert: number) => ExpertProjections, rows: number, cols: number): Matrix {
-    const each = blocksOf(rows);
     const experts = Array.from({ length: count }, (_, e) => {
       const given = of(e);
       return isPair(given) ? given : [given];
     });
+    const name = `${(experts[0] ?? []).map(({ module }) => module).join(" + ")} and other experts`;
+    const matrix = this.#stack(name, experts, rows, cols);
+    if (matrix.order !== undefined)
+      throw new UnsupportedModelError(
+        `${matrix.parts[0]?.module}: columns sorted by group (act-order), supported: experts without`,
+      );
+    return matrix;
+  }
+
+  /** The rows that each head has in one module as one matrix: head h begins at block h · (blocks of its rows), and none is split between shards. */
+  byHead(name: string, heads: number, of: (head: number) => Projection, rows: number, cols: number): Matrix {
+    const each = Array.from({ length: heads }, (_, h) => [of(h)]);
+    return this.#stack(name, each, rows, cols);
+  }
+
+  #stack(name: string, experts: readonly (readonly Projection[])[], rows: number, cols: number): Matrix {
+    const each = blocksOf(rows);
+    const count = experts.length;
     // All alike: where one expert's rows are no whole blocks of the tensor's, none share scales.
     const whole = experts.flat().every((projection) => wholeBlocks(wholeSlice(projection), projection.rows));
     const parts = experts.map((list, e) =>
       list.map((projection, i) => this.#part(projection, cols, e * each * list.length + i, list.length, whole)),
     );
-    const sorted = parts.flat().find(({ storage }) => storage.order !== undefined);
-    if (sorted !== undefined)
-      throw new UnsupportedModelError(
-        `${sorted.part.module}: columns sorted by group (act-order), supported: experts without`,
-      );
     const [first = []] = parts;
-    return this.#add(
-      `${first.map(({ part }) => part.module).join(" + ")} and other experts`,
-      parts.flat(),
-      cols,
-      each * first.length,
-      count * each * first.length,
-    );
+    return this.#add(name, parts.flat(), cols, each * first.length, count * each * first.length);
   }
 
   /** A vector of `length` elements, with zeros behind up to whole blocks. */

@@ -47,6 +47,8 @@ export interface LatentShape {
   readonly counts: readonly number[];
   readonly split: boolean;
   readonly paddingRows: number;
+  /** Whether the columns of keys' weights are stored in another order. */
+  readonly sorted: boolean;
   readonly seed: number;
 }
 
@@ -339,16 +341,22 @@ function queryCase(s: LatentShape): Case {
   const scaled = layouts[layout].scaling !== "none";
   return {
     kernel: "latent_query",
-    title: `latent_query ${scalesTitle({ ...s, scaleType: "f16" })} heads=${heads} ${nope}+${rotaryDim} to ${latent}${s.interleaved ? " interleaved" : ""} rows=${rows} seed=${s.seed}`,
+    title: `latent_query ${scalesTitle({ ...s, scaleType: "f16" })} heads=${heads} ${nope}+${rotaryDim} to ${latent}${s.interleaved ? " interleaved" : ""}${s.sorted ? " sorted" : ""} rows=${rows} seed=${s.seed}`,
     async run(bed) {
       const random = new Random(s.seed);
       const keys = byHead(s, random, nope);
+      const order = Uint32Array.from({ length: latent }, (_, k) => (s.sorted ? (5 * k + 3) % latent : Number.NaN));
       const from = attentionInputs({ ...asAttention(s, rotaryDim), paddingRows: 0 });
       const each = nope + rotaryDim;
       const stride = heads * each + 3;
       const q = random.floats(rows * stride);
       const width = latent + rotaryDim;
-      const buffers = { ...uploaded(bed, keys), q: bed.buffer(q), rope: bed.buffer(from.rope) };
+      const buffers = {
+        ...uploaded(bed, keys),
+        order: bed.buffer(order),
+        q: bed.buffer(q),
+        rope: bed.buffer(from.rope),
+      };
       const batch = bed.buffer(batchOf(from).subarray(0, rows * ROW_WORDS));
       const group_cols = scaled ? s.group : BLOCK_COLS;
       const params = {
@@ -367,6 +375,7 @@ function queryCase(s: LatentShape): Case {
         q_stride: stride,
         q_at: 0,
         out_stride: heads * width,
+        sorted: s.sorted ? 1 : 0,
       };
       const { got, same } = await everyWay(async (m) => {
         const out = bed.output(rows * heads * width);
@@ -387,7 +396,8 @@ function queryCase(s: LatentShape): Case {
           for (let k = 0; k < latent; k++)
             for (let n = 0; n < nope; n++) {
               const w = at(keys.matrix.values, (h * paddedRows(nope) + n) * latent + k);
-              want[(row * heads + h) * width + k] = at(want, (row * heads + h) * width + k) + at(own, n) * w;
+              const to = (row * heads + h) * width + (s.sorted ? at(order, k) : k);
+              want[to] = at(want, to) + at(own, n) * w;
             }
           const part = turned(asAttention(s, rotaryDim), from, row, Float64Array.from(own.subarray(nope)));
           want.set(part, (row * heads + h) * width + latent);
@@ -493,13 +503,24 @@ const SMALL: LatentShape = {
   counts: [1],
   split: false,
   paddingRows: 0,
+  sorted: false,
   seed: 0,
 };
 
 /** Widths, heads and lengths that differ in what they touch. */
 const SHAPES: readonly Partial<LatentShape>[] = [
   { past: [41, 300], counts: [1, 1] },
-  { heads: 3, latent: 24, nope: 16, valueDim: 24, rank: 32, past: [7, 15], counts: [5, 4], paddingRows: 1 },
+  {
+    heads: 3,
+    latent: 24,
+    nope: 16,
+    valueDim: 24,
+    rank: 32,
+    past: [7, 15],
+    counts: [5, 4],
+    paddingRows: 1,
+    sorted: true,
+  },
   { heads: 1, latent: 96, rotaryDim: 32, nope: 6, valueDim: 32, rank: 0, interleaved: false, past: [0], counts: [1] },
   { heads: 9, latent: 34, rotaryDim: 6, nope: 35, valueDim: 66, rank: 1, past: [254], counts: [4], split: true },
 ];

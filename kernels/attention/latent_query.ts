@@ -5,6 +5,7 @@
  *
  * so that q · (w c) is taken as (q w) · c, and keys are never made. Shapes: q (rows, q_stride) f32, of each head nope + rotary_dim from
  * q_at on · w heads of nope rows and `latent` columns behind each other, each from a whole block on, in any layout · aux holds tables ·
+ * order (latent) u32, the place of each stored column where they are sorted ·
  * rope (positions, rotary_dim) f32, cosines then sines · out f32 (rows, heads, latent + rotary_dim).
  * Source: DeepSeek-AI 2024, "DeepSeek-V2", §2.1.
  *
@@ -32,7 +33,7 @@ export const latentQuery = variants((name: LayoutName, rows: LatentRows) => {
   const four = (first: number, r: number) => `vec4f(${[0, 1, 2, 3].map((c) => weight(first + c, r)).join(", ")})`;
   return kernel({
     name: `latent_query ${name}${rows === 1 ? "" : " four rows"}`,
-    reads: { words: "vec4u", scales: "vec4u", q: "f32", rope: "f32", aux: "f32", batch: "u32" },
+    reads: { words: "vec4u", scales: "vec4u", order: "u32", q: "f32", rope: "f32", aux: "f32", batch: "u32" },
     writes: { out: "f32" },
     params: {
       rows: "u32",
@@ -53,6 +54,8 @@ export const latentQuery = variants((name: LayoutName, rows: LatentRows) => {
       q_stride: "u32",
       q_at: "u32",
       out_stride: "u32",
+      /** Whether columns have another order than a latent's. */
+      sorted: "u32",
     },
     workgroup: 64,
     code: /* wgsl */ `${EIGHT}${layout.prepare ?? ""}${layout.eight}${layout.scaling === "none" ? "" : GROUP_SCALE[layout.scaling]}
@@ -96,9 +99,13 @@ ${each(
 ${each(
   rows,
   (m) => `    if (first + ${m}u < params.rows) {
-      let at = out_at(first + ${m}u, head) + 8u * step;
+      let at = out_at(first + ${m}u, head);
       let columns = min(8u, params.latent - 8u * step);
-      for (var c = 0u; c < columns; c++) { out[at + c] = select(high${m}[c & 3u], low${m}[c & 3u], c < 4u); }
+      for (var c = 0u; c < columns; c++) {
+        var k = 8u * step + c;
+        if (params.sorted == 1u) { k = order[k]; }
+        out[at + k] = select(high${m}[c & 3u], low${m}[c & 3u], c < 4u);
+      }
     }`,
 )}
   }

@@ -21,6 +21,7 @@ import { type Activation, newActivation, type Step } from "../step.ts";
 import type { Vector } from "../weightPlan.ts";
 import { rowsAtOnce } from "./attend.ts";
 import { project } from "./project.ts";
+import { sortColumns } from "./sortColumns.ts";
 
 /** All that `attendLatent` asks. */
 export interface LatentSpec {
@@ -125,9 +126,11 @@ function queriesOf(step: Step, q: Projected, spec: LatentSpec): Projected {
       q_stride: q.stride,
       q_at: 0,
       out_stride: stride,
+      sorted: keys.order === undefined ? 0 : 1,
     };
     const { words, scales } = shard;
-    const buffers = { words, scales, q: q.slot, rope: ropeOf(step, spec), aux, batch, out: slot };
+    const order = keys.orderBuffer ?? words;
+    const buffers = { words, scales, order, q: q.slot, rope: ropeOf(step, spec), aux, batch, out: slot };
     const m = rowsOf(step);
     const grid = [shard.heads, Math.ceil(rows / m), 1] as const;
     latentQuery(keys.layout, m).launch(recorder, { buffers, params, grid }, "q · keys");
@@ -196,8 +199,9 @@ function padded(step: Step, x: Slot, { heads, latent }: LatentSpec): Activation 
 }
 
 /** Values of all heads: (rows, heads · value_dim). */
-function valuesOf(step: Step, x: Activation, { heads, valueDim, values }: LatentSpec): Activation {
+function valuesOf(step: Step, weighted: Activation, { heads, valueDim, values }: LatentSpec): Activation {
   const { recorder, rows, aux } = step;
+  const x = sortColumns(step, values, weighted);
   const out = newActivation(step, rows, heads * valueDim, "attention", false);
   for (const shard of shardsOf(values, heads)) {
     const params = {
