@@ -36,6 +36,18 @@ async function generatedAsScored(engine: Engine, prompt: readonly number[], coun
   return firstOther([Float32Array.from(logprobs)], [Float32Array.from(want)]);
 }
 
+test("latents and experts: at once, in steps, and among others", async () => {
+  const path = new URL("./fixtures/families/deepseek_v3/", import.meta.url).pathname;
+  await withEngine(path, { ...options, context: 96 }, async (engine) => {
+    const prompt = randomTokens(3, 41, 256);
+    const alone = await logitsOf(engine, prompt);
+    expect(await generatedAsScored(engine, prompt, 12)).toBe("same");
+    const [among] = await Promise.all([logitsOf(engine, prompt), logitsOf(engine, randomTokens(4, 19, 256))]);
+    expect(firstOther(among, alone)).toBe("same");
+    expect(firstOther(await logitsOf(engine, prompt.slice(0, 7)), alone.slice(0, 7))).toBe("same");
+  });
+});
+
 describe("one model", () => {
   /** Past one attention split and off every border of pages and chunks. */
   const prompt = randomTokens(7, 281, VOCAB);
