@@ -19,7 +19,7 @@ const names = (
 ) =>
   modelKernels({
     matrices: layouts.map((layout) => ({ layout })),
-    caches: [{ headDim }],
+    caches: [{ kind: "pages", headDim }],
     kvType: "f32",
     precision,
     gpu: { adapter: of, features: new Set(features), off: new Set() },

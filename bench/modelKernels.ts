@@ -10,13 +10,16 @@ import { NARROW } from "../kernels/fragments/narrow_activation.ts";
 import { everyKernel } from "../kernels/kernelList.ts";
 import { narrowOf, type Precision, xFrom } from "../kernels/xFrom.ts";
 import type { Matrix } from "../models/matrix.ts";
-import type { CacheDeclaration } from "../models/model.ts";
+import type { PagesDeclaration, StateDeclaration } from "../models/model.ts";
 import { matmulRows } from "../models/step.ts";
 
 /** What decides it. */
 export interface KernelNeeds {
   readonly matrices: readonly Pick<Matrix, "layout">[];
-  readonly caches: readonly Pick<CacheDeclaration, "headDim" | "valueDim">[];
+  readonly caches: readonly (
+    | Pick<PagesDeclaration, "kind" | "headDim" | "valueDim">
+    | Pick<StateDeclaration, "kind">
+  )[];
   readonly kvType: KvType;
   readonly precision: Precision;
   readonly gpu: Pick<Gpu, "adapter" | "features" | "off">;
@@ -34,11 +37,12 @@ export function modelKernels({ matrices, caches, kvType, precision, gpu, launche
   const layouts = new Set<string>(matrices.map(({ layout }) => layout));
   const rows = new Set(Array.from({ length: MAX_ROWS }, (_, i) => `M=${matmulRows(gpu, i + 1)}`));
   // Of latents values have no length of their own.
-  const isLatent = ({ valueDim }: KernelNeeds["caches"][number]) => valueDim === 0;
-  const heads = new Set(caches.filter((it) => !isLatent(it)).map(({ headDim }) => `head_dim<=${headDimFor(headDim)}`));
-  const widths = caches.filter(isLatent).map(({ headDim }) => LATENT_WIDTHS.find((most) => headDim <= most));
-  // Σ x is added up in the matmul only where attention leaves no whole sums of 32.
-  const ownSums = caches.some((it) => isLatent(it) || it.headDim % 32 !== 0);
+  const pages = caches.flatMap((cache) => (cache.kind === "pages" ? cache : []));
+  const isLatent = ({ valueDim }: (typeof pages)[number]) => valueDim === 0;
+  const heads = new Set(pages.filter((it) => !isLatent(it)).map(({ headDim }) => `head_dim<=${headDimFor(headDim)}`));
+  const widths = pages.filter(isLatent).map(({ headDim }) => LATENT_WIDTHS.find((most) => headDim <= most));
+  // Σ x is added up in the matmul only where attention, or what is in its place, leaves no whole sums of 32.
+  const ownSums = pages.some((it) => isLatent(it) || it.headDim % 32 !== 0) || launched.has("delta_rule");
   const layoutsOf = matrices.map(({ layout }) => layout);
   const families = new Set(Array.from(launched, (name) => name.split(" ")[0]));
   return everyKernel().filter(({ name }) => {

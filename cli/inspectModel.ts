@@ -1,7 +1,8 @@
 /** `ingle inspect MODEL`: a model's folder, read as loading would read it, without a GPU. */
 import { bytes } from "../device/buffers.ts";
 import { type ReadModel, readModel } from "../engine/loadModel.ts";
-import { KV_TYPES, type KvType, pageWords } from "../kernels/attention/kv_page.ts";
+import { pageBytes } from "../engine/memoryPlan.ts";
+import { KV_TYPES, type KvType } from "../kernels/attention/kv_page.ts";
 import { PAGE_TOKENS } from "../kernels/fragments/batch.ts";
 import type { Checkpoint } from "../models/weights/checkpoint.ts";
 import type { Context } from "./command.ts";
@@ -34,9 +35,12 @@ export async function inspectModel(name: string, options: InspectOptions): Promi
 
 /** Bytes of keys and values a token. */
 function kvBytes({ model }: ReadModel, kvType: KvType): number {
-  return model.caches.reduce((sum, { kvHeads, headDim, valueDim }) => {
-    return sum + (4 * pageWords(kvType, kvHeads, headDim, valueDim)) / PAGE_TOKENS;
-  }, 0);
+  return pageBytes(model.caches, kvType) / PAGE_TOKENS;
+}
+
+/** Bytes of the states of one sequence, whatever its length. */
+function stateBytes({ model }: ReadModel): number {
+  return model.caches.reduce((sum, cache) => sum + (cache.kind === "state" ? cache.bytes : 0), 0);
 }
 
 function matrixRows({ weights }: ReadModel) {
@@ -65,7 +69,7 @@ function modelJson(name: string, model: ReadModel, context: number): string {
     parameters: parameters(model),
     tensors: tensorRows(checkpoint.tensors.values()),
     matrices: matrixRows(model),
-    memory: { weights: weightBytes, context, kv },
+    memory: { weights: weightBytes, context, kv, state: stateBytes(model) },
   });
 }
 
@@ -75,7 +79,7 @@ export function parameters({ weights }: ReadModel): number {
     (sum, { cols, parts }) => sum + parts.reduce((rows, part) => rows + part.rows, 0) * cols,
     0,
   );
-  return weights.vectors.reduce((sum, { tensor }) => sum + (tensor.shape[0] ?? 0), matrices);
+  return weights.vectors.reduce((sum, { count }) => sum + count, matrices);
 }
 
 function modelText(model: ReadModel, context: number): string {
@@ -104,6 +108,11 @@ function modelText(model: ReadModel, context: number): string {
     ["memory", `weights ${bytes(weightBytes)}; keys and values of ${context} tokens ${kv}`],
     ["", `each further 1000 tokens ${bytes(Math.round(kvBytes(model, "f16") * 1000))} as f16`],
   ];
+  const state = stateBytes(model);
+  if (state > 0) {
+    const layers = model.model.caches.filter(({ kind }) => kind === "state").length;
+    facts.push(["", `each sequence ${bytes(state)} for the states of ${layers} layers, whatever its length`]);
+  }
   if (context > config.max_position_embeddings)
     facts.push(["", `${context} tokens are more than the model was made for, ${config.max_position_embeddings}`]);
   const rows = matrixRows(model).map((row) => [

@@ -92,9 +92,11 @@ function progressLine({ stage, loaded, total }: LoadProgress): string {
   return `${stage} ${bar(loaded / total)} of ${all[stage]}`;
 }
 
-function planLine({ weights, kv, tokens, context }: MemoryPlan, { name, kind }: AdapterDescription): string {
+function planLine(plan: MemoryPlan, { name, kind }: AdapterDescription): string {
+  const { weights, kv, states, sequences, tokens, context } = plan;
   const adapter = kind === "software" ? `${name} (software, see \`ingle doctor\`)` : name;
-  const memory = `weights ${bytes(weights)} · kv ${bytes(kv)} for ${tokens} tokens · context ${context}`;
+  const kept = states === 0 ? "" : ` · states ${bytes(states)} for ${sequences} at once`;
+  const memory = `weights ${bytes(weights)} · kv ${bytes(kv)} for ${tokens} tokens${kept} · context ${context}`;
   return `${adapter} · ${memory}`;
 }
 

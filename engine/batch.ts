@@ -140,6 +140,7 @@ function writeRow(
   words[at + ROW.length] = position + 1;
   words[at + ROW.rope] = rope.rowOf(position, sequence.passLength(position));
   words[at + ROW.table] = table;
+  words[at + ROW.state] = sequence.state ?? NONE;
 }
 
 function writeSample(

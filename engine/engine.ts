@@ -73,7 +73,7 @@ export class Engine {
     const { read, gpu, plan, kvType, precision, limits } = started;
     [this.model, this.plan, this.gpu, this.#started] = [read, plan, gpu, started];
     [this.kvType, this.precision] = [kvType, precision];
-    this.#pool = new PagePool(plan.pages);
+    this.#pool = new PagePool(plan.pages, { shares: plan.states === 0 });
     this.#scheduler = new Scheduler(this.#pool, limits);
     this.#speculation = new Speculation(draft);
     this.#request = {
@@ -246,7 +246,12 @@ export class Engine {
       draft: stats,
       device: { ...runner.counts },
       precision: this.precision,
-      memory: { weights: this.plan.weights + weights, kv: this.plan.kv + kv, arena: runner.arenaBytes + arena },
+      memory: {
+        weights: this.plan.weights + weights,
+        kv: this.plan.kv + kv,
+        states: this.plan.states,
+        arena: runner.arenaBytes + arena,
+      },
     };
   }
 

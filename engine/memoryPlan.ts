@@ -11,6 +11,10 @@ import { MAX_ROWS } from "./batch.ts";
 export interface MemoryPlan {
   readonly weights: number;
   readonly kv: number;
+  /** States of all sequences, where layers keep some. */
+  readonly states: number;
+  /** Sequences that run at once, each with a state of its own. */
+  readonly sequences: number;
   /** The tables of rotations: one row a position. */
   readonly rope: number;
   readonly pages: number;
@@ -27,6 +31,8 @@ export interface MemoryWishes {
   readonly context: number | undefined;
   readonly kvMemory: number | undefined;
   readonly kvType: KvType;
+  /** Sequences that may run at once where nothing else is in the way. */
+  readonly sequences: number;
   /** f32s of a row of each rope table, which has one a position. */
   readonly rotaryDims: readonly number[];
 }
@@ -34,13 +40,16 @@ export interface MemoryWishes {
 /** Where nothing is said: room for several sequences of the model's context, within this. */
 const DEFAULT_KV = 512 * 2 ** 20;
 const DEFAULT_SEQUENCES = 4;
+/** States of as many sequences as fit in this, where nothing is said; else in half of `kvMemory`. */
+const DEFAULT_STATES = 256 * 2 ** 20;
 
-const layerPages = (caches: readonly CacheDeclaration[], kvType: KvType) =>
-  caches.map(({ kvHeads, headDim, valueDim }) => 4 * pageWords(kvType, kvHeads, headDim, valueDim));
+/** Bytes of a layer's page: none where it keeps a state. */
+export const layerPageBytes = (cache: CacheDeclaration, kvType: KvType): number =>
+  cache.kind === "pages" ? 4 * pageWords(kvType, cache.kvHeads, cache.headDim, cache.valueDim) : 0;
 
 /** Bytes of a page in all layers. */
 export const pageBytes = (caches: readonly CacheDeclaration[], kvType: KvType): number =>
-  layerPages(caches, kvType).reduce((a, b) => a + b, 0);
+  caches.reduce((sum, cache) => sum + layerPageBytes(cache, kvType), 0);
 
 /** Throws OutOfMemoryError where the wishes cannot be met on this adapter, with what would fit. */
 export function planMemory(
@@ -50,27 +59,30 @@ export function planMemory(
   modelContext: number,
   wishes: MemoryWishes,
 ): MemoryPlan {
-  const layerPage = layerPages(caches, wishes.kvType);
+  const layerPage = caches.map((cache) => layerPageBytes(cache, wishes.kvType));
   const page = pageBytes(caches, wishes.kvType);
+  const { states, sequences } = planStates(gpu, caches, wishes);
+  const kvMemory = wishes.kvMemory === undefined ? undefined : wishes.kvMemory - states;
   const limit = Math.min(gpu.limits.maxStorageBufferBindingSize, gpu.limits.maxBufferSize);
-  const most = Math.floor(limit / Math.max(...layerPage));
+  // Pages of no bytes, where every layer keeps a state, still count tokens.
+  const most = page === 0 ? Number.MAX_SAFE_INTEGER : Math.floor(limit / Math.max(...layerPage));
   const ropeRows = Math.floor(limit / (4 * Math.max(1, ...wishes.rotaryDims))) - MAX_ROWS;
   const wanted = wishes.context ?? modelContext;
   const pagesEach = Math.ceil(wanted / PAGE_TOKENS);
   // A context that was asked for is not cut by what is only our own idea of enough.
-  const budget = wishes.kvMemory ?? Math.max(DEFAULT_KV, page * (wishes.context === undefined ? 1 : pagesEach));
-  const fits = Math.min(most, Math.floor(budget / page));
+  const budget = kvMemory ?? Math.max(DEFAULT_KV, page * (wishes.context === undefined ? 1 : pagesEach));
+  const fits = page === 0 ? most : Math.min(most, Math.floor(budget / page));
   if (fits < 1 || (wishes.context !== undefined && fits < pagesEach)) {
     const need = bytes(pagesEach * page);
     const reason =
-      wishes.kvMemory !== undefined && fits < most
+      kvMemory !== undefined && fits < most
         ? `${bytes(budget)} by --kv-memory`
         : `${bytes(most * page)} on "${gpu.adapter.name}"`;
     const advice =
       fits < 1
-        ? wishes.kvMemory === undefined || most < 1
+        ? kvMemory === undefined || most < 1
           ? "choose another adapter"
-          : `raise --kv-memory to ${page} or more`
+          : `raise --kv-memory to ${page + states} or more`
         : `try --context ${fits * PAGE_TOKENS}${wishes.kvType === "f32" ? " or --kv-type f16" : ""}`;
     throw new OutOfMemoryError(`kv cache: ${need} for ${wanted} tokens, at most ${reason}; ${advice}`);
   }
@@ -80,14 +92,40 @@ export function planMemory(
   }
   const context = Math.min(wanted, fits * PAGE_TOKENS, ropeRows);
   const each = Math.ceil(context / PAGE_TOKENS);
-  const pages = wishes.kvMemory === undefined ? Math.min(fits, each * DEFAULT_SEQUENCES) : fits;
+  const enough = kvMemory === undefined ? DEFAULT_SEQUENCES : sequences;
+  const pages = kvMemory === undefined || page === 0 ? Math.min(fits, each * enough) : fits;
   return {
     weights,
     kv: pages * page,
+    states,
+    sequences,
     rope: (context + MAX_ROWS) * wishes.rotaryDims.reduce((sum, dim) => sum + dim, 0) * 4,
     pages,
     context,
     kvBytesPerToken: page / PAGE_TOKENS,
     tokens: pages * PAGE_TOKENS,
   };
+}
+
+/** How many sequences run at once, and the bytes of their states where layers keep some. Throws OutOfMemoryError where not one fits. */
+function planStates(
+  { limits, adapter }: Gpu,
+  caches: readonly CacheDeclaration[],
+  { sequences, kvMemory }: MemoryWishes,
+): Pick<MemoryPlan, "states" | "sequences"> {
+  const layers = caches.flatMap((cache) => (cache.kind === "state" ? cache.bytes : []));
+  const each = layers.reduce((a, b) => a + b, 0);
+  if (each === 0) return { states: 0, sequences };
+  const most = Math.floor(Math.min(limits.maxStorageBufferBindingSize, limits.maxBufferSize) / Math.max(...layers));
+  const budget = kvMemory === undefined ? DEFAULT_STATES : kvMemory / 2;
+  const fit = Math.min(sequences, most, Math.max(1, Math.floor(budget / each)));
+  if (fit < 1)
+    throw new OutOfMemoryError(
+      `states: ${bytes(Math.max(...layers))} of one layer, more than one binding of "${adapter.name}" holds; choose another adapter`,
+    );
+  if (kvMemory !== undefined && each > kvMemory)
+    throw new OutOfMemoryError(
+      `states: ${bytes(each)} a sequence, at most ${bytes(kvMemory)} by --kv-memory; raise --kv-memory to ${2 * each} or more`,
+    );
+  return { states: fit * each, sequences: fit };
 }

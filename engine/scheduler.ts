@@ -33,7 +33,7 @@ export interface SchedulerLimits {
   readonly rows: number;
   /** Rows of a step whose logits are all wanted. */
   readonly scoreRows: number;
-  /** Sequences that run at once. */
+  /** Sequences that run at once: each has a state of its own. */
   readonly sequences: number;
 }
 
@@ -43,6 +43,8 @@ export class Scheduler {
   readonly #limits: SchedulerLimits;
   readonly #waiting: Sequence[] = [];
   readonly #running: Sequence[] = [];
+  /** States that no running sequence has, of which there are as many as sequences may run. */
+  readonly #states: number[];
   #last: "generate" | "score" = "score";
   #arrivals = 0;
   /** How often a sequence gave its pages up. */
@@ -51,6 +53,7 @@ export class Scheduler {
   constructor(pool: PagePool, limits: SchedulerLimits) {
     this.#pool = pool;
     this.#limits = limits;
+    this.#states = Array.from({ length: limits.sequences }, (_, i) => limits.sequences - 1 - i);
   }
 
   get waiting(): number {
@@ -72,7 +75,14 @@ export class Scheduler {
       if (index >= 0) list.splice(index, 1);
     }
     sequence.finished = true;
+    this.#release(sequence);
+  }
+
+  /** Frees what it holds; a state is not cleared, since a sequence at position 0 begins with an empty one. */
+  #release(sequence: Sequence): void {
     sequence.release(this.#pool);
+    if (sequence.state !== undefined) this.#states.push(sequence.state);
+    sequence.state = undefined;
   }
 
   /** Takes every sequence out. */
@@ -101,6 +111,7 @@ export class Scheduler {
       // A page must be left for it, beyond one for each that is running and may want one soon.
       if (this.#running.length > 0 && this.#pool.available <= this.#running.length) return;
       this.#waiting.shift();
+      sequence.state = this.#states.pop();
       sequence.shareFrom(this.#pool);
       insertByArrival(this.#running, sequence);
     }
@@ -161,7 +172,7 @@ export class Scheduler {
 
   #preempt(sequence: Sequence): void {
     this.#running.splice(this.#running.indexOf(sequence), 1);
-    sequence.release(this.#pool);
+    this.#release(sequence);
     insertByArrival(this.#waiting, sequence);
     this.preemptions++;
   }

@@ -64,6 +64,8 @@ export class Sequence {
   /** Prompt tokens that were not computed, since their pages were shared. */
   cachedTokens = 0;
   readonly pages: number[] = [];
+  /** Which of the states that layers keep is its own while it runs: set by the scheduler. */
+  state: number | undefined;
   finished = false;
   /** Tokens that were proposed for it, and those of them that it took. */
   proposed = 0;
@@ -85,7 +87,7 @@ export class Sequence {
 
   /** Holds pages of earlier sequences that began with the same tokens; at least one token is left to compute. */
   shareFrom(pool: PagePool): void {
-    if (this.options.kind === "score" || this.computed > 0) return;
+    if (this.options.kind === "score" || this.computed > 0 || !pool.shares) return;
     let key: PageKey = "";
     while ((this.pages.length + 1) * PAGE_TOKENS < this.tokens.length) {
       key = pageKey(key, this.#pageRows(this.pages.length));
@@ -118,6 +120,7 @@ export class Sequence {
 
   /** Names the pages that are full. All computed tokens must be the sequence's for good: nothing is rolled back behind it. */
   publish(pool: PagePool): void {
+    if (!pool.shares) return;
     for (let i = this.#keys.length; (i + 1) * PAGE_TOKENS <= this.computed; i++) {
       const key = pageKey(this.#keys[i - 1] ?? "", this.#pageRows(i));
       this.#keys.push(key);

@@ -83,17 +83,19 @@ async function prepare(read: ReadModel, owned: Owned, options: StartOptions): Pr
   const kvType = options.kvType ?? "f16";
   const precision = planPrecision(gpu, options.precision, read.weights.matrices);
   const vocabulary = Math.min(read.config.vocab_size, target?.read.config.vocab_size ?? Number.POSITIVE_INFINITY);
-  const limits = stepLimits(gpu, vocabulary, options.rowsPerStep ?? MAX_ROWS);
+  const most = stepLimits(gpu, vocabulary, options.rowsPerStep ?? MAX_ROWS);
   const { caches } = read.model;
   const context = Math.min(read.context, target?.plan.context ?? Number.POSITIVE_INFINITY);
   const plan = planMemory(gpu, caches, read.weightBytes, context, {
     context: options.context,
     kvMemory: target === undefined ? options.kvMemory : target.plan.pages * pageBytes(caches, kvType),
     kvType,
+    sequences: most.sequences,
     rotaryDims: read.config.ropes.map(({ rotary_dim }) => rotary_dim),
   });
   options.onPlan?.(plan, gpu.adapter);
-  const memory = await allocateStep(gpu, read, { plan, kvType, sequences: limits.sequences }, owned);
+  const limits = { ...most, sequences: plan.sequences };
+  const memory = await allocateStep(gpu, read, { plan, kvType }, owned);
   const { buffers } = memory;
   const runner = owned.add(
     new Runner({

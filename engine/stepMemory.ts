@@ -1,13 +1,13 @@
 /** The buffers that a model's steps work on, all made before the first byte of the weights is read. */
 import { allocateBuffer, destroyBuffer } from "../device/buffers.ts";
 import type { Gpu } from "../device/gpu.ts";
-import { type KvType, pageWords } from "../kernels/attention/kv_page.ts";
+import type { KvType } from "../kernels/attention/kv_page.ts";
 import { PAGE_TOKENS } from "../kernels/fragments/batch.ts";
 import { allocateWeights, freeWeights } from "../models/allocateWeights.ts";
 import type { StepBuffers } from "../models/step.ts";
 import { batchWords, MAX_ROWS } from "./batch.ts";
 import type { ReadModel } from "./loadModel.ts";
-import type { MemoryPlan } from "./memoryPlan.ts";
+import { layerPageBytes, type MemoryPlan } from "./memoryPlan.ts";
 import type { Owned } from "./owned.ts";
 import { RopeTable } from "./ropeTable.ts";
 
@@ -23,7 +23,7 @@ export interface StepMemory {
 export async function allocateStep(
   gpu: Gpu,
   { model, weights, config }: ReadModel,
-  { plan, kvType, sequences }: { readonly plan: MemoryPlan; readonly kvType: KvType; readonly sequences: number },
+  { plan, kvType }: { readonly plan: MemoryPlan; readonly kvType: KvType },
   owned: Owned,
 ): Promise<StepMemory> {
   const aux = owned.add(await allocateWeights(gpu, weights), (buffer) => freeWeights(gpu, weights, buffer));
@@ -33,12 +33,13 @@ export async function allocateStep(
       (buffer) => destroyBuffer(gpu, buffer),
     );
   const kv: GPUBuffer[] = [];
-  for (const [layer, { kvHeads, headDim, valueDim }] of model.caches.entries()) {
-    const size = plan.pages * pageWords(kvType, kvHeads, headDim, valueDim) * 4;
-    kv.push(await make(`layers.${layer} kv`, size, GPUBufferUsage.COPY_SRC));
+  for (const [layer, cache] of model.caches.entries()) {
+    const isState = cache.kind === "state";
+    const size = isState ? plan.sequences * cache.bytes : plan.pages * layerPageBytes(cache, kvType);
+    kv.push(await make(`layers.${layer} ${isState ? "states" : "kv"}`, size, GPUBufferUsage.COPY_SRC));
   }
   const rope = owned.add(new RopeTable(gpu, config.ropes, plan.context, MAX_ROWS), (table) => table.destroy());
-  const words = new Uint32Array(batchWords(sequences, Math.ceil(plan.context / PAGE_TOKENS)));
+  const words = new Uint32Array(batchWords(plan.sequences, Math.ceil(plan.context / PAGE_TOKENS)));
   const batch = await make("batch", words.byteLength);
   return { buffers: { batch, ropes: rope.buffers, aux, kv }, rope, words };
 }

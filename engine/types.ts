@@ -142,5 +142,10 @@ export interface EngineStats {
   /** What was asked for, and which matrices it reaches. */
   readonly precision: PrecisionPlan;
   /** The draft model's counted. */
-  readonly memory: { readonly weights: number; readonly kv: number; readonly arena: number };
+  readonly memory: {
+    readonly weights: number;
+    readonly kv: number;
+    readonly states: number;
+    readonly arena: number;
+  };
 }

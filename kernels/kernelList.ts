@@ -35,6 +35,8 @@ import { pickRows } from "./pick_rows.ts";
 import { repack } from "./repack.ts";
 import { sample } from "./sample.ts";
 import { softcap } from "./softcap.ts";
+import { deltaRule } from "./state/delta_rule.ts";
+import { shortConv } from "./state/short_conv.ts";
 
 /** In a fixed order. */
 export function everyKernel(): CompiledKernel[] {
@@ -99,6 +101,8 @@ export function everyKernel(): CompiledKernel[] {
     attentionReduce,
     expertLists,
     expertSum,
+    shortConv,
+    deltaRule,
   ];
   return [
     ...matmuls,

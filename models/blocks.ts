@@ -3,11 +3,12 @@ import { HEAD_DIMS } from "../kernels/fragments/batch.ts";
 import type { ModelConfig } from "./config.ts";
 import { UnsupportedModelError } from "./errors.ts";
 import type { Matrix } from "./matrix.ts";
+import type { CacheDeclaration } from "./model.ts";
 import type { Mixture } from "./moe.ts";
 import { activateRows } from "./ops/activateRows.ts";
 import { addToResidual } from "./ops/addToResidual.ts";
 import { attend } from "./ops/attend.ts";
-import type { AttentionSpec, HeadNorm } from "./ops/attentionSpec.ts";
+import { type AttentionSpec, type HeadNorm, stackedColumns } from "./ops/attentionSpec.ts";
 import { gateUp } from "./ops/gateUp.ts";
 import { addNormed, normed } from "./ops/norm.ts";
 import { project } from "./ops/project.ts";
@@ -27,9 +28,15 @@ export interface Block {
   readonly output: Output;
 }
 
+/** A block that looks at past tokens: attention, or what a layer has in its place. */
+export interface Mixer extends Block {
+  readonly cache: CacheDeclaration;
+}
+
 /** A layer: the norm that it reads the residual stream through, null: none; and what it adds, up to the norm that follows. */
 export interface Layer {
   readonly norm: Norm | null;
+  readonly cache: CacheDeclaration;
   run(step: Step, x: Residual, next: Norm | null): Residual;
 }
 
@@ -76,6 +83,8 @@ export interface AttentionOptions {
   readonly fused?: { readonly projection: Omit<Projection, "rows">; readonly columns: Columns };
   /** The projection back, where it is not `o_proj`. */
   readonly output?: Omit<Projection, "rows">;
+  /** Whether each head of `q_proj` has behind its query the gate of what comes out. */
+  readonly gated?: true;
   /** Norms of q and k, and how pairs turn. */
   readonly spec?: Partial<AttentionSpec>;
 }
@@ -87,19 +96,19 @@ export function attention(
   layer: number,
   config: ModelConfig,
   options: AttentionOptions = {},
-): Block {
+): Mixer {
   const { hidden_size, num_attention_heads: heads, num_key_value_heads: kvHeads, head_dim: headDim, biases } = config;
   if (headDim > MAX_HEAD_DIM) {
     throw new UnsupportedModelError(
       `config.json: head_dim is ${headDim}, expected at most ${MAX_HEAD_DIM}, which the attention kernels hold`,
     );
   }
-  const { fused } = options;
+  const { fused, gated = false } = options;
   const projections: readonly Projection[] =
     fused !== undefined
       ? [{ ...fused.projection, rows: (heads + 2 * kvHeads) * headDim }]
       : [
-          { module: `${path}.q_proj`, rows: heads * headDim },
+          { module: `${path}.q_proj`, rows: heads * headDim * (gated ? 2 : 1) },
           { module: `${path}.k_proj`, rows: kvHeads * headDim },
           { module: `${path}.v_proj`, rows: kvHeads * headDim },
         ];
@@ -118,9 +127,11 @@ export function attention(
     window: config.windows[layer] ?? null,
     ...(config.attentionSoftcap === null ? {} : { softcap: config.attentionSoftcap }),
     ...(fused === undefined ? {} : { columns: fused.columns }),
+    ...(gated ? { columns: stackedColumns({ heads, kvHeads, headDim }, true) } : {}),
     ...options.spec,
   };
   return {
+    cache: { kind: "pages", kvHeads, headDim, window: spec.window },
     inner: (step, x) => attend(step, project(step, qkv_proj, x, { bias, label: "qkv_proj" }), spec),
     output: output(weights, options.output ?? { module: `${path}.o_proj` }, config, heads * headDim, biases.o),
   };
@@ -137,8 +148,10 @@ export function columnsInARow({
 
 /** What families' gated MLPs differ in; left out: Llama's. */
 export interface GatedMlpOptions {
-  /** The module that holds gate and behind it up, where they are not `gate_proj` and `up_proj`. */
+  /** The module that holds gate and behind it up, where they are not modules of their own. */
   readonly fused?: string;
+  /** Names of gate, up and down, where they are not `gate_proj`, `up_proj` and `down_proj`. */
+  readonly names?: readonly [gate: string, up: string, down: string];
 }
 
 /** Gated MLP: down(act(gate(x)) · up(x)). */
@@ -146,10 +159,11 @@ export function gatedMlp(
   weights: WeightPlan,
   path: string,
   config: ModelConfig,
-  { fused }: GatedMlpOptions = {},
+  { fused, names = ["gate_proj", "up_proj", "down_proj"] }: GatedMlpOptions = {},
 ): Block {
   const { hidden_size, intermediate_size: rows, biases, hidden_act: activation } = config;
-  const [gate, up] = ["gate_proj", "up_proj"].map((name, i): Projection => {
+  const [, , down] = names;
+  const [gate, up] = names.slice(0, 2).map((name, i): Projection => {
     if (fused === undefined) return { module: `${path}.${name}`, rows };
     return { module: fused, rows, slice: { first: i * rows, of: 2 * rows } };
   }) as [Projection, Projection]; // two names, two projections
@@ -157,7 +171,7 @@ export function gatedMlp(
   const bias = weights.interleavedBias(gate, up, rows, biases.mlp);
   return {
     inner: (step, x) => gateUp(step, gate_up_proj, x, { activation, bias, label: "gate_up_proj" }),
-    output: output(weights, { module: `${path}.down_proj` }, config, rows, biases.mlp),
+    output: output(weights, { module: `${path}.${down}` }, config, rows, biases.mlp),
   };
 }
 
@@ -179,7 +193,8 @@ export function plainMlp(
   };
 }
 
-function output(
+/** A projection from `cols` columns back to the residual stream. */
+export function output(
   weights: WeightPlan,
   { module, ...form }: Omit<Projection, "rows">,
   { hidden_size: rows }: ModelConfig,
@@ -201,12 +216,13 @@ const nameOf = ({ module }: Pick<Projection, "module">): string => module.split(
  */
 export function sequential(
   input_layernorm: Norm,
-  attention: Block,
+  attention: Mixer,
   post_attention_layernorm: Norm,
   mlp: Block | Mixture,
 ): Layer {
   return {
     norm: input_layernorm,
+    cache: attention.cache,
     run(step, x, next) {
       const mid = addToResidual(step, attention.output, attention.inner(step, x), x, post_attention_layernorm);
       if ("add" in mlp) return mlp.add(step, mid, next);
@@ -219,9 +235,10 @@ export function sequential(
  * Both blocks of one residual stream: x += attention(norm(x)) + mlp(norm(x)), where the MLP may have a norm of its own. Dispatches as
  * `sequential`, less one where both read one LayerNorm.
  */
-export function parallel(input_layernorm: Norm, attention: Block, mlp: Block, own?: Norm): Layer {
+export function parallel(input_layernorm: Norm, attention: Mixer, mlp: Block, own?: Norm): Layer {
   return {
     norm: input_layernorm,
+    cache: attention.cache,
     run(step, x, next) {
       const other = own === undefined ? x : normed(step, x, own);
       const [attended, inner] = [attention.inner(step, x), mlp.inner(step, other)];
@@ -232,14 +249,14 @@ export function parallel(input_layernorm: Norm, attention: Block, mlp: Block, ow
 }
 
 /** A block between its norms: x += after(block(before(x))), where `before` may be none. */
-export interface Sandwich {
+export interface Sandwich<Inner extends Block = Block> {
   readonly before: Norm | null;
-  readonly block: Block;
+  readonly block: Inner;
   readonly after: Norm;
 }
 
 /** Attention and MLP with norms behind them. 7 dispatches with a gated MLP. */
-export function sandwiched(attention: Sandwich, mlp: Sandwich): Layer {
+export function sandwiched(attention: Sandwich<Mixer>, mlp: Sandwich): Layer {
   const add = (step: Step, { block, after }: Sandwich, x: Residual, next: Norm | null) => {
     const { matrix, bias, label } = block.output;
     const back = project(step, [matrix], { z: block.inner(step, x), eps: null }, { bias, label });
@@ -247,6 +264,7 @@ export function sandwiched(attention: Sandwich, mlp: Sandwich): Layer {
   };
   return {
     norm: attention.before,
+    cache: attention.block.cache,
     run: (step, x, next) => add(step, mlp, add(step, attention, x, mlp.before), next),
   };
 }

@@ -118,13 +118,14 @@ export function normalizeConfig(raw: unknown, rules: ConfigRules): ModelConfig {
   const config: ModelConfig = {
     model_type,
     ...shape,
-    intermediate_size: readSize(fields, rules, "intermediate_size", rules.widthOf?.(shape.hidden_size)),
+    intermediate_size:
+      rules.width?.(fields) ?? readSize(fields, rules, "intermediate_size", rules.widthOf?.(shape.hidden_size)),
     num_hidden_layers,
     vocab_size: readSize(fields, rules, "vocab_size"),
     max_position_embeddings,
     normEps: optionalNumber(fields, rules.norm.key, { above: 0, max: 1 }) ?? rules.norm.eps,
     hidden_act: readActivation(fields, rules.activation),
-    tie_word_embeddings: booleanField(fields, "tie_word_embeddings") ?? rules.tied,
+    tie_word_embeddings: readTied(fields, rules),
     biases: {
       qkv: readBias(fields, rules.biases.qkv),
       o: readBias(fields, rules.biases.o),
@@ -138,7 +139,7 @@ export function normalizeConfig(raw: unknown, rules: ConfigRules): ModelConfig {
     quantization: normalizeQuantization(fields),
     dtype: readDtype(fields),
     ...neutralExtras(shape),
-    ...rules.extras?.(fields, shape),
+    ...rules.extras?.(fields, { ...shape, num_hidden_layers }),
   };
   refuseForeignKeys(fields, model_type);
   return config;
@@ -165,6 +166,8 @@ function neutralExtras({ head_dim }: HeadShape): Extras {
     attentionClip: null,
     moe: null,
     latent: null,
+    shortConv: null,
+    deltaNet: null,
   };
 }
 
@@ -237,6 +240,11 @@ function readActivation(fields: Fields, { key, otherwise, gelu }: ConfigRules["a
   const activation = Object.hasOwn(ACTIVATIONS, name) ? ACTIVATIONS[name] : undefined;
   if (activation === undefined) throw unsupported(fields, key, Object.keys(ACTIVATIONS).join(", "));
   return activation;
+}
+
+function readTied(fields: Fields, { tied, tiedBefore }: ConfigRules): boolean {
+  const key = tiedBefore === undefined ? "tie_word_embeddings" : spelling(fields, tiedBefore, "tie_word_embeddings");
+  return booleanField(fields, key) ?? tied;
 }
 
 function readBias(fields: Fields, rule: BiasRule): boolean {

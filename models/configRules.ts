@@ -5,6 +5,7 @@ import type { LatentConfig } from "./latentConfig.ts";
 import type { MoeConfig } from "./moeConfig.ts";
 import type { RopeConfig } from "./rope.ts";
 import type { RopeRules } from "./ropeConfig.ts";
+import type { DeltaNetConfig, ShortConvConfig } from "./stateConfig.ts";
 
 /** How heads lie in the hidden vector. */
 export interface HeadShape {
@@ -41,6 +42,14 @@ export interface Extras {
   readonly moe: MoeConfig | null;
   /** Attention over latents, by which `head_dim` is what is rotated of a query. */
   readonly latent: LatentConfig | null;
+  /** Layers with something in attention's place. */
+  readonly shortConv: ShortConvConfig | null;
+  readonly deltaNet: DeltaNetConfig | null;
+}
+
+/** What is known of a config when its extras are read. */
+export interface ExtrasContext extends HeadShape {
+  readonly num_hidden_layers: number;
 }
 
 /** Whether a projection has a bias: always, never, or as a field says. */
@@ -49,9 +58,10 @@ export type BiasRule = boolean | { readonly key: string; readonly otherwise: boo
 /**
  * How a family reads `sliding_window`: it has none; every layer has it; where `use_sliding_window` is on, those layers do that `picks` or
  * `layer_types` pick; all but each `pattern`-th layer do unless `layer_types` says otherwise. `otherwise`: the window that is not written.
+ * `others`: types of layers that have something in attention's place.
  */
 export type WindowRule =
-  | { readonly kind: "none" }
+  | { readonly kind: "none"; readonly others?: readonly string[] }
   | { readonly kind: "every layer"; readonly otherwise: number | null }
   | {
       readonly kind: "picked layers";
@@ -87,6 +97,8 @@ export interface ConfigRules {
   readonly sizes?: Readonly<Partial<Record<SizeKey, number>>>;
   /** The width of an MLP that is not written, by hidden_size; undefined: it must be. */
   readonly widthOf?: (hidden_size: number) => number;
+  /** Reads the width of an MLP, where it is more than a field. */
+  readonly width?: (fields: Fields) => number;
   readonly max_position_embeddings: number;
   /** "heads": as many as attention heads; "always heads": a field that says otherwise is refused. */
   readonly num_key_value_heads: number | "heads" | "always heads";
@@ -95,6 +107,8 @@ export interface ConfigRules {
   readonly norm: { readonly key: string; readonly eps: number };
   readonly activation: { readonly key: string; readonly otherwise: Activation; readonly gelu?: Activation };
   readonly tied: boolean;
+  /** An older name of tie_word_embeddings. */
+  readonly tiedBefore?: string;
   readonly bosTokenIds: readonly number[];
   readonly eosTokenIds: readonly number[];
   readonly window: WindowRule;
@@ -104,7 +118,7 @@ export interface ConfigRules {
   /** Which rope each layer has, where they differ; else all have the one of `rope`. */
   readonly ropes?: (fields: Fields, context: RopeContext) => LayerRopes;
   /** What else the family reads. */
-  readonly extras?: (fields: Fields, shape: HeadShape) => Partial<Extras>;
+  readonly extras?: (fields: Fields, context: ExtrasContext) => Partial<Extras>;
 }
 
 /** Biases by the two fields of Llama's kind. */
@@ -193,6 +207,11 @@ export const FOREIGN_KEYS: Readonly<Record<string, readonly unknown[]>> = {
   use_attention_sinks: [false],
   is_causal: [true],
   use_bidirectional_attention: [false],
+  // layers with something in attention's place
+  conv_L_cache: [],
+  full_attn_idxs: [],
+  full_attention_interval: [],
+  linear_num_value_heads: [],
   // mixtures of experts and latent attention
   num_experts: [0],
   num_local_experts: [0],

@@ -24,7 +24,7 @@ const MAX_LAYERS = 2 ** 10;
  * Two statements that transformers can't run together, or of which it ignores one that other engines obey, are refused.
  */
 export function readWindows(fields: Fields, rule: WindowRule, layers: number): readonly (number | null)[] {
-  const types = readLayerTypes(fields, layers);
+  const types = readLayerTypes(fields, layers, rule.kind === "none" ? rule.others : []);
   const flag = booleanField(fields, "use_sliding_window");
   const written = optionalInteger(fields, "sliding_window", POSITIONS);
   switch (rule.kind) {
@@ -87,15 +87,19 @@ function patternOf(fields: Fields, { pattern, key }: Extract<WindowRule, { reado
   return (layer: number) => period > 0 && (layer + 1) % period !== 0;
 }
 
-function readLayerTypes(fields: Fields, layers: number): readonly unknown[] | undefined {
+function readLayerTypes(
+  fields: Fields,
+  layers: number,
+  others: readonly string[] = [],
+): readonly unknown[] | undefined {
   const types = listField(fields, "layer_types");
   if (types === undefined) return undefined;
   if (types.length !== layers) throw refused(fields, "layer_types", `${layers}, one a layer`);
-  const odd = types.find((type) => type !== "full_attention" && type !== SLIDING);
+  const known = ["full_attention", SLIDING, ...others];
+  const odd = types.find((type) => typeof type !== "string" || !known.includes(type));
   if (odd !== undefined) {
-    throw new UnsupportedModelError(
-      `${FILE}: layer_types has ${show(odd)}, supported: "full_attention", "sliding_attention"`,
-    );
+    const names = known.map((name) => JSON.stringify(name)).join(", ");
+    throw new UnsupportedModelError(`${FILE}: layer_types has ${show(odd)}, supported: ${names}`);
   }
   return types;
 }

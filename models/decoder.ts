@@ -1,7 +1,7 @@
 /** The frame of a decoder: embedding, layers, last norm, head. */
 import type { Layer } from "./blocks.ts";
 import type { ModelConfig } from "./config.ts";
-import type { CacheDeclaration, Model } from "./model.ts";
+import type { Model } from "./model.ts";
 import { capLogits } from "./ops/capLogits.ts";
 import { embedTokens } from "./ops/embedTokens.ts";
 import { pick } from "./ops/pick.ts";
@@ -21,8 +21,6 @@ export interface DecoderParts {
   readonly unused?: RegExp | undefined;
   /** Learned positions: a row a position. */
   readonly positions?: string;
-  /** What each layer keeps of a token, where it is not a key and a value of head_dim for each KV head. */
-  readonly cache?: Omit<CacheDeclaration, "window"> | undefined;
 }
 
 /**
@@ -30,8 +28,7 @@ export interface DecoderParts {
  * layer, one for a cap on the logits.
  */
 export function decoder(weights: WeightPlan, config: ModelConfig, parts: DecoderParts): Model {
-  const { hidden_size, vocab_size, tie_word_embeddings, num_key_value_heads: kvHeads, head_dim: headDim } = config;
-  const { cache = { kind: "pages", kvHeads, headDim } } = parts;
+  const { hidden_size, vocab_size, tie_word_embeddings } = config;
   const embed_tokens = weights.matrix(parts.embed_tokens, vocab_size, hidden_size);
   const { max_position_embeddings } = config;
   const positions =
@@ -51,7 +48,7 @@ export function decoder(weights: WeightPlan, config: ModelConfig, parts: Decoder
     head,
     unused: parts.unused,
     positions: positions === undefined ? undefined : max_position_embeddings,
-    caches: layers.map((_, i) => ({ ...cache, window: config.windows[i] ?? null })),
+    caches: layers.map(({ cache }) => cache),
     forward(step) {
       const { recorder } = step;
       const after = (i: number) => layers[i]?.norm ?? (i < layers.length ? null : norm);

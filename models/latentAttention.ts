@@ -1,5 +1,5 @@
 /** Latent attention (MLA) as a block: the cache holds one latent and one rotated key a token, and queries are taken to their length. */
-import type { Block, Output } from "./blocks.ts";
+import type { Mixer, Output } from "./blocks.ts";
 import type { ModelConfig } from "./config.ts";
 import type { LatentConfig } from "./latentConfig.ts";
 import type { Matrix } from "./matrix.ts";
@@ -12,11 +12,12 @@ import type { Projection, WeightPlan } from "./weightPlan.ts";
 const EPS = 1e-6;
 
 /** What a layer of latent attention keeps: one vector a token, whose beginning is also its value. */
-export const latentCache = ({ kv_lora_rank, qk_rope_head_dim }: LatentConfig): Omit<CacheDeclaration, "window"> => ({
+const latentCache = ({ kv_lora_rank, qk_rope_head_dim }: LatentConfig, window: number | null): CacheDeclaration => ({
   kind: "pages",
   kvHeads: 1,
   headDim: kv_lora_rank + qk_rope_head_dim,
   valueDim: 0,
+  window,
 });
 
 /**
@@ -29,7 +30,7 @@ export function latentAttention(
   layer: number,
   config: ModelConfig,
   latent: LatentConfig,
-): Block {
+): Mixer {
   const { hidden_size, num_attention_heads: heads, biases } = config;
   const {
     q_lora_rank,
@@ -72,6 +73,7 @@ export function latentAttention(
     ...keysAndValues(weights, `${path}.kv_b_proj`, heads, latent),
   };
   return {
+    cache: latentCache(latent, config.windows[layer] ?? null),
     inner: (step, x) => attendLatent(step, project(step, matrices, x, { bias, label: "kv_a_proj" }), spec),
     output: output(weights, `${path}.o_proj`, hidden_size, heads * valueDim, biases.o),
   };

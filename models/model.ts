@@ -6,7 +6,10 @@ import type { Step } from "./step.ts";
 import type { WeightPlan } from "./weightPlan.ts";
 
 /** What a layer keeps of past tokens. */
-export interface CacheDeclaration {
+export type CacheDeclaration = PagesDeclaration | StateDeclaration;
+
+/** Keys and values of every token. */
+export interface PagesDeclaration {
   readonly kind: "pages";
   readonly kvHeads: number;
   readonly headDim: number;
@@ -14,6 +17,13 @@ export interface CacheDeclaration {
   readonly valueDim?: number;
   /** Positions it looks back, its own included; null: all. */
   readonly window: number | null;
+}
+
+/** Something of one size, whatever the length, that each token changes. */
+export interface StateDeclaration {
+  readonly kind: "state";
+  /** Of one sequence: a multiple of 16. */
+  readonly bytes: number;
 }
 
 /** Logits of `step.samples` rows: f32 (samples, stride). */

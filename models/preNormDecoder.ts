@@ -2,27 +2,24 @@
 import {
   type AttentionOptions,
   attention,
-  type Block,
   type GatedMlpOptions,
   gatedMlp,
+  type Mixer,
   rmsNorm,
   sequential,
 } from "./blocks.ts";
 import type { ModelConfig } from "./config.ts";
 import { decoder } from "./decoder.ts";
-import type { CacheDeclaration, Model } from "./model.ts";
+import type { Model } from "./model.ts";
 import type { Mixture } from "./moe.ts";
 import type { VectorOptions, WeightPlan } from "./weightPlan.ts";
 
 /** What a family changes, by the paths of its modules; left out: Llama's. */
 export interface BlockOptions {
   readonly attention?: (self_attn: string) => AttentionOptions;
-  /** Attention of another kind, and what its layers keep of a token. */
-  readonly attentionOf?: {
-    readonly block: (self_attn: string, index: number) => Block;
-    readonly cache: Omit<CacheDeclaration, "window">;
-  };
   readonly mlp?: (mlp: string) => GatedMlpOptions;
+  /** What a layer has in place of Llama's attention, by the layer's path; undefined: that attention. */
+  readonly mixer?: (layer: string, index: number) => Mixer | undefined;
   /** The experts of a layer, by the layer's path; undefined: it has a gated MLP. */
   readonly experts?: (layer: string, index: number) => Mixture | undefined;
   /** Of the norms' weights. */
@@ -42,8 +39,7 @@ export function preNormDecoder(weights: WeightPlan, config: ModelConfig, options
       const [self_attn, mlp] = [`${path}.self_attn`, `${path}.mlp`];
       return sequential(
         norm(`${path}.input_layernorm`),
-        options.attentionOf?.block(self_attn, i) ??
-          attention(weights, self_attn, i, config, options.attention?.(self_attn)),
+        options.mixer?.(path, i) ?? attention(weights, self_attn, i, config, options.attention?.(self_attn)),
         norm(`${path}.post_attention_layernorm`),
         options.experts?.(path, i) ?? gatedMlp(weights, mlp, config, options.mlp?.(mlp)),
       );
@@ -51,6 +47,5 @@ export function preNormDecoder(weights: WeightPlan, config: ModelConfig, options
     norm: () => norm(`${model}.norm`),
     lm_head,
     unused,
-    cache: options.attentionOf?.cache,
   });
 }

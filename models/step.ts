@@ -17,7 +17,7 @@ export interface StepBuffers {
   readonly ropes: readonly GPUBuffer[];
   /** f32: norms, biases, sinks. */
   readonly aux: GPUBuffer;
-  /** Pages of each layer. */
+  /** Pages of each layer, or states. */
   readonly kv: readonly GPUBuffer[];
 }
 

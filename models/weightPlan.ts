@@ -219,6 +219,25 @@ export class WeightPlan {
     return this.#vector(parts, paddedRows(names.length * length));
   }
 
+  /**
+   * The taps of a depthwise convolution as (taps, channels), from a tensor (channels, 1, taps). Its channels are groups one after the other,
+   * each of which begins at a whole block as the rows of `stacked` do.
+   */
+  convolution(name: string, groups: readonly number[], taps: number): Vector {
+    const channels = groups.reduce((sum, count) => sum + count, 0);
+    const width = groups.reduce((sum, count) => sum + paddedRows(count), 0);
+    let [first, column] = [0, 0];
+    const parts = groups.map((count): PlannedVector => {
+      const [begin, left] = [first * taps, column];
+      first += count;
+      column += paddedRows(count);
+      const at = (i: number) => (i % taps) * width + left + Math.floor(i / taps);
+      const of = [channels, 1, taps];
+      return { name, length: count * taps, of, from: (i) => begin + i, at, add: 0, shared: true };
+    });
+    return this.#vector(parts, taps * width);
+  }
+
   /** Biases in the order of the stored rows of `stacked`; undefined where `present` is false. */
   stackedBias(projections: readonly Projection[], present: boolean): Vector | undefined {
     if (!present) return undefined;

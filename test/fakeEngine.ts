@@ -119,7 +119,7 @@ export class FakeEngine implements ServedEngine {
       waiting: 0,
       preemptions: 0,
       device: { dispatches: 7, submits: 1 },
-      memory: { weights: 1000, kv: 200, arena: 30 },
+      memory: { weights: 1000, kv: 200, states: 0, arena: 30 },
     };
   }
 }

@@ -15,6 +15,8 @@ export const ROW = {
   rope: 4,
   /** Where the page ids of its sequence begin, in words of the batch. */
   table: 5,
+  /** Which of the states that a layer keeps is its sequence's; rows of one sequence follow each other. */
+  state: 7,
 } as const;
 
 /** Words of a sample's record. */
@@ -42,6 +44,23 @@ export const PAGE_TOKENS = 16;
 export const KEY_BLOCK = 32;
 /** Keys that one workgroup takes where attention is split; a split is folded like a block of blocks. */
 export const KEY_SPLIT = 256;
+/**
+ * Declares, over `batch` and `params.rows`, who a row belongs to: `row_word`, `state_of` (NONE for a row that only fills the batch up),
+ * `goes_on` (whether the row before is of the same sequence) and `end_of`, the row behind its sequence's last.
+ */
+export const SEQUENCE_ROWS = /* wgsl */ `
+fn row_word(row: u32, word: u32) -> u32 { return batch[row * ${ROW_WORDS}u + word]; }
+fn state_of(row: u32) -> u32 {
+  if (row_word(row, ${ROW.slot}u) == NONE) { return NONE; }
+  return row_word(row, ${ROW.state}u);
+}
+fn goes_on(row: u32) -> bool { return row > 0u && state_of(row - 1u) == state_of(row); }
+fn end_of(row: u32) -> u32 {
+  var end = row + 1u;
+  while (end < params.rows && state_of(end) == state_of(row)) { end++; }
+  return end;
+}`;
+
 /** Lengths of a head's vector that attention kernels have workgroup memory for: clearing it costs time, so a short one has less. */
 export const HEAD_DIMS = [64, 128, 256] as const;
 export type HeadDim = (typeof HEAD_DIMS)[number];

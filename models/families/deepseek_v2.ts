@@ -6,7 +6,7 @@
  */
 import { type Fields, optionalInteger, optionalNumber, textField, unsupported } from "../configChecks.ts";
 import { type ConfigRules, type HeadShape, LLAMA_RULES } from "../configRules.ts";
-import { latentAttention, latentCache } from "../latentAttention.ts";
+import { latentAttention } from "../latentAttention.ts";
 import { latentScale, readLatent } from "../latentConfig.ts";
 import type { Family } from "../model.ts";
 import { mixture } from "../moe.ts";
@@ -74,10 +74,7 @@ export const deepseek: Family["build"] = (weights, config) => {
   const { latent, moe } = config;
   if (latent === null || moe === null) throw new RangeError(`${config.model_type}: no latents or no experts`);
   const model = preNormDecoder(weights, config, {
-    attentionOf: {
-      block: (self_attn, i) => latentAttention(weights, self_attn, i, config, latent),
-      cache: latentCache(latent),
-    },
+    mixer: (layer, i) => latentAttention(weights, `${layer}.self_attn`, i, config, latent),
     experts(layer, i) {
       const path = `${layer}.mlp`;
       if (!moe.sparse(i) && !weights.has(`${path}.gate.weight`)) return undefined;

@@ -17,11 +17,17 @@ const attention_bias = { key: "attention_bias", otherwise: false };
 /** The mixture of Qwen's config classes. */
 export function qwenMoe(
   fields: Fields,
-  otherwise: { readonly inner: number; readonly experts: number; readonly chosen: number },
+  otherwise: {
+    readonly inner: number;
+    readonly experts: number;
+    readonly chosen: number;
+    readonly renormalize?: boolean;
+  },
 ): MoeConfig {
   const names = { experts: ["num_experts", "num_local_experts"] };
   const counts = readExperts(fields, names, otherwise);
-  const renormalize = booleanField(fields, "norm_topk_prob") === true ? { least: 1e-30 } : null;
+  const renormalize =
+    (booleanField(fields, "norm_topk_prob") ?? otherwise.renormalize) === true ? { least: 1e-30 } : null;
   return {
     routing: { ...counts, score: "softmax", renormalize, scaling: 1, groups: null },
     inner: readWidth(fields, "moe_intermediate_size", otherwise.inner),

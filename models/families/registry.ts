@@ -20,6 +20,7 @@ import { gpt2 } from "./gpt2.ts";
 import { granite } from "./granite.ts";
 import { granitemoe } from "./granitemoe.ts";
 import { hunyuan_v1_dense } from "./hunyuan_v1_dense.ts";
+import { lfm2 } from "./lfm2.ts";
 import { llama } from "./llama.ts";
 import { mistral } from "./mistral.ts";
 import { mixtral } from "./mixtral.ts";
@@ -32,6 +33,7 @@ import { qwen2 } from "./qwen2.ts";
 import { qwen2_moe } from "./qwen2_moe.ts";
 import { qwen3 } from "./qwen3.ts";
 import { qwen3_moe } from "./qwen3_moe.ts";
+import { qwen3_next } from "./qwen3_next.ts";
 import { smollm3 } from "./smollm3.ts";
 import { stablelm } from "./stablelm.ts";
 import { starcoder2 } from "./starcoder2.ts";
@@ -55,6 +57,7 @@ const families: Readonly<Record<string, Family>> = {
   granite,
   granitemoe,
   hunyuan_v1_dense,
+  lfm2,
   llama,
   mistral,
   mixtral,
@@ -67,6 +70,7 @@ const families: Readonly<Record<string, Family>> = {
   qwen2_moe,
   qwen3,
   qwen3_moe,
+  qwen3_next,
   smollm3,
   stablelm,
   starcoder2,
