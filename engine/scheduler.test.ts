@@ -60,10 +60,12 @@ class Play {
   readonly #limits: SchedulerLimits;
   /** Tokens up to and with the one that the slot was written for. */
   readonly #slots = new Map<number, string>();
+  /** Tokens that each state has seen. */
+  readonly #states = new Map<number, string>();
 
-  constructor(pages: number, limits: SchedulerLimits, wishes: readonly Wish[]) {
+  constructor(pages: number, limits: SchedulerLimits, wishes: readonly Wish[], shares = true) {
     this.#limits = limits;
-    this.pool = new PagePool(pages);
+    this.pool = new PagePool(pages, { shares });
     this.scheduler = new Scheduler(this.pool, limits);
     this.jobs = wishes.map((wish) => ({ wish, sequence: newSequence(wish), scored: [], state: "coming" }));
   }
@@ -112,7 +114,10 @@ class Play {
     const rows = entries.reduce((sum, { count, drafts }) => sum + count + drafts.length, 0);
     expect(rows).toBeLessThanOrEqual(kind === "score" ? this.#limits.scoreRows : this.#limits.rows);
     expect(this.scheduler.running).toBeLessThanOrEqual(this.#limits.sequences);
-    for (const entry of entries) this.#compute(entry);
+    for (const entry of entries) {
+      this.#compute(entry);
+      if (!this.pool.shares) this.#recur(entry);
+    }
     // Requests that leave while the GPU works.
     for (const job of this.jobs) {
       if (job.wish.abortAt === step && (job.state === "in" || job.state === "coming")) {
@@ -147,6 +152,14 @@ class Play {
       if (writers.length !== 1) expect(writers).toEqual([sequence]);
       this.#slots.set(slot, must);
     }
+  }
+
+  /** A state goes on from where it stands; only a sequence at its beginning may take any. */
+  #recur({ sequence: { tokens, computed, state }, count }: Scheduled): void {
+    const own = state ?? Number.NaN;
+    expect(own).toBeLessThan(this.#limits.sequences);
+    if (computed > 0) expect(this.#states.get(own)).toBe(tokens.slice(0, computed).join(" "));
+    this.#states.set(own, tokens.slice(0, computed + count).join(" "));
   }
 
   #output({ sequence, count, drafts }: Scheduled): boolean {
@@ -198,8 +211,8 @@ const wish = (prompt: readonly number[], more: Partial<Wish> = {}): Wish => ({
   ...more,
 });
 
-function play(pages: number, wishes: readonly Wish[], limits: SchedulerLimits = LIMITS): Play {
-  const all = new Play(pages, limits, wishes);
+function play(pages: number, wishes: readonly Wish[], limits: SchedulerLimits = LIMITS, shares = true): Play {
+  const all = new Play(pages, limits, wishes, shares);
   all.run();
   all.expectDone();
   return all;
@@ -260,6 +273,23 @@ describe("Scheduler", () => {
     const prompt = tokens(48);
     const all = play(100, [wish(prompt), wish(prompt, { at: 8 }), wish(prompt.slice(0, 33), { at: 16 })]);
     expect(all.jobs.map(({ sequence }) => sequence.cachedTokens)).toEqual([0, 32, 32]);
+  });
+
+  test("shares nothing where layers keep states, and gives each sequence one of its own", () => {
+    const prompt = tokens(48);
+    const wishes = [
+      wish(prompt, { count: 9 }),
+      wish(prompt, { at: 1, abortAt: 3 }),
+      wish(prompt, { at: 4, count: 12 }),
+      wish(prompt, { at: 5, kind: "score", count: 0 }),
+    ];
+    const all = play(100, wishes, { rows: 40, scoreRows: 16, sequences: 3 }, false);
+    expect(all.jobs.map(({ sequence }) => [sequence.cachedTokens, sequence.state])).toEqual(
+      wishes.map(() => [0, undefined]),
+    );
+    expect(all.pool.cached).toBe(0);
+    const some = Array.from({ length: 4 }, (_, i) => wish(tokens(20, i), { count: 40 }));
+    expect(play(8, some, LIMITS, false).scheduler.preemptions).toBeGreaterThan(0);
   });
 
   test("a pool that is too small for all makes the youngest wait, and nothing is lost", () => {

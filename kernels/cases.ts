@@ -27,9 +27,11 @@ import { narrowCases } from "./narrow.cases.ts";
 import { normCases, realNormCases } from "./norm.cases.ts";
 import { permuteCases } from "./permute.cases.ts";
 import { pickRowsCases } from "./pick_rows.cases.ts";
-import { MANY_ROWS, narrowSameBitsCases, sameBitsCases, sameNormCases } from "./sameBits.cases.ts";
+import { MANY_ROWS, narrowSameBitsCases, sameBitsCases, sameNormCases, sameStateCases } from "./sameBits.cases.ts";
 import { extremeSampleCases, greedySampleCases, realSampleCases, sampleCases } from "./sample.cases.ts";
 import { softcapCases } from "./softcap.cases.ts";
+import { deltaRuleCases, realDeltaRuleCases } from "./state/delta_rule.cases.ts";
+import { realShortConvCases, shortConvCases } from "./state/short_conv.cases.ts";
 import type { Case } from "./testbed.ts";
 
 const MAIN_LAYOUTS: readonly LayoutName[] = ["f32", "f16", "bf16", "affine4", "affine8"];
@@ -74,6 +76,9 @@ export function namedCases(): Case[] {
     ...sameNormCases(130_001),
     ...activateCases(7, 1),
     ...softcapCases(2, 1),
+    ...shortConvCases(5, 1),
+    ...deltaRuleCases(5, 1),
+    ...sameStateCases(150_001),
     ...positionCases(3_001),
     ...narrowCases(3, 1),
     ...latentCases(210_001, ["affine4"]),
@@ -113,6 +118,10 @@ export function allCases(): Case[] {
     ...realNormCases(2_001),
     ...activateCases(21, 1_001),
     ...softcapCases(6, 1_001),
+    ...shortConvCases(30, 1_001),
+    ...realShortConvCases(2_001),
+    ...deltaRuleCases(25, 1_001),
+    ...realDeltaRuleCases(2_001),
     ...narrowCases(28, 1_001),
     ...narrowMatmulCases(EVERY, 2, 130_001),
     ...narrowSameBitsCases(LAYOUT_NAMES, 140_001),

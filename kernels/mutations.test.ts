@@ -96,6 +96,16 @@ const MUTATIONS = [
   ],
   ["latent_value affine4", "n < params.value_dim", "true", "latent_value affine4"],
   ["pad_rows", "k < params.cols", "true", "pad_rows"],
+  ["short_conv", "if (sequence.fresh) { return vec4f(); }", "", "short_conv"],
+  ["short_conv", "params.taps - 2u - i, quad", "params.taps - 1u - i, quad", "short_conv"],
+  ["short_conv", "sum = aux[params.bias + quad]", "sum = vec4f()", "bias past"],
+  ["short_conv", "row < sequence.end) {\n      if", "true) {\n      if", "short_conv"], // rows of the next sequence
+  ["short_conv", "goes_on(first)", "false", "short_conv"],
+  ["delta_rule", "row == first && row_word", "row_word", "delta_rule"],
+  ["delta_rule", "beta;", "1.0;", "delta_rule"],
+  ["delta_rule", "head / params.group", "head", "delta_rule"],
+  ["delta_rule", "max(v, 0.0) + 2.0 * s * p", "max(v, 0.0) + s * p", "shift=-"],
+  ["delta_rule", "factor * aux[params.weight + v]", "factor", "delta_rule"],
   ["qk_norm", "select(params.heads, params.kv_heads, is_key)", "params.heads", "norm=projection"],
 ] as const;
 

@@ -9,9 +9,18 @@ const FIXTURES = new URL("./fixtures/", import.meta.url);
 const FULL = process.env.INGLE_SUITE === "full";
 /**
  * Biases and GQA; a rope that depends on the length of the pass; bf16 in shards; norms on both sides and two ropes; blocks at once and
- * LayerNorm; learned positions; latents and experts. The rest runs in the full suite.
+ * LayerNorm; learned positions; latents and experts; convolutions that keep a state. The rest runs in the full suite.
  */
-const SHORT = ["llama-bias", "llama-longrope", "llama-bf16-sharded", "gemma3_text", "phi", "gpt2", "deepseek_v3"];
+const SHORT = [
+  "llama-bias",
+  "llama-longrope",
+  "llama-bf16-sharded",
+  "gemma3_text",
+  "phi",
+  "gpt2",
+  "deepseek_v3",
+  "lfm2",
+];
 
 /** Largest distance of a log-probability that f32 may have. */
 const F32 = 1e-3;
@@ -40,7 +49,7 @@ function firstDifference(got: readonly number[], want: readonly number[], gaps: 
 const families = readdirSync(new URL("families/", FIXTURES)).filter((name) => FULL || SHORT.includes(name));
 
 describe("families", () => {
-  test("are all there", () => expect(families.length).toBe(FULL ? 19 : SHORT.length));
+  test("are all there", () => expect(families.length).toBe(FULL ? 21 : SHORT.length));
 
   test.each(families)("%s", async (name) => {
     const path = folder(`families/${name}`);

@@ -121,6 +121,67 @@ describe("fields of a family's own", () => {
       { model_type: "gemma3", text_config: { ...SMALL, model_type: "gemma3_text" }, eos_token_id: [1, 106] },
       { model_type: "gemma3", hidden_size: 64, eosTokenIds: [1, 106] },
     ],
+    [
+      "lfm2 attends everywhere unless it says where",
+      of("lfm2"),
+      { shortConv: { layers: Array(4).fill(false), taps: 3, bias: false }, tie_word_embeddings: true },
+    ],
+    [
+      "lfm2 by layer types",
+      of("lfm2", { layer_types: ["conv", "full_attention", "conv", "conv"], conv_bias: true, conv_L_cache: 4 }),
+      { shortConv: { layers: [true, false, true, true], taps: 4, bias: true }, windows: Array(4).fill(null) },
+    ],
+    [
+      "lfm2's first uploads name layers, width and theta otherwise",
+      of("lfm2", {
+        full_attn_idxs: [1],
+        intermediate_size: undefined,
+        block_ff_dim: 12_288,
+        block_auto_adjust_ff_dim: true,
+        theta: 1e6,
+        rope_theta: 1e6,
+        tie_embedding: false,
+      }),
+      {
+        shortConv: { layers: [true, false, true, true], taps: 3, bias: false },
+        intermediate_size: 8192,
+        tie_word_embeddings: false,
+      },
+    ],
+    [
+      "lfm2's width is adjusted unless it says no",
+      of("lfm2", { intermediate_size: 100, block_multiple_of: 16, block_ffn_dim_multiplier: 1.5 }),
+      { intermediate_size: 112 },
+    ],
+    [
+      "lfm2's width as it stands",
+      of("lfm2", { intermediate_size: 100, block_auto_adjust_ff_dim: false }),
+      { intermediate_size: 100 },
+    ],
+    [
+      "qwen3_next attends in every fourth layer",
+      of("qwen3_next"),
+      {
+        deltaNet: {
+          layers: [true, true, true, false],
+          taps: 4,
+          keyHeads: 16,
+          valueHeads: 32,
+          keyDim: 128,
+          valueDim: 128,
+        },
+        moe: {
+          routing: { experts: 512, top_k: 10, renormalize: { least: 1e-30 } },
+          shared: { inner: 512, gated: true },
+        },
+        ropes: [{ rotary_dim: 64 }],
+      },
+    ],
+    [
+      "qwen3_next by layer types",
+      of("qwen3_next", { layer_types: ["full_attention", "linear_attention", "full_attention", "linear_attention"] }),
+      { deltaNet: { layers: [false, true, false, true] } },
+    ],
     ["phi's norms of q and k", of("phi", { qk_layernorm: true }), { qkNorm: true }],
     [
       "deepseek_v2's defaults",
@@ -347,6 +408,28 @@ describe("refused by name", () => {
       of("gemma3_text", { rope_local_base_freq: 5000, rope_parameters: { sliding_attention: { rope_theta: 6000 } } }),
       "rope_local_base_freq is 5000",
     ],
+    [
+      "lfm2 with two statements of its layers",
+      of("lfm2", { full_attn_idxs: [0], layer_types: ["conv", "full_attention", "conv", "conv"] }),
+      "full_attn_idxs is a list of 1",
+    ],
+    [
+      "a layer that lfm2 has not",
+      of("lfm2", { layer_types: ["conv", "mamba", "conv", "conv"] }),
+      'layer_types has "mamba"',
+    ],
+    ["a layer past lfm2's end", of("lfm2", { full_attn_idxs: [4] }), "full_attn_idxs is a list of 1, expected"],
+    ["two widths of lfm2", of("lfm2", { block_ff_dim: 100 }), "block_ff_dim is 100"],
+    ["a convolution of no taps", of("lfm2", { conv_L_cache: 0 }), "conv_L_cache is 0, expected a positive integer"],
+    ["convolutions in llama", of("llama", { conv_L_cache: 3 }), "conv_L_cache is 3"],
+    ["a window in qwen3_next", of("qwen3_next", { sliding_window: 8 }), "sliding_window is 8"],
+    ["another activation in qwen3_next", of("qwen3_next", { hidden_act: "gelu" }), 'hidden_act is "gelu"'],
+    [
+      "values that keys do not divide among them",
+      of("qwen3_next", { linear_num_key_heads: 3, linear_num_value_heads: 4 }),
+      "linear_num_value_heads is 4, expected a multiple of linear_num_key_heads, 3",
+    ],
+    ["a longer key than fits", of("qwen3_next", { linear_key_head_dim: 257 }), "linear_key_head_dim is 257"],
     ["an activation nobody has", of("nemotron", { hidden_act: "wobble" }), 'hidden_act is "wobble"'],
   ])("%s", (_, raw, words) => {
     expect(() => readConfig(raw)).toThrow(`config.json: ${words}`);

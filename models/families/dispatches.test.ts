@@ -27,6 +27,7 @@ const MORE: Readonly<Record<string, Readonly<Record<string, unknown>>>> = {
   deepseek_v3: { first_k_dense_replace: 0 },
   glm4_moe: { first_k_dense_replace: 0 },
   ernie4_5_moe: { moe_layer_start_index: 0 },
+  qwen3_next: { full_attention_interval: 1 },
 };
 
 /** Counts what is recorded. */
@@ -92,6 +93,9 @@ describe("a decode step has as many dispatches as the head of the family's file 
     ["deepseek_v2", "queries at once", { q_lora_rank: null }, 9, 3],
     ["deepseek_v2", "a latent of no whole runs", { kv_lora_rank: 40 }, 11, 3],
     ["qwen3_moe", "layers without experts", { mlp_only_layers: [0, 1, 2] }, 5, 3],
+    ["lfm2", "convolutions alone", { full_attn_idxs: [] }, 5, 3],
+    ["qwen3_next", "linear attention alone", { full_attention_interval: 9 }, 7, 3],
+    ["qwen3_next", "no experts", { mlp_only_layers: [0, 1, 2] }, 5, 3],
     ["gemma2", "no cap on the logits", { final_logit_softcapping: null }, 7, 3],
     ["gemma3_text", "a cap on the logits", { final_logit_softcapping: 30 }, 7, 4],
   ])("%s, %s", (name, _, keys, layer, around) => {
