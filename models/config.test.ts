@@ -85,6 +85,8 @@ describe("what a config says", () => {
       attentionClip: null,
       moe: null,
       latent: null,
+      shortConv: null,
+      deltaNet: null,
       windows: [null, null],
       bosTokenIds: [1],
       eosTokenIds: [2],

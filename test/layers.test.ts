@@ -149,7 +149,7 @@ describe("layers", () => {
     const both = Object.keys(MAY).flatMap((a) =>
       (MAY[a] ?? []).filter((b) => a < b && MAY[b]?.includes(a)).map((b) => `${a} ↔ ${b}`),
     );
-    expect(both).toEqual(["kernels ↔ kernels/attention", "kernels ↔ kernels/moe"]);
+    expect(both).toEqual(["kernels ↔ kernels/attention", "kernels ↔ kernels/moe", "kernels ↔ kernels/state"]);
   });
 
   test("no import makes a cycle, types included", () => {

@@ -174,7 +174,7 @@ describe("fields of a family's own", () => {
           routing: { experts: 512, top_k: 10, renormalize: { least: 1e-30 } },
           shared: { inner: 512, gated: true },
         },
-        ropes: [{ rotary_dim: 64 }],
+        ropes: [{ rotary_dim: 4 }],
       },
     ],
     [
