@@ -113,8 +113,8 @@ describe("inspect", () => {
     expect(report?.tensors).toContainEqual({
       name: "model.norm.weight",
       dtype: "F16",
-      shape: [192],
-      bytes: 384,
+      shape: [256],
+      bytes: 512,
     });
   });
 

@@ -1,4 +1,6 @@
 /** Mixture of experts as a block: router, experts in any form that checkpoints have them, shared experts. */
+import { BLOCK_ROWS } from "../kernels/formats/layout.ts";
+import { MAX_EXPERTS, MAX_SLOTS } from "../kernels/moe/route.ts";
 import type { ModelConfig } from "./config.ts";
 import { UnsupportedModelError } from "./errors.ts";
 import type { MoeConfig } from "./moeConfig.ts";
@@ -56,6 +58,7 @@ export function mixture(
   };
   const down = (e: number) => expert(e).down;
   const count = experts + shared;
+  refuseTooMany(path, count, routing.top_k + shared);
   const bias = options.bias === true;
   const stacks = {
     count,
@@ -70,6 +73,15 @@ export function mixture(
   return {
     add: (step, x, next) => runExperts(step, stacks, routeTokens(step, routing, router, x), x, next),
   };
+}
+
+function refuseTooMany(path: string, experts: number, slots: number): void {
+  // A gate of the shared experts has a block of the router's rows of its own.
+  const most = MAX_EXPERTS - BLOCK_ROWS;
+  if (experts <= most && slots <= MAX_SLOTS) return;
+  throw new UnsupportedModelError(
+    `${path}: ${experts} experts, ${slots} a token, shared ones counted by the others' width; supported: ${most}, ${MAX_SLOTS} a token`,
+  );
 }
 
 /** The shared experts are one wider MLP: as many experts of the others' width, the last one with zeros behind. */

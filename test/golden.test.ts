@@ -9,7 +9,8 @@ const FIXTURES = new URL("./fixtures/", import.meta.url);
 const FULL = process.env.INGLE_SUITE === "full";
 /**
  * Biases and GQA; a rope that depends on the length of the pass; bf16 in shards; norms on both sides and two ropes; blocks at once and
- * LayerNorm; learned positions; latents and experts; convolutions that keep a state. The rest runs in the full suite.
+ * LayerNorm; learned positions; experts beside a shared one, and with biases; latents and experts; convolutions that keep a state. The rest
+ * runs in the full suite.
  */
 const SHORT = [
   "llama-bias",
@@ -18,6 +19,8 @@ const SHORT = [
   "gemma3_text",
   "phi",
   "gpt2",
+  "qwen2_moe",
+  "gpt_oss",
   "deepseek_v3",
   "lfm2",
 ];
@@ -39,6 +42,12 @@ function get(expected: ReadonlyMap<string, Expected>, name: string): Expected {
 const rowsOf = (tensor: Expected, s: number): readonly (readonly number[])[] =>
   Array.from({ length: tensor.shape[1] ?? 0 }, (_, t) => tensor.row(s, t));
 
+/** (layers, S, T, k) for one S: by layer and position. */
+const expertsOf = (routed: Expected, s: number): readonly (readonly (readonly number[])[])[] =>
+  Array.from({ length: routed.shape[0] ?? 0 }, (_, layer) =>
+    Array.from({ length: routed.shape[2] ?? 0 }, (_, t) => routed.row(layer, s, t)),
+  );
+
 /** The first token that differs, or undefined; where the reference's best two were closer than `tie` it may. */
 function firstDifference(got: readonly number[], want: readonly number[], gaps: readonly number[], tie: number) {
   const at = want.findIndex((token, i) => got[i] !== token);
@@ -49,7 +58,7 @@ function firstDifference(got: readonly number[], want: readonly number[], gaps: 
 const families = readdirSync(new URL("families/", FIXTURES)).filter((name) => FULL || SHORT.includes(name));
 
 describe("families", () => {
-  test("are all there", () => expect(families.length).toBe(FULL ? 21 : SHORT.length));
+  test("are all there", () => expect(families.length).toBe(FULL ? 25 : SHORT.length));
 
   test.each(families)("%s", async (name) => {
     const path = folder(`families/${name}`);
@@ -58,10 +67,13 @@ describe("families", () => {
       get(expected, key),
     ) as [Expected, Expected, Expected, Expected];
     const prefix = expected.get("prefix_logits");
+    const routed = expected.get("router_topk_ids");
     await withEngine(path.pathname, { ...f32, context: 96 }, async (engine) => {
       for (let s = 0; s < (inputs.shape[0] ?? 0); s++) {
         const tokens = inputs.row(s);
         expect(distance(await logitsOf(engine, tokens), rowsOf(logits, s)).max).toBeLessThanOrEqual(F32);
+        const { experts } = await engine.score({ tokens, experts: true });
+        expect(experts).toEqual(routed === undefined ? [] : expertsOf(routed, s));
         if (prefix !== undefined) {
           const short = tokens.slice(0, prefix.shape[1]);
           expect(distance(await logitsOf(engine, short), rowsOf(prefix, s)).max).toBeLessThanOrEqual(F32);
@@ -91,6 +103,27 @@ describe("families", () => {
       expect(mean).toBeLessThanOrEqual(0.01);
       expect(max).toBeGreaterThan(0); // it is another computation, or the option does nothing
     });
+  });
+});
+
+test("the model that ships says what transformers says, by the same experts", async () => {
+  const expected = await readExpected(folder("models/default"));
+  const [inputs, logits, greedy, gaps, routed] = ["input_ids", "logits", "greedy", "greedy_gap", "router_topk_ids"].map(
+    (key) => get(expected, key),
+  ) as [Expected, Expected, Expected, Expected, Expected];
+  await withEngine("default", f32, async (engine) => {
+    for (let s = 0; s < 3; s++) {
+      const tokens = inputs.row(s);
+      expect(distance(await logitsOf(engine, tokens), rowsOf(logits, s)).max).toBeLessThanOrEqual(F32);
+      expect((await engine.score({ tokens, experts: true })).experts).toEqual(expertsOf(routed, s));
+    }
+    const said = await Promise.all(
+      [0, 1, 2].map(async (s) => {
+        const request = { tokens: inputs.row(s), maxTokens: greedy.shape[1] ?? 0, temperature: 0, ignoreEos: true };
+        return firstDifference((await answer(engine, request)).tokens, greedy.row(s), gaps.row(s), F32);
+      }),
+    );
+    expect(said.filter((difference) => difference !== undefined)).toEqual([]);
   });
 });
 
