@@ -55,8 +55,8 @@ export const ernie4_5_moe: Family = {
     rope: { theta: 500_000, partial: null },
     extras: (fields) => ({ moe: readMoe(fields) }),
   },
-  build: (weights, config) =>
-    preNormDecoder(weights, config, {
+  build: (weights, config) => ({
+    ...preNormDecoder(weights, config, {
       attention: () => ({ spec: { interleaved: true } }),
       experts(layer, i) {
         const { moe } = config;
@@ -68,4 +68,6 @@ export const ernie4_5_moe: Family = {
         return mixture(weights, path, config, moe, { shared: "shared_experts", correction });
       },
     }),
+    unused: /^model\.mtp_/, // what predicts further tokens: transformers lets it lie too
+  }),
 };
