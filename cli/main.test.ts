@@ -131,9 +131,9 @@ describe("inspect", () => {
   test("a model's folder: what it is, or why it would not load", async () => {
     const { code, stdout } = await ingle(["inspect", "default", "--json", "-c", "100"]);
     const [report] = lines(stdout) as { architecture: string; memory: object }[];
-    expect([code, report?.architecture]).toEqual([0, "llama"]);
-    // 2 layers of 2 heads of 32, keys and values: 256 numbers a token.
-    expect(report?.memory).toMatchObject({ context: 100, kv: { f16: 100 * 256 * 2, f32: 100 * 256 * 4 } });
+    expect([code, report?.architecture]).toEqual([0, "qwen3_moe"]);
+    // 4 layers of 4 heads of 32, keys and values: 1,024 numbers a token.
+    expect(report?.memory).toMatchObject({ context: 100, kv: { f16: 100 * 1024 * 2, f32: 100 * 1024 * 4 } });
     const refused = await ingle(["inspect", join(fixtures, "checkpoints/no-safetensors")]);
     expect([refused.code, refused.stdout]).toEqual([1, ""]);
   });

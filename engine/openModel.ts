@@ -1,4 +1,4 @@
-/** A model by the name that users give: a folder, an id of the hub, an https:// folder, or `default`. */
+/** A model by the name that users give: a folder, an id of the hub, an https:// folder, `default`, or `default-draft`. */
 
 import type { Folder } from "../device/files.ts";
 import { isLocalFolder, openHubFolder, openLocalFolder } from "../device/folders.ts";
@@ -6,8 +6,8 @@ import { type HubId, parseHubId } from "../device/hubId.ts";
 import type { DownloadOptions } from "../device/nodeHub.ts";
 import { httpFolder } from "../models/sources.ts";
 
-/** The model that ships in the package, beside this file's folder. */
-const DEFAULT_MODEL = new URL("../models/default/", import.meta.url);
+/** The models that ship in the package, beside this file's folder: one that answers, and a small one that proposes tokens to it. */
+const SHIPPED = ["default", "default-draft"];
 
 /** What a page reads from, which has no cache of its own to download into. */
 const HUB = "https://huggingface.co";
@@ -19,7 +19,7 @@ const HUB = "https://huggingface.co";
  */
 export async function openModel(model: string | Folder, options: DownloadOptions = {}): Promise<Folder> {
   if (typeof model !== "string") return model;
-  if (model === "default") return await openUrl(DEFAULT_MODEL);
+  if (SHIPPED.includes(model)) return await openUrl(new URL(`../models/${model}/`, import.meta.url));
   if (/^(https?|file):\/\//i.test(model)) return await openUrl(new URL(model));
   const id = parseHubId(model);
   if (id === undefined || (await isLocalFolder(model))) return await openLocalFolder(model);
