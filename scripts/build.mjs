@@ -17,7 +17,8 @@ const { status } = spawnSync(process.execPath, [tsc, "-p", "tsconfig.build.json"
   stdio: ["ignore", 2, 2],
 });
 if (status !== 0) process.exit(status ?? 1);
-for (const name of ["default", "default-draft"]) cpSync(join(root, "models", name), join(dist, "models", name), { recursive: true });
+for (const name of ["default", "default-draft"])
+  cpSync(join(root, "models", name), join(dist, "models", name), { recursive: true });
 try {
   await buildPages(join(dist, "pages"));
 } catch (error) {
