@@ -99,6 +99,10 @@ describe("titles and kernels", () => {
     ["experts fused affine4 E=3 slots=2", "expert_down e2m1", false],
     ["expert_lists rows=1 slots=1", "expert_lists", true],
     ["experts fused f16 E=3 slots=2", "expert_lists", false],
+    ["latent_attention f16 heads=6 latent=512+64 rows=300+1 seed=1", "latent_attention f16 width<=576", true],
+    ["latent_attention f16 heads=6 latent=64+16 rows=300+1 seed=1", "latent_attention f16 width<=576", false],
+    ["latent_query affine4/32/f16 heads=3 16+16 to 24 rows=9 seed=1", "latent_query affine4 four rows", true],
+    ["latent_query affine4/32/f16 heads=3 16+16 to 24 rows=9 seed=1", "latent_query f16", false],
     ["sample vocab=2 ties draws=8", "sample", true],
     ["sample vocab=2 ties draws=8", "pick_rows", false],
   ])("%s · %s: %s", (title, kernel, expected) => expect(mayRun(title, kernel)).toBe(expected));

@@ -58,6 +58,28 @@ describe("the kernels of a model", () => {
     expect(names(["affine4"], 48)).toContain("matmul_residual affine4 M=1 own sums");
   });
 
+  test("of latents there is one attention, of the length of their keys", () => {
+    const found = modelKernels({
+      matrices: [{ layout: "f16" }],
+      caches: [{ headDim: 576, valueDim: 0 }],
+      kvType: "f32",
+      precision: "f32",
+      gpu: { adapter, features: new Set(), off: new Set() },
+      launched: new Set(["latent_attention x", "latent_kv x", "latent_query x", "latent_value x"]),
+    }).map(({ name }) => name);
+    expect(found).toEqual(
+      expect.arrayContaining([
+        "latent_attention f32 width<=576",
+        "latent_kv f32",
+        "latent_query f16",
+        "latent_query f16 four rows",
+        "latent_value f16",
+      ]),
+    );
+    const others = /width<=128|broadcast|latent_(attention|kv) f16|latent_(query|value) f32|head_dim/;
+    expect(found.filter((name) => others.test(name))).toEqual([]);
+  });
+
   test("where eight lanes share their loads, matmuls are those that do", () => {
     const lanes = { ...adapter, subgroupMinSize: 8, subgroupMaxSize: 8 };
     const found = names(["affine4"], 64, lanes, ["subgroups"]);
