@@ -61,7 +61,7 @@ describe("the kernels of a model", () => {
   test("of latents there is one attention, of the length of their keys", () => {
     const found = modelKernels({
       matrices: [{ layout: "f16" }],
-      caches: [{ headDim: 576, valueDim: 0 }],
+      caches: [{ kind: "pages", headDim: 576, valueDim: 0 }],
       kvType: "f32",
       precision: "f32",
       gpu: { adapter, features: new Set(), off: new Set() },
