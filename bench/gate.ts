@@ -86,8 +86,9 @@ export function mayRun(title: string, kernel: string): boolean {
   const [caseFamily = ""] = titleWords;
   const together = TOGETHER.find(([pattern]) => pattern.test(family));
   if (together === undefined ? caseFamily !== family : !together[1].test(caseFamily)) return false;
-  // Narrow activations are what no other kernel can take, nor every device.
-  if (/ M=.*[ ,](bytes|halves)[, ]/.test(title) && !/ (bytes|halves)$/.test(kernel)) return false;
+  // Narrow activations are what no other kernel can take, nor every device; wide workgroups may be asked for.
+  const asked = / M=.*[ ,](bytes|halves|wide)[, ]/.exec(title)?.[1];
+  if (asked !== undefined && !kernel.endsWith(` ${asked}`)) return false;
   if (family === "qk_norm") return /[ ,]norm=projection/.test(title);
   // "experts tiled f16": the type is behind the way that they are computed.
   const caseType = titleWords[caseFamily === "experts" ? 2 : 1] ?? "";

@@ -5,10 +5,9 @@ import { MAX_ROWS } from "../engine/batch.ts";
 import type { KvType } from "../kernels/attention/kv_page.ts";
 import { LAYOUT_NAMES } from "../kernels/formats/layouts.ts";
 import { headDimFor, LATENT_WIDTHS } from "../kernels/fragments/batch.ts";
-import { X_FROM } from "../kernels/fragments/matmul.ts";
-import { NARROW } from "../kernels/fragments/narrow_activation.ts";
+import { xFromName } from "../kernels/fragments/matmul.ts";
 import { everyKernel } from "../kernels/kernelList.ts";
-import { narrowOf, type Precision, xFrom } from "../kernels/xFrom.ts";
+import { narrowOf, type Precision, queriesFor, xFrom } from "../kernels/xFrom.ts";
 import type { Matrix } from "../models/matrix.ts";
 import type { PagesDeclaration, StateDeclaration } from "../models/model.ts";
 import { matmulRows } from "../models/step.ts";
@@ -27,8 +26,6 @@ export interface KernelNeeds {
   readonly launched: ReadonlySet<string>;
 }
 
-/** How the names of matmuls tell where x comes from; "storage" is not told. */
-const X_WAYS = [...X_FROM, ...NARROW];
 /** Families of kernels that the first steps need not show: keys that are split, and rows that are picked. */
 const LATER = /^(attention_reduce|attention_paged|attention_fused|rope_kv|pick_rows)$/;
 
@@ -54,12 +51,12 @@ export function modelKernels({ matrices, caches, kvType, precision, gpu, launche
     if (layout !== undefined && words.some((word) => word.startsWith("M="))) {
       const from = narrowOf(precision, layout) ?? xFrom(gpu);
       if (name.includes(" own sums") && narrowOf(precision, layout) !== null) return false;
-      if ((X_WAYS.find((way) => words.includes(way)) ?? "storage") !== from) return false;
+      if (xFromName(name) !== from) return false;
     }
     if (family === "narrow") return words.some((word) => layoutsOf.some((it) => narrowOf(precision, it) === word));
     if (
       /^attention_(fused|paged)$|^latent_attention$/.test(family) &&
-      name.includes(" broadcast") !== (xFrom(gpu) === "broadcast")
+      name.endsWith(" broadcast") !== (queriesFor(gpu) === "broadcast")
     )
       return false;
     const attention = /^(attention|rope)_|^latent_(attention|kv)$/.test(family);

@@ -9,12 +9,11 @@ import type { KeptTexts } from "../device/files.ts";
 import type { Gpu } from "../device/gpu.ts";
 import type { CompiledKernel, PipelineCache } from "../device/pipelines.ts";
 import { LAYOUT_NAMES } from "../kernels/formats/layouts.ts";
-import { MATMUL_ROWS, xSuffix } from "../kernels/fragments/matmul.ts";
-import { NARROW } from "../kernels/fragments/narrow_activation.ts";
+import { MATMUL_ROWS, xFromName } from "../kernels/fragments/matmul.ts";
 import { type SelfTest, selfTests } from "../kernels/selfTests.ts";
 import { Testbed } from "../kernels/testbed.ts";
 import { rowsVariant } from "../kernels/variantNames.ts";
-import { xFrom } from "../kernels/xFrom.ts";
+import { queriesFor, xFrom } from "../kernels/xFrom.ts";
 import { matmulRows } from "../models/step.ts";
 import { MAX_ROWS } from "./batch.ts";
 
@@ -53,12 +52,12 @@ export function testsFor(adapter: AdapterDescription): SelfTest[] {
   const gpu = { adapter, features: new Set(adapter.features), off: new Set<string>() };
   const rows = new Set(Array.from({ length: MAX_ROWS }, (_, i) => rowsVariant(matmulRows(gpu, i + 1))));
   const unused = MATMUL_ROWS.map(rowsVariant).filter((variant) => !rows.has(variant));
-  const broadcast = xFrom(gpu) === "broadcast";
   return selfTests().filter(({ kernels: [first], variant }) => {
     if (variant !== null && unused.includes(variant)) return false;
-    if (NARROW.some((narrow) => first?.name.includes(xSuffix(narrow)))) return false; // only where --precision asks for them
-    const both = / M=|^attention_(fused|paged) /.test(first?.name ?? ""); // these come in two ways, of which an adapter gets one
-    return !both || first?.name.includes(xSuffix("broadcast")) === broadcast;
+    const name = first?.name ?? "";
+    // These come in several ways, of which an adapter gets one; narrow ones only where --precision asks for them.
+    if (/ M=/.test(name)) return xFromName(name) === xFrom(gpu);
+    return !/^attention_(fused|paged) /.test(name) || name.endsWith(" broadcast") === (queriesFor(gpu) === "broadcast");
   });
 }
 

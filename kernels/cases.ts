@@ -20,6 +20,7 @@ import {
   narrowMatmulCases,
   normMatmulCases,
   realMatmulCases,
+  wideMatmulCases,
 } from "./matmul.cases.ts";
 import { expertCases, realExpertCases, sameExpertsCases } from "./moe/experts.cases.ts";
 import { realRouterCases, routerCases } from "./moe/router.cases.ts";
@@ -27,7 +28,14 @@ import { narrowCases } from "./narrow.cases.ts";
 import { normCases, realNormCases } from "./norm.cases.ts";
 import { permuteCases } from "./permute.cases.ts";
 import { pickRowsCases } from "./pick_rows.cases.ts";
-import { MANY_ROWS, narrowSameBitsCases, sameBitsCases, sameNormCases, sameStateCases } from "./sameBits.cases.ts";
+import {
+  MANY_ROWS,
+  narrowSameBitsCases,
+  sameBitsCases,
+  sameNormCases,
+  sameStateCases,
+  wideSameBitsCases,
+} from "./sameBits.cases.ts";
 import { extremeSampleCases, greedySampleCases, realSampleCases, sampleCases } from "./sample.cases.ts";
 import { softcapCases } from "./softcap.cases.ts";
 import { deltaRuleCases, realDeltaRuleCases } from "./state/delta_rule.cases.ts";
@@ -48,6 +56,11 @@ const FEW: readonly MatmulVariant[] = MAIN_LAYOUTS.flatMap((layout): MatmulVaria
 );
 /** What stands for all of them where a kernel only decodes. */
 const FEW_LAYOUTS: readonly LayoutName[] = ["f16", "affine4"];
+/** Of wide workgroups, in the lean suite. */
+const FEW_WIDE: readonly MatmulVariant[] = [
+  ["affine4", 1],
+  ["affine4", 8],
+];
 const EVERY: readonly MatmulVariant[] = LAYOUT_NAMES.flatMap((layout) =>
   MATMUL_ROWS.map((m): MatmulVariant => [layout, m]),
 );
@@ -82,6 +95,8 @@ export function namedCases(): Case[] {
     ...positionCases(3_001),
     ...narrowCases(3, 1),
     ...latentCases(210_001, ["affine4"]),
+    ...wideMatmulCases(FEW_WIDE, 1, 150_051),
+    ...wideSameBitsCases(["affine4"], [8], 160_001),
   ];
 }
 
@@ -127,6 +142,9 @@ export function allCases(): Case[] {
     ...narrowSameBitsCases(LAYOUT_NAMES, 140_001),
     ...latentCases(211_001, ["f32", "affine8", "f16", "bf16"]),
     ...realLatentCases(212_001),
+    ...wideMatmulCases(EVERY, 3, 151_001),
+    ...realMatmulCases(FEW_WIDE, 155_001, "wide"),
+    ...wideSameBitsCases(LAYOUT_NAMES, MANY_ROWS, 161_001),
   ];
 }
 

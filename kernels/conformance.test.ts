@@ -75,7 +75,7 @@ const stepKernels = everyKernel()
  */
 const leanVariants = stepKernels.filter(
   (name) =>
-    !/ broadcast|M=\d (bytes|halves)|head_dim<=256|width<=576|own sums|(f32|bf16|affine8) M=[24]|(router|expert_\w+|latent_(query|value)) (f32|bf16|affine8)|latent_(query|value) f16/.test(
+    !/ broadcast|M=\d (bytes|halves)|M=\d wide|head_dim<=256|width<=576|own sums|(f32|bf16|affine8) M=[24]|(router|expert_\w+|latent_(query|value)) (f32|bf16|affine8)|latent_(query|value) f16/.test(
       name,
     ) &&
     (!/ (affine[2356]|e2m1|e4m3|codebook4)/.test(name) || /^norm_matmul \w+ M=1$|^embed /.test(name)),
@@ -97,6 +97,11 @@ describe.each(adapters)("on $name", ({ name: adapter, ...description }) => {
     expect(failures(report)).toEqual([]);
     expect(report.pipelines).toBeLessThanOrEqual(120);
     expect(leanVariants.filter((name) => !report.kernels.includes(name))).toEqual([]);
+    expect(report.kernels.filter((name) => / M=\d wide$/.test(name))).toEqual(
+      ["matmul_residual", "norm_gate_up", "norm_matmul"].flatMap((name) =>
+        [1, 8].map((m) => `${name} affine4 M=${m} wide`),
+      ),
+    );
     expect(report.features.filter((it) => ["shader-f16", "subgroups", "timestamp-query"].includes(it))).toEqual([]);
   });
 
@@ -105,11 +110,12 @@ describe.each(adapters)("on $name", ({ name: adapter, ...description }) => {
     expect(failures(report)).toEqual([]);
     // A kernel that never ran did not pass. Of those that x reaches in two ways, the one that the adapter is not given runs in a few cases only.
     const device = { adapter: report.adapter, features: new Set(report.features), off: new Set<string>() };
-    const broadcast = xFrom(device) === "broadcast";
+    const [broadcast, wide] = [xFrom(device) === "broadcast", xFrom(device) === "wide"];
     const given = stepKernels.filter((name) => {
       if (/ M=\d halves$/.test(name)) return report.features.includes("shader-f16");
-      if (!broadcast) return !name.endsWith(" broadcast");
-      return !stepKernels.includes(`${name} broadcast`) || report.kernels.includes(name);
+      const others = [...(broadcast ? [`${name} broadcast`] : []), ...(wide ? [`${name} wide`] : [])];
+      if (!broadcast && name.endsWith(" broadcast")) return false;
+      return !others.some((other) => stepKernels.includes(other)) || report.kernels.includes(name);
     });
     expect(report.kernels).toEqual(given);
   });

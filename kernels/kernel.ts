@@ -24,7 +24,8 @@ export interface KernelSpec<Reads extends string, Writes extends string, Params 
   /** Storage buffers by the WGSL type of their elements: `x: "vec4f"` is `x: array<vec4f>`. */
   readonly reads: Readonly<Record<Reads, string>>;
   readonly writes: Readonly<Record<Writes, string>>;
-  readonly params: Readonly<Record<Params, "f32" | "u32">>;
+  /** null: of other variants of the kernel, which have one launch for all; not declared. */
+  readonly params: Readonly<Record<Params, "f32" | "u32" | null>>;
   /** Lanes a workgroup; `WG` in the code. */
   readonly workgroup: number;
   /** Whether the code has subgroup operations: the device must have the feature. */
@@ -80,7 +81,7 @@ function keys<K extends string>(record: Readonly<Record<K, unknown>>): K[] {
 }
 
 function declarations({ reads, writes, params, workgroup }: KernelSpec<string, string, string>): string {
-  const fields = Object.entries(params).map(([name, type]) => `  ${name}: ${type},`);
+  const fields = declared(params).map((name) => `  ${name}: ${params[name]},`);
   const storage = [
     ...Object.entries(reads).map(([name, type]) => `var<storage, read> ${name}: array<${type}>;`),
     ...Object.entries(writes).map(([name, type]) => `var<storage, read_write> ${name}: array<${type}>;`),
@@ -95,8 +96,15 @@ ${storage.map((line, index) => `@group(0) @binding(${index + 1}) ${line}`).join(
 `;
 }
 
-function packParams<P extends string>(spec: Readonly<Record<P, "f32" | "u32">>, values: Readonly<Record<P, number>>) {
-  const names = keys(spec);
+/** The params that are not another variant's. */
+const declared = <P extends string>(params: Readonly<Record<P, string | null>>): P[] =>
+  keys(params).filter((name) => params[name] !== null);
+
+function packParams<P extends string>(
+  spec: Readonly<Record<P, "f32" | "u32" | null>>,
+  values: Readonly<Record<P, number>>,
+) {
+  const names = declared(spec);
   const words = new Uint32Array(Math.ceil(names.length / 4) * 4);
   const floats = new Float32Array(words.buffer);
   names.forEach((name, index) => {

@@ -11,6 +11,7 @@ import { LATENT_ROWS, latentQuery } from "./attention/latent_query.ts";
 import { latentValue } from "./attention/latent_value.ts";
 import { qkNorm } from "./attention/qk_norm.ts";
 import { ropeKv } from "./attention/rope_kv.ts";
+import { QUERIES_FROM } from "./attention/tile.ts";
 import { embed } from "./embed.ts";
 import { LAYOUT_NAMES, layouts } from "./formats/layouts.ts";
 import { HEAD_DIMS, LATENT_WIDTHS } from "./fragments/batch.ts";
@@ -62,7 +63,7 @@ export function everyKernel(): CompiledKernel[] {
   );
   const attention = HEAD_DIMS.flatMap((headDim) =>
     KV_TYPES.flatMap((kvType) => [
-      ...X_FROM.flatMap((from) => [
+      ...QUERIES_FROM.flatMap((from) => [
         attentionFused(kvType, headDim, 1, from),
         attentionFused(kvType, headDim, 2, from),
         attentionPaged(kvType, headDim, from),
@@ -78,7 +79,7 @@ export function everyKernel(): CompiledKernel[] {
   ]);
   const latent = [
     ...KV_TYPES.flatMap((kvType) => [
-      ...LATENT_WIDTHS.flatMap((width) => X_FROM.map((from) => latentAttention(kvType, width, from))),
+      ...LATENT_WIDTHS.flatMap((width) => QUERIES_FROM.map((from) => latentAttention(kvType, width, from))),
       latentKv(kvType),
     ]),
     ...LAYOUT_NAMES.flatMap((layout) =>

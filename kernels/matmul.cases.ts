@@ -18,6 +18,7 @@ import { activationShape } from "./fragments/activation.ts";
 import { dotParams, type MatmulRows, type XFrom } from "./fragments/matmul.ts";
 import { NARROW, type Narrow } from "./fragments/narrow_activation.ts";
 import { narrowParams, takesNarrow } from "./fragments/narrow_dot.ts";
+import { partsOf, split, type Unit } from "./fragments/wide.ts";
 import { NONE } from "./kernel.ts";
 import { matmulResidual } from "./matmul_residual.ts";
 import { narrowed, narrowValues } from "./narrowData.ts";
@@ -40,6 +41,8 @@ export interface MatmulShape {
   readonly m: MatmulRows;
   /** Unset: as the product does on the adapter. */
   readonly from?: XFrom;
+  /** Of the columns, where workgroups are wide; unset: as the product has it for the shape. */
+  readonly parts?: number;
   readonly norm: boolean;
   readonly bias: boolean;
   readonly delta: boolean;
@@ -130,10 +133,16 @@ function reference(shape: MatmulShape, outputs: number, from: MatmulInputs): Flo
   });
 }
 
-/** Params of the inner product: of x as it is, or narrow. */
-function dotOf(from: MatmulInputs, storedSums: boolean) {
-  const params = dotParams(storedAs(from), from.act.shape, storedSums);
-  return from.narrow === undefined ? params : { ...params, ...narrowParams(from.narrow.shape) };
+/** How a launch walks the matrix: params of the inner product, of x as it is or narrow; params and workgroups of the split. */
+function walkOf(bed: Testbed, shape: MatmulShape, inputs: MatmulInputs, storedSums: boolean, unit: Unit = "block") {
+  const { width, lead, narrow, act } = inputs;
+  const from = shape.from ?? xFrom(bed.gpu);
+  const dot = dotParams(storedAs(inputs), act.shape, storedSums);
+  const parts = shape.parts ?? partsOf({ blocks: width / BLOCK_ROWS, cols: shape.cols }, unit);
+  const units = (width - lead) / BLOCK_ROWS / (unit === "pair" ? 2 : 1);
+  const { params, workgroups } = split(from, dot, parts, units, unit);
+  const grid = [workgroups, inputs.capacity / shape.m, 1] as const;
+  return { from, grid, params: { ...dot, ...(narrow === undefined ? {} : narrowParams(narrow.shape)), ...params } };
 }
 
 function upload(bed: Testbed, { matrix, act, narrow, aux, delta }: MatmulInputs) {
@@ -152,17 +161,18 @@ export async function runNormMatmul(bed: Testbed, shape: MatmulShape, from: Matm
   const { capacity, lead, width } = from;
   const out = bed.output(capacity * width);
   const buffers = { ...upload(bed, from), out };
+  const walk = walkOf(bed, shape, from, true);
   const params = {
-    ...dotOf(from, true),
+    ...walk.params,
     ...from.norm,
     bias: shape.bias ? lead : NONE,
     delta_stride: shape.delta ? width / 4 : NONE,
     out_offset: lead / 4,
     out_stride: width / 4,
   };
-  const grid = [(width - lead) / BLOCK_ROWS, capacity / shape.m, 1] as const;
+  const { grid } = walk;
   await bed.submit((recorder) =>
-    normMatmul(shape.layout, shape.m, shape.from ?? xFrom(bed.gpu)).launch(recorder, { buffers, params, grid }),
+    normMatmul(shape.layout, shape.m, walk.from).launch(recorder, { buffers, params, grid }),
   );
   return bed.f32(out);
 }
@@ -202,8 +212,9 @@ export async function runMatmulResidual(
 ) {
   const out = { y: bed.buffer(y), z: bed.output(z.bytes / 4) };
   const buffers = { ...upload(bed, from), ...out };
+  const walk = walkOf(bed, shape, from, !ownSums(shape));
   const params = {
-    ...dotOf(from, !ownSums(shape)),
+    ...walk.params,
     bias: shape.bias ? 0 : NONE,
     norm_weight: from.width,
     delta_stride: shape.delta ? z.stride / 4 : NONE,
@@ -213,13 +224,9 @@ export async function runMatmulResidual(
     z_sums: z.sums,
     z_squares: z.squares,
   };
-  const grid = [(z.stride - from.lead) / BLOCK_ROWS, from.capacity / shape.m, 1] as const;
+  const { grid } = walk;
   await bed.submit((recorder) =>
-    matmulResidual(shape.layout, shape.m, ownSums(shape), shape.from ?? xFrom(bed.gpu)).launch(recorder, {
-      buffers,
-      params,
-      grid,
-    }),
+    matmulResidual(shape.layout, shape.m, ownSums(shape), walk.from).launch(recorder, { buffers, params, grid }),
   );
   return { y: await bed.f32(out.y), z: await bed.f32(out.z) };
 }
@@ -270,8 +277,9 @@ export async function runNormGateUp(bed: Testbed, shape: MatmulShape, from: Matm
   const out = activationShape(from.capacity, from.width / 2);
   const result = bed.output(out.bytes / 4);
   const buffers = { ...upload(bed, from), out: result };
+  const walk = walkOf(bed, shape, from, true, "pair");
   const params = {
-    ...dotOf(from, true),
+    ...walk.params,
     ...from.norm,
     activation: activationCode(shape.activation),
     bias: shape.bias ? 0 : NONE,
@@ -281,9 +289,9 @@ export async function runNormGateUp(bed: Testbed, shape: MatmulShape, from: Matm
     out_runs: out.runs,
     out_sums: out.sums,
   };
-  const grid = [(from.width - from.lead) / (2 * BLOCK_ROWS), from.capacity / shape.m, 1] as const;
+  const { grid } = walk;
   await bed.submit((recorder) =>
-    normGateUp(shape.layout, shape.m, shape.from ?? xFrom(bed.gpu)).launch(recorder, { buffers, params, grid }),
+    normGateUp(shape.layout, shape.m, walk.from).launch(recorder, { buffers, params, grid }),
   );
   return { out, got: await bed.f32(result) };
 }
@@ -327,7 +335,8 @@ export function needsOf({ from }: Pick<MatmulShape, "from">): Pick<Case, "needs"
 function title(kernel: string, s: MatmulShape): string {
   const weights = scalesTitle(s);
   const flags = [
-    narrowIn(s.from),
+    s.from === "wide" ? s.from : narrowIn(s.from),
+    s.parts !== undefined && `parts=${s.parts}`,
     s.norm && "norm",
     s.bias && "bias",
     s.delta && "delta",
@@ -400,6 +409,28 @@ export function narrowMatmulCases(from: readonly MatmulVariant[], count: number,
   ).flat();
 }
 
+/**
+ * Wide workgroups: `count` random shapes of each kernel at each variant, numbers of parts by turns. Blocks fill no workgroup, nor groups a
+ * part; some parts have none.
+ */
+export function wideMatmulCases(from: readonly MatmulVariant[], count: number, firstSeed: number): Case[] {
+  let seed = firstSeed;
+  return Array.from({ length: count }, () =>
+    from.flatMap(([layout, m]) =>
+      MAKERS.map((make) => {
+        const random = new Random(seed * 104_729);
+        const choices = make === normGateUpCase ? [4, 1, 2] : [8, 1, 4, 2];
+        const parts = choices[seed % choices.length] ?? Number.NaN;
+        const shape = randomShape(layout, m, seed++);
+        const { scaling } = layouts[layout];
+        const group = scaling === "scale" && random.next() < 0.5 ? 16 : shape.group; // half a run
+        const cols = scaling === "none" ? 1 + random.below(900) : group * (1 + random.below(20));
+        return make({ ...shape, group, cols, outputs: 1 + random.below(600), from: "wide", parts });
+      }),
+    ),
+  ).flat();
+}
+
 function randomShape(layout: LayoutName, m: MatmulRows, seed: number): MatmulShape {
   const random = new Random(seed * 7919);
   const group = random.pick([32, 64, 128]);
@@ -431,8 +462,8 @@ const REAL_MATRICES = [
   { make: normMatmulCase, outputs: 2048, cols: 576 },
 ] as const;
 
-/** Matrices of a real model at each variant; the head is a slice of its 49,152 rows. */
-export function realMatmulCases(from: readonly MatmulVariant[], firstSeed: number): Case[] {
+/** Matrices of a real model at each variant; the head is a slice of its 49,152 rows. `way`: how x comes, if not as on the adapter. */
+export function realMatmulCases(from: readonly MatmulVariant[], firstSeed: number, way?: XFrom): Case[] {
   let seed = firstSeed;
   return from.flatMap(([layout, m]) =>
     REAL_MATRICES.map(({ make, outputs, cols }) =>
@@ -451,6 +482,7 @@ export function realMatmulCases(from: readonly MatmulVariant[], firstSeed: numbe
         activation: "silu",
         shard: outputs === 2048 ? 2 : 0,
         spread: seed % 3 === 0 ? 1e5 : 1,
+        ...(way === undefined ? {} : { from: way }),
         seed: seed++,
       }),
     ),

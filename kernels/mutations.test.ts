@@ -106,6 +106,11 @@ const MUTATIONS = [
   ["delta_rule", "head / params.group", "head", "delta_rule"],
   ["delta_rule", "max(v, 0.0) + 2.0 * s * p", "max(v, 0.0) + s * p", "shift=-"],
   ["delta_rule", "factor * aux[params.weight + v]", "factor", "delta_rule"],
+  ["norm_matmul affine4 M=1 wide", "let group = part *", "let group = min(part, 1u) + part *", "wide,parts="],
+  ["norm_matmul affine4 M=8 wide", "for (var part = 1u;", "for (var part = 2u;", "wide,parts="],
+  ["matmul_residual affine4 M=8 wide", "let is_there = unit < params.units", "let is_there = true", "wide,parts="],
+  ["norm_gate_up affine4 M=8 wide", "m < 8u && unit < params.units", "m < 8u", "wide,parts="],
+  ["norm_matmul affine4 M=8 wide", "8u * part +", "8u * ((1u << params.part_bits) - part) +", " wide M=1"],
   ["qk_norm", "select(params.heads, params.kv_heads, is_key)", "params.heads", "norm=projection"],
 ] as const;
 

@@ -101,10 +101,11 @@ function matmulCase(kernel: MatmulKernel, layout: LayoutName, ms: readonly Matmu
     title: `same_bits ${kernel} ${layout} M=1,${ms.join(",")} seed=${seed}`,
     async run(bed) {
       const shape = sharedShape(kernel, layout, seed);
-      const one = await wordsOf(bed, kernel, { ...shape, from: "storage" });
+      const from = xFrom(bed.gpu) === "wide" ? "wide" : "storage"; // the others of a device give its bits
+      const one = await wordsOf(bed, kernel, { ...shape, from });
       const results: [string, Uint32Array][] = [["M=1", one.words]];
       for (const m of [1, ...ms] as const) {
-        if (m > 1 || xFrom(bed.gpu) !== "storage")
+        if (m > 1 || xFrom(bed.gpu) !== from)
           results.push([`M=${m}`, (await wordsOf(bed, kernel, { ...shape, m })).words]);
         if (kernel !== "matmul_residual") continue;
         results.push([`M=${m} with own sums`, (await wordsOf(bed, kernel, { ...shape, m, storedSums: false })).words]);
@@ -114,19 +115,33 @@ function matmulCase(kernel: MatmulKernel, layout: LayoutName, ms: readonly Matmu
   };
 }
 
-/** Eight rows through M = 1 and the others where x is narrow: the same bits within a precision. */
-function narrowCase(kernel: MatmulKernel, layout: LayoutName, narrow: Narrow, seed: number): Case {
+/** Eight rows through M = 1 and the other `ms` of a way that has an order of its own: a precision, or columns in parts. */
+function orderCase(
+  kernel: MatmulKernel,
+  layout: LayoutName,
+  from: Narrow | "wide",
+  ms: readonly MatmulRows[],
+  seed: number,
+): Case {
   return {
     kernel,
-    title: `same_bits ${kernel} ${layout} ${narrow} M=1,${MANY_ROWS.join(",")} seed=${seed}`,
-    ...needsOf({ from: narrow }),
+    title: `same_bits ${kernel} ${layout} ${from} M=1,${ms.join(",")} seed=${seed}`,
+    ...needsOf({ from }),
     async run(bed) {
-      const shape = { ...sharedShape(kernel, layout, seed), from: narrow };
+      const parts = from === "wide" ? { parts: 4 } : {};
+      const shape = { ...sharedShape(kernel, layout, seed), from, ...parts };
       const results: [string, Uint32Array][] = [];
-      for (const m of MATMUL_ROWS) results.push([`M=${m}`, (await wordsOf(bed, kernel, { ...shape, m })).words]);
+      for (const m of [1, ...ms] as const)
+        results.push([`M=${m}`, (await wordsOf(bed, kernel, { ...shape, m })).words]);
       return equal(results);
     },
   };
+}
+
+/** The three matmuls of each layout in wide workgroups, at `ms` besides 1. */
+export function wideSameBitsCases(names: readonly LayoutName[], ms: readonly MatmulRows[], firstSeed: number): Case[] {
+  let seed = firstSeed;
+  return names.flatMap((layout) => MATMUL_KERNELS.map((kernel) => orderCase(kernel, layout, "wide", ms, seed++)));
 }
 
 /** The three matmuls of each layout, with bytes and with halves. */
@@ -135,7 +150,7 @@ export function narrowSameBitsCases(names: readonly LayoutName[], firstSeed: num
   return names
     .filter((layout) => takesNarrow(layouts[layout]))
     .flatMap((layout) =>
-      NARROW.flatMap((narrow) => MATMUL_KERNELS.map((kernel) => narrowCase(kernel, layout, narrow, seed++))),
+      NARROW.flatMap((narrow) => MATMUL_KERNELS.map((kernel) => orderCase(kernel, layout, narrow, MANY_ROWS, seed++))),
     );
 }
 

@@ -1,5 +1,5 @@
 /**
- * What is tried on an adapter before a model is used there: each one-row kernel against the CPU, each other way against it, bit for bit.
+ * What is tried on an adapter before a model is used there: each one-row kernel against the CPU, those of several rows against it, bit for bit.
  *
  * Small shapes of the cases that prove the kernels. A new way of computing is a line here and a name in variantNames.ts.
  */
@@ -11,6 +11,7 @@ import { type AttentionShape, attentionInputs, pagesWith } from "./attention/att
 import { caches } from "./attention/attentionReference.ts";
 import { KV_TYPES, type KvType } from "./attention/kv_page.ts";
 import { ropeKv } from "./attention/rope_kv.ts";
+import { QUERIES_FROM, type QueriesFrom } from "./attention/tile.ts";
 import { embedCase } from "./embed.cases.ts";
 import { embed } from "./embed.ts";
 import type { LayoutName } from "./formats/layout.ts";
@@ -19,6 +20,7 @@ import { HEAD_DIMS, type HeadDim } from "./fragments/batch.ts";
 import { type MatmulRows, X_FROM, type XFrom } from "./fragments/matmul.ts";
 import { NARROW } from "./fragments/narrow_activation.ts";
 import { takesNarrow } from "./fragments/narrow_dot.ts";
+import { isWide } from "./fragments/wide.ts";
 import { type MatmulShape, matmulResidualCase, normGateUpCase, normMatmulCase } from "./matmul.cases.ts";
 import { matmulResidual } from "./matmul_residual.ts";
 import { normGateUp } from "./norm_gate_up.ts";
@@ -27,7 +29,7 @@ import { ATTENTION, bits, equal, MANY_ROWS, MATMUL_KERNELS, type MatmulKernel, w
 import { sampleCases } from "./sample.cases.ts";
 import { sample } from "./sample.ts";
 import type { Case } from "./testbed.ts";
-import { BROADCAST, rowsVariant } from "./variantNames.ts";
+import { BROADCAST, rowsVariant, WIDE } from "./variantNames.ts";
 
 /** A case with what follows from it. */
 export interface SelfTest {
@@ -50,7 +52,7 @@ export function selfTests(names: readonly LayoutName[] = LAYOUT_NAMES): SelfTest
   );
   const heads = KV_TYPES.flatMap((kvType) =>
     HEAD_DIMS.flatMap((headDim) =>
-      X_FROM.flatMap((from) => FUSED_QUADS.map((quads) => ({ kvType, headDim, from, quads }))),
+      QUERIES_FROM.flatMap((from) => FUSED_QUADS.map((quads) => ({ kvType, headDim, from, quads }))),
     ),
   );
   return [
@@ -89,6 +91,7 @@ const shapeOf = ({ kernel, layout, storedSums, from }: MatmulChoice): MatmulShap
   shard: 0,
   spread: 1,
   from,
+  parts: isWide(from) ? 4 : 1, // the third has less than the others, the last nothing
   seed: 1,
 });
 
@@ -100,11 +103,15 @@ function matmulKernel({ kernel, layout, storedSums, from }: MatmulChoice, m: Mat
 
 const MAKERS = { norm_matmul: normMatmulCase, matmul_residual: matmulResidualCase, norm_gate_up: normGateUpCase };
 
+/** What a kernel is off as, so that the one that takes x from storage stands in; null: nothing does. */
+const standIn = ({ from }: { readonly from: XFrom }): string | null =>
+  from === "broadcast" ? BROADCAST : from === "wide" ? WIDE : null;
+
 function oneRow(choice: MatmulChoice): SelfTest {
   const one = matmulKernel(choice, 1);
   const { kernel, run } = MAKERS[choice.kernel]({ ...shapeOf(choice), rows: 2 });
   const test = { kernel, title: `self_test ${one.name} against the CPU`, run };
-  return { kernels: [one], variant: choice.from === "broadcast" ? BROADCAST : null, test };
+  return { kernels: [one], variant: standIn(choice), test };
 }
 
 function manyRows(choice: MatmulChoice, m: MatmulRows): SelfTest {
@@ -127,7 +134,7 @@ const FUSED_QUADS = [1, 2] as const;
 interface HeadChoice {
   readonly kvType: KvType;
   readonly headDim: HeadDim;
-  readonly from: XFrom;
+  readonly from: QueriesFrom;
   readonly quads: (typeof FUSED_QUADS)[number];
 }
 
@@ -144,8 +151,6 @@ const headsOf = ({ kvType, headDim, quads }: HeadChoice): AttentionShape => ({
   counts: [1, 1, 1],
   seed: 1,
 });
-
-const standIn = ({ from }: HeadChoice): string | null => (from === "broadcast" ? BROADCAST : null);
 
 const fusedKernel = ({ kvType, headDim, quads, from }: HeadChoice): CompiledKernel =>
   attentionFused(kvType, headDim, quads, from).compiled;

@@ -6,3 +6,6 @@ export const rowsVariant = (rows: MatmulRows): string => `M=${rows}`;
 
 /** Lanes that give values of x, and of queries, to each other; without: each reads its own. */
 export const BROADCAST = "broadcast";
+
+/** Matmuls of wide workgroups, whose octets may divide columns; without: workgroups of 8 lanes, each with whole rows. */
+export const WIDE = "wide";

@@ -1,11 +1,12 @@
 /** Which way x reaches the lanes of a matmul: by the device, and by the precision that was asked for. */
 import type { Gpu } from "../device/gpu.ts";
+import type { QueriesFrom } from "./attention/tile.ts";
 import type { LayoutName } from "./formats/layout.ts";
 import { layouts } from "./formats/layouts.ts";
 import type { XFrom } from "./fragments/matmul.ts";
 import type { Narrow } from "./fragments/narrow_activation.ts";
 import { takesNarrow } from "./fragments/narrow_dot.ts";
-import { BROADCAST } from "./variantNames.ts";
+import { BROADCAST, WIDE } from "./variantNames.ts";
 
 /** Of activations and products in matmuls; sums of groups are f32 in all of them. */
 export const PRECISIONS = ["f32", "f16", "int8"] as const;
@@ -21,13 +22,19 @@ export const NARROW_NEEDS: Readonly<Record<Narrow, string>> = {
 
 type Device = Pick<Gpu, "adapter" | "features">;
 
-/** Any choice gives the same bits: fragments/matmul.ts says when which is faster. */
+/**
+ * One way for all matmuls of a device, since a wide one may add in another order: by its kind. fragments/matmul.ts and wide.ts say when which
+ * is faster.
+ */
 export function xFrom({ adapter, features, off }: Device & Pick<Gpu, "off">): XFrom {
+  if (adapter.kind === "hardware") return off.has(WIDE) ? "storage" : "wide";
   const eight = adapter.subgroupMinSize === 8 && adapter.subgroupMaxSize === 8;
-  return adapter.kind === "software" && eight && features.has("subgroups") && !off.has(BROADCAST)
-    ? "broadcast"
-    : "storage";
+  return eight && features.has("subgroups") && !off.has(BROADCAST) ? "broadcast" : "storage";
 }
+
+/** How queries reach the lanes of attention. Any choice gives the same bits. */
+export const queriesFor = (gpu: Device & Pick<Gpu, "off">): QueriesFrom =>
+  xFrom(gpu) === "broadcast" ? "broadcast" : "storage";
 
 /** What a precision makes of the activations before a matmul of a layout; null: nothing, it stays in f32. */
 export function narrowOf(precision: Precision, layout: LayoutName): Narrow | null {

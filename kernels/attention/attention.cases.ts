@@ -3,10 +3,9 @@
 import { columns, runSums, untouched } from "../caseData.ts";
 import { activationShape } from "../fragments/activation.ts";
 import { headDimFor, KEY_SPLIT } from "../fragments/batch.ts";
-import type { XFrom } from "../fragments/matmul.ts";
 import { NONE } from "../kernel.ts";
 import { type Case, type Comparison, Random, type Testbed } from "../testbed.ts";
-import { xFrom } from "../xFrom.ts";
+import { queriesFor } from "../xFrom.ts";
 import { attentionFused, attentionPaged, fusedQuads, PAGED_QUADS } from "./attention.ts";
 import { attentionReduce } from "./attention_reduce.ts";
 import {
@@ -24,6 +23,7 @@ import { KV_TYPES, kvDims, kvValue, pageWords } from "./kv_page.ts";
 import { qkNorm } from "./qk_norm.ts";
 import { NORM, unitsOf } from "./rope_heads.ts";
 import { ropeKv } from "./rope_kv.ts";
+import type { QueriesFrom } from "./tile.ts";
 
 /** exp of drivers is good to about 1e-6; a key that rounds to the other half, where its f32 differs in the last bit, costs more. */
 const LIMIT = { f16: 1e-7, f32: 1e-9 } as const;
@@ -47,7 +47,7 @@ export interface AttentionPath {
   readonly fused: boolean;
   readonly split: boolean;
   /** Where queries and exponentials come from; left out, as the model has them on the adapter. */
-  readonly queriesFrom?: XFrom;
+  readonly queriesFrom?: QueriesFrom;
 }
 
 /** Runs one step over pages that hold what came before: the activation out, and the pages after it. */
@@ -56,7 +56,7 @@ export async function runAttention(
   shape: AttentionShape,
   from: AttentionInputs,
   pages: Uint32Array,
-  { fused, split, queriesFrom = xFrom(bed.gpu) }: AttentionPath,
+  { fused, split, queriesFrom = queriesFor(bed.gpu) }: AttentionPath,
 ) {
   const { heads, kvHeads, headDim, valueDim, kvType, norm } = shape;
   const out = activationShape(from.outRows, heads * valueDim);

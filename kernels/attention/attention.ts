@@ -18,13 +18,13 @@
  * Limits: head_dim and value_dim even and ≤ 256. Grid: (units, rows of the launch, max(splits, 1)).
  */
 import { type HeadDim, KEY_BLOCK, KEY_SPLIT, ROW } from "../fragments/batch.ts";
-import { type XFrom, xSuffix } from "../fragments/matmul.ts";
+import { xSuffix } from "../fragments/matmul.ts";
 import { kernel, variants } from "../kernel.ts";
 import { FINISH, FINISH_PARAMS, MASKED, PARTIAL_AT } from "./finish.ts";
 import type { KvType } from "./kv_page.ts";
 import { HEAD_PARAMS, headsFragment, type Quads, unitFragment } from "./rope_heads.ts";
 import { scoresFragment } from "./scores.ts";
-import { each, type Tile } from "./tile.ts";
+import { each, type QueriesFrom, type Tile } from "./tile.ts";
 import { valuesFragment } from "./values.ts";
 
 const PARAMS = {
@@ -43,7 +43,7 @@ export const fusedQuads = (heads: number, kvHeads: number): Quads => (heads / kv
 export const PAGED_QUADS: Quads = 2;
 
 /** For steps in which every sequence has one row: ropes and stores its own key first. */
-export const attentionFused = variants((kvType: KvType, headDim: HeadDim, quads: Quads, from: XFrom) =>
+export const attentionFused = variants((kvType: KvType, headDim: HeadDim, quads: Quads, from: QueriesFrom) =>
   kernel({
     name: `attention_fused ${kvType} head_dim<=${headDim}${quads > 1 ? " wide" : ""}${xSuffix(from)}`,
     reads: { qkv: "f32", rope: "f32", aux: "f32", batch: "u32" },
@@ -64,7 +64,7 @@ export const attentionFused = variants((kvType: KvType, headDim: HeadDim, quads:
 );
 
 /** For steps with several rows a sequence, after `rope_kv`. */
-export const attentionPaged = variants((kvType: KvType, headDim: HeadDim, from: XFrom) =>
+export const attentionPaged = variants((kvType: KvType, headDim: HeadDim, from: QueriesFrom) =>
   kernel({
     name: `attention_paged ${kvType} head_dim<=${headDim}${xSuffix(from)}`,
     reads: { qkv: "f32", kv: "u32", aux: "f32", batch: "u32" },

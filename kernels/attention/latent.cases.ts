@@ -5,11 +5,11 @@ import { BLOCK_COLS, BLOCK_ROWS, type LayoutName, paddedRows, paramWords, runCou
 import { LAYOUT_NAMES, layouts } from "../formats/layouts.ts";
 import { activationShape } from "../fragments/activation.ts";
 import { KEY_SPLIT, latentWidthFor, ROW_WORDS } from "../fragments/batch.ts";
-import { dotParams, type XFrom } from "../fragments/matmul.ts";
+import { dotParams } from "../fragments/matmul.ts";
 import { NONE } from "../kernel.ts";
 import { PAD_RUNS, padRows } from "../pad_rows.ts";
 import { type Case, type Comparison, Random, type Testbed } from "../testbed.ts";
-import { xFrom } from "../xFrom.ts";
+import { queriesFor } from "../xFrom.ts";
 import { attentionReduce } from "./attention_reduce.ts";
 import {
   type AttentionInputs,
@@ -29,6 +29,7 @@ import { latentKv } from "./latent_kv.ts";
 import { LATENT_ROWS, type LatentRows, latentQuery } from "./latent_query.ts";
 import { latentValue } from "./latent_value.ts";
 import { unitsOf } from "./rope_heads.ts";
+import type { QueriesFrom } from "./tile.ts";
 
 /** What varies between the cases. */
 export interface LatentShape {
@@ -92,7 +93,7 @@ async function runAttention(
   s: LatentShape,
   from: AttentionInputs,
   pages: Uint32Array,
-  { split, queriesFrom = xFrom(bed.gpu) }: { readonly split: boolean; readonly queriesFrom?: XFrom },
+  { split, queriesFrom = queriesFor(bed.gpu) }: { readonly split: boolean; readonly queriesFrom?: QueriesFrom },
 ) {
   const { kvType, heads, latent, rotaryDim } = s;
   const width = latent + rotaryDim;
@@ -184,7 +185,7 @@ function sameRowsCase(kvType: KvType, seed: number): Case {
       const values = from.outRows * s.heads * s.latent;
       const ways = [{ split: true }, { split: true, queriesFrom: "storage" }] as const;
       const whole = await Promise.all(ways.slice(0, 1).map((way) => runAttention(bed, s, from, pages, way)));
-      if (xFrom(bed.gpu) !== "storage") whole.push(await runAttention(bed, s, from, pages, ways[1]));
+      if (queriesFor(bed.gpu) !== "storage") whole.push(await runAttention(bed, s, from, pages, ways[1]));
       const single: number[] = [];
       for (const step of stepsOf(from)) {
         const lengths = [(step.rows[0]?.position ?? Number.NaN) + 1];

@@ -13,18 +13,19 @@
  * Limits: latent even and ≤ 512, with what is turned ≤ 576. Grid: (heads / 4, rows of the launch, max(splits, 1)).
  */
 import type { LatentWidth } from "../fragments/batch.ts";
-import { type XFrom, xSuffix } from "../fragments/matmul.ts";
+import { xSuffix } from "../fragments/matmul.ts";
 import { kernel, variants } from "../kernel.ts";
 import { attentionCode, LOAD_QUERIES } from "./attention.ts";
 import { FINISH_PARAMS } from "./finish.ts";
 import type { KvType } from "./kv_page.ts";
 import type { Quads } from "./rope_heads.ts";
+import type { QueriesFrom } from "./tile.ts";
 
 /** Heads of a workgroup in fours: of keys this long, more queries do not fit its memory. */
 export const LATENT_QUADS: Quads = 1;
 
 /** The kernel, for steps behind `latent_kv`. */
-export const latentAttention = variants((kvType: KvType, width: LatentWidth, from: XFrom) =>
+export const latentAttention = variants((kvType: KvType, width: LatentWidth, from: QueriesFrom) =>
   kernel({
     name: `latent_attention ${kvType} width<=${width}${xSuffix(from)}`,
     reads: { qkv: "f32", kv: "u32", aux: "f32", batch: "u32" },

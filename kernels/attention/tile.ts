@@ -2,6 +2,12 @@
 import type { KvType } from "./kv_page.ts";
 import type { Quads } from "./rope_heads.ts";
 
+/**
+ * How queries and exponentials reach the lanes: from memory at addresses that all share, or one lane reads for eight and the subgroup broadcasts.
+ */
+export const QUERIES_FROM = ["storage", "broadcast"] as const;
+export type QueriesFrom = (typeof QUERIES_FROM)[number];
+
 /** A variant of the kernel. */
 export interface Tile {
   readonly kvType: KvType;

@@ -118,6 +118,21 @@ fn weight_group(at: u32, g: u32, groups: u32, scale_type: u32) -> WeightGroup {
 }`,
 };
 
+/**
+ * `early_word(at, g, type)`: the word of a scale and a bias of 16 bits, to be read a group ahead, so that nobody waits for it behind the products;
+ * `early_scale(word, …)`: `group_scale` with it. Of affine layouts; other types are read late, and have the row's first word here.
+ */
+export const EARLY_SCALE = /* wgsl */ `
+fn early_word(at: u32, g: u32, scale_type: u32) -> vec4u { return scales[select(at, at + g * 8u, scale_type < 2u)]; }
+fn early_scale(w: vec4u, at: u32, g: u32, groups: u32, scale_type: u32) -> GroupScale {
+  if (scale_type == 0u) {
+    let a = unpack2x16float(w.x); let b = unpack2x16float(w.y); let c = unpack2x16float(w.z); let d = unpack2x16float(w.w);
+    return GroupScale(vec4f(a.x, b.x, c.x, d.x), vec4f(a.y, b.y, c.y, d.y));
+  }
+  if (scale_type == 1u) { return GroupScale(bitcast<vec4f>(w << vec4u(16u)), bitcast<vec4f>(w & vec4u(0xffff0000u))); }
+  return group_scale(at, g, groups, scale_type);
+}`;
+
 /** Parameters of one row's group on the CPU: w = scale · (q − zero) + bias. */
 export interface GroupParams {
   readonly scale: number;

@@ -4,9 +4,10 @@
  *   acc[r] = Σ over groups g of ( scale[r, g] · Σ q·x + bias[r, g] · Σ x ),   in the order of the columns
  *
  * Nothing is summed across lanes, so the order of summation is the same for every number of rows of x and for every
- * way of walking the block: docs/numerics.md. Weights come by 128-bit loads; x at addresses that all lanes share.
+ * way of walking the block: docs/numerics.md. Weights come by 128-bit loads; x at addresses that all lanes share. Wide
+ * workgroups may split the columns in parts, whose sums are added behind it (wide.ts).
  */
-import { GROUP_SCALE, scaleTypeCode } from "../formats/group_scales.ts";
+import { EARLY_SCALE, GROUP_SCALE, scaleTypeCode } from "../formats/group_scales.ts";
 import {
   BLOCK_COLS,
   EIGHT,
@@ -18,7 +19,7 @@ import {
 } from "../formats/layout.ts";
 import { layouts } from "../formats/layouts.ts";
 import { type ActivationShape, FIXED_SUMS } from "./activation.ts";
-import type { Narrow } from "./narrow_activation.ts";
+import { NARROW, type Narrow } from "./narrow_activation.ts";
 
 /** Rows of x that one launch takes at once. */
 export const MATMUL_ROWS = [1, 2, 4, 8] as const;
@@ -27,14 +28,21 @@ export type MatmulRows = (typeof MATMUL_ROWS)[number];
 /**
  * How x reaches the lanes: each reads it at addresses that all share, or eight lanes read a quad of a run each and give it to the
  * others. On software adapters a load is a hundred instructions, whatever its address, and a shuffle within eight lanes is one: the second
- * then takes 1.9 times the instructions of one row of x for four and 2.9 times for eight. Elsewhere caches and scalar loads serve the first.
+ * then takes 1.9 times the instructions of one row of x for four and 2.9 times for eight. GPUs have wide workgroups (wide.ts), in which the eight
+ * lanes of an octet read x at addresses that they share: caches serve them.
  */
-export const X_FROM = ["storage", "broadcast"] as const;
+export const X_FROM = ["storage", "broadcast", "wide"] as const;
 /** Those of f32, or what a narrow activation holds: narrow_dot.ts. */
 export type XFrom = (typeof X_FROM)[number] | Narrow;
 
 /** What a matmul's name says of it. */
 export const xSuffix = (from: XFrom): string => (from === "storage" ? "" : ` ${from}`);
+
+/** The way of x that the name of a matmul says. */
+export function xFromName(name: string): XFrom {
+  const last = name.slice(name.lastIndexOf(" ") + 1);
+  return [...X_FROM, ...NARROW].find((from) => from === last) ?? "storage";
+}
 
 /** How dotFragment is varied. */
 export interface DotOptions {
@@ -44,6 +52,9 @@ export interface DotOptions {
   readonly listed?: boolean;
   readonly from?: XFrom;
 }
+
+/** Rows of x up to which a wide kernel's steps are written out; layouts of scales alone may have groups that are no whole runs. */
+const WRITTEN_OUT_ROWS = 2;
 
 /** Params of the inner product, declared by every kernel that uses it. */
 export const DOT_PARAMS = {
@@ -94,7 +105,9 @@ export const each = (rows: number, line: (m: number) => string): string =>
   Array.from({ length: rows }, (_, m) => line(m)).join("\n");
 
 /**
- * Declares `dot_rows(block, quad, first, lane)`: the dot products of the lane's four rows with x rows `first` …, in `dots`.
+ * Declares `dot_rows(block, quad, first, lane)`: the dot products of the lane's four rows with x rows `first` …, in `dots`. Where it is
+ * wide, `dot_rows(at, first, lane)` over the groups of an octet; for few rows the steps of a run are then written out, so that a lane
+ * waits for all their weights at once. (On software adapters that spills.)
  *
  * Σ x of a run is read where the producer of x stored it, or else (`ownSums`) added up beside the products, in the same
  * order: eight quads one after the other, then (a + b) + (c + d). Runs of a group are added in order.
@@ -105,46 +118,62 @@ export function dotFragment(layout: Layout, rows: MatmulRows, options: DotOption
   const { scaling } = layout;
   const sums = scaling === "affine"; // of x: what a bias is multiplied by
   const start = (m: number) => (listed ? `k + row${m} * params.x_stride` : `k + ${m}u * params.x_stride`);
-  return /* wgsl */ `${EIGHT}${layout.prepare ?? ""}${layout.eight}${scaling === "none" ? "" : GROUP_SCALE[scaling]}${FIXED_SUMS}
+  const wide = from === "wide";
+  const early = wide && sums;
+  const products = (m: number, a: string, b: string) => `        {
+          let a = ${a};
+          let b = ${b};
+${columns.map((column, i) => `          d${m} = fma(e.q${i}, vec4f(${column}), d${m});`).join("\n")}
+${sums && ownSums ? `          quads${m} += a;\n          quads${m} += b;` : ""}
+        }`;
+  return /* wgsl */ `${EIGHT}${layout.prepare ?? ""}${layout.eight}${scaling === "none" ? "" : GROUP_SCALE[scaling]}${early ? EARLY_SCALE : ""}${FIXED_SUMS}
 /** (rows, WG): kept here and not in registers, so that what follows is a loop over the rows and compiles once. */
 var<workgroup> dots: array<vec4f, ${rows} * WG>;${listed ? `\nvar<workgroup> x_rows: array<u32, ${rows}>;` : ""}
 fn x_at(i: u32) -> f32 { return x[i >> 2u][i & 3u]; }
-fn dot_rows(block: u32, quad: u32, first: u32, lane: u32) {
+fn dot_rows(${wide ? "at: Octet" : "block: u32, quad: u32"}, first: u32, lane: u32) {
 ${layout.prepare === undefined ? "" : "  prepare(lane);"}
 ${each(rows, (m) => `  var acc${m} = vec4f();`)}
-  var w = block * params.row_runs * ${layout.runWords * 8}u + quad;
+  var w = ${wide ? "(at.block * params.row_runs + at.run)" : "block * params.row_runs"} * ${layout.runWords * 8}u + ${wide ? "at.quad" : "quad"};
   var step = 0u;
 ${listed ? each(rows, (m) => `  let row${m} = x_rows[${m}];`) : ""}
-  var k = ${listed ? "0u" : "first * params.x_stride"};
-${scaling === "none" ? "" : "  let s = block * params.param_words * 8u + quad;"}
-${sums ? "  var run = 0u;" : ""}
-  for (var g = 0u; g < params.groups; g++) {
+  var k = ${listed ? "0u" : "first * params.x_stride"}${wide ? " + 8u * at.run" : ""};
+${scaling === "none" ? "" : `  let s = ${wide ? "at.block * params.param_words * 8u + at.quad" : "block * params.param_words * 8u + quad"};`}
+${sums ? `  var run = ${wide ? "at.run" : "0u"};` : ""}
+${early ? `${EARLY_FIRST}\n` : ""}  for (var g = ${wide ? "at.group; g < at.end" : "0u; g < params.groups"}; g++) {
 ${each(rows, (m) => `    var d${m} = vec4f();${sums ? ` var run_sum${m} = 0.0;` : ""}`)}
     for (var r = 0u; r < params.group_runs; r++) {
 ${sums && ownSums ? each(rows, (m) => `      var quads${m} = vec4f();`) : ""}
 ${from === "broadcast" ? each(rows, (m) => `      let run_x${m} = x[${start(m)} - 2u * step + (lane & 7u)];`) : ""}
-      for (var i = 0u; i < params.run_steps; i++) {
+${
+  wide && rows <= WRITTEN_OUT_ROWS && scaling !== "scale"
+    ? `${each(
+        4,
+        (i) => `      {
+        let e = eight(w, ${i}u);
+${each(rows, (m) => products(m, `x[${start(m)} + ${2 * i}u]`, `x[${start(m)} + ${2 * i + 1}u]`))}
+      }`,
+      )}
+      k += 8u;
+      w += ${layout.runWords * 8}u;`
+    : `      for (var i = 0u; i < params.run_steps; i++) {
         let e = eight(w, step + i);
-${each(
-  rows,
-  (m) => `        {
-          let a = ${from === "broadcast" ? `subgroupShuffle(run_x${m}, 2u * (step + i))` : `x[${start(m)}]`};
-          let b = ${from === "broadcast" ? `subgroupShuffle(run_x${m}, 2u * (step + i) + 1u)` : `x[${start(m)} + 1u]`};
-${columns.map((column, i) => `          d${m} = fma(e.q${i}, vec4f(${column}), d${m});`).join("\n")}
-${sums && ownSums ? `          quads${m} += a;\n          quads${m} += b;` : ""}
-        }`,
+${each(rows, (m) =>
+  from === "broadcast"
+    ? products(m, `subgroupShuffle(run_x${m}, 2u * (step + i))`, `subgroupShuffle(run_x${m}, 2u * (step + i) + 1u)`)
+    : products(m, `x[${start(m)}]`, `x[${start(m)} + 1u]`),
 )}
         k += 2u;
       }
       step += params.run_steps;
-      if (step == 4u) { step = 0u; w += ${layout.runWords * 8}u; }
+      if (step == 4u) { step = 0u; w += ${layout.runWords * 8}u; }`
+}
 ${sums ? runSums(rows, options) : ""}
 ${sums ? "      run++;" : ""}
     }
 ${
   scaling === "none"
     ? each(rows, (m) => `    acc${m} += d${m};`)
-    : `    let gs = group_scale(s, g, params.groups, params.scale_type);
+    : `    let gs = ${early ? "early_scale(word, " : "group_scale("}s, g, params.groups, params.scale_type);${early ? EARLY_NEXT : ""}
 ${each(rows, (m) =>
   sums
     ? `    acc${m} = fma(gs.bias, vec4f(run_sum${m}), fma(gs.scale, d${m}, acc${m}));`
@@ -156,12 +185,16 @@ ${each(rows, (m) => `  dots[${m}u * WG + lane] = acc${m};`)}
 }`;
 }
 
+/** The first group's scale and bias, and in each group those of the next: as a loop's value, which no compiler moves behind the products. */
+export const EARLY_FIRST = "  var word = early_word(s, at.group, params.scale_type);";
+export const EARLY_NEXT = "\n    word = early_word(s, min(g + 1u, at.end - 1u), params.scale_type);";
+
 /** Adds Σ x of the run to `run_sum`: taken with the products, read by all lanes, or read by a lane a row. */
 function runSums(rows: MatmulRows, { ownSums = false, listed = false, from = "storage" }: DotOptions): string {
   if (ownSums) return each(rows, (m) => `      run_sum${m} += sum4(quads${m});`);
   const row = (m: number | string) => (listed ? `x_rows[${m}]` : `(first + ${m})`);
   const sumOf = (m: number | string) => `x_at(params.x_sums + ${row(m)} * params.x_runs + run)`;
-  if (from === "storage" || rows === 1) return each(rows, (m) => `      run_sum${m} += ${sumOf(`${m}u`)};`);
+  if (from !== "broadcast" || rows === 1) return each(rows, (m) => `      run_sum${m} += ${sumOf(`${m}u`)};`);
   return `      let own_sum = ${sumOf(`min(lane & 7u, ${rows - 1}u)`)};
 ${each(rows, (m) => `      run_sum${m} += subgroupBroadcast(own_sum, ${m}u);`)}`;
 }

@@ -6,19 +6,20 @@
  *   acc      = Σ over groups of ( scale · d_g + (bias + scale · centre) · Σ x ),   in the order of the columns, in f32
  *
  * Codes are centred where that helps: bytes of 8 bits to have a sign, halves to be half as large and so to lose half as much; 8, 16, … are
- * exact in f16. Nothing is summed across lanes, as in matmul.ts.
+ * exact in f16. Nothing is summed across lanes, as in matmul.ts. Workgroups are wide: these are for GPUs.
  *
  * When they win: where instructions and not memory are the limit. On navi31 (RDNA3, by its compiler) the loop takes, for one row of x, 0.69 vector
  * instructions a weight of affine4 with bytes and 2.00 with halves, 2.44 in f32; of affine8 0.56, 2.06 and 2.06. GPUs without dot products of
  * bytes (vega10: 3.06) and software adapters, which have no f16 units, lose. Not measured on a GPU.
  */
 import { bytesOf } from "../formats/bit_planes.ts";
-import { GROUP_SCALE } from "../formats/group_scales.ts";
+import { EARLY_SCALE, GROUP_SCALE } from "../formats/group_scales.ts";
 import type { Layout } from "../formats/layout.ts";
 import { FIXED_SUMS } from "./activation.ts";
-import { type DotOptions, dotFragment, each, type MatmulRows, type XFrom } from "./matmul.ts";
+import { type DotOptions, dotFragment, EARLY_FIRST, EARLY_NEXT, each, type MatmulRows, type XFrom } from "./matmul.ts";
 import { EIGHT_WORDS, type Narrow, type NarrowShape } from "./narrow_activation.ts";
 
+/** Whether x is narrow. */
 const isNarrow = (from: XFrom): from is Narrow => from === "bytes" || from === "halves";
 
 /** Whether matmuls of a layout can take a narrow activation: its numbers are integer codes. Others stay in f32. */
@@ -26,7 +27,7 @@ export const takesNarrow = ({ scaling }: Pick<Layout, "scaling">): boolean => sc
 
 /** What a kernel declares of x: the WGSL type of its elements, eight values where it is narrow, and what its code needs of a device. */
 export function xSpec(from: XFrom) {
-  const element = { storage: "vec4f", broadcast: "vec4f", bytes: "vec2u", halves: "vec4u" }[from];
+  const element = { storage: "vec4f", broadcast: "vec4f", wide: "vec4f", bytes: "vec2u", halves: "vec4u" }[from];
   return { element, needs: { subgroups: from === "broadcast", f16: from === "halves" } } as const;
 }
 
@@ -49,22 +50,23 @@ function centreOf({ runWords: bits }: Layout, narrow: Narrow): number {
   return narrow === "halves" || bits === 8 ? 2 ** (bits - 1) : 0;
 }
 
-/** Declares `dot_rows` as `dotFragment` does. Groups of these layouts are whole runs. */
+/** Declares `dot_rows` as `dotFragment` does where it is wide. Groups of these layouts are whole runs. */
 function narrowDotFragment(layout: Layout, rows: MatmulRows, narrow: Narrow): string {
   if (!takesNarrow(layout))
     throw new RangeError(`${layout.name}: has no integer codes, expected a layout that takes ${narrow}`);
   const centre = centreOf(layout, narrow);
   const part = narrow === "bytes" ? "vec4i" : "vec4f";
-  return /* wgsl */ `${bytesOf(layout.planes)}${GROUP_SCALE.affine}${FIXED_SUMS}${narrow === "halves" ? pairFunctions(layout) : ""}
+  return /* wgsl */ `${bytesOf(layout.planes)}${GROUP_SCALE.affine}${EARLY_SCALE}${FIXED_SUMS}${narrow === "halves" ? pairFunctions(layout) : ""}
 var<workgroup> dots: array<vec4f, ${rows} * WG>;
 ${xAt(narrow)}
-fn dot_rows(block: u32, quad: u32, first: u32, lane: u32) {
+fn dot_rows(at: Octet, first: u32, lane: u32) {
 ${each(rows, (m) => `  var acc${m} = vec4f();`)}
-  var w = block * params.row_runs * ${layout.runWords * 8}u + quad;
-  var k = first * params.x_stride;
-  let s = block * params.param_words * 8u + quad;
-  var run = first * params.x_runs;
-  for (var g = 0u; g < params.groups; g++) {
+  var w = (at.block * params.row_runs + at.run) * ${layout.runWords * 8}u + at.quad;
+  var k = first * params.x_stride + 4u * at.run;
+  let s = at.block * params.param_words * 8u + at.quad;
+  var run = first * params.x_runs + at.run;
+${EARLY_FIRST}
+  for (var g = at.group; g < at.end; g++) {
 ${each(rows, (m) => `    var d${m} = vec4f(); var run_sum${m} = 0.0;`)}
     for (var r = 0u; r < params.group_runs; r++) {
 ${each(rows, (m) => `      var part${m} = ${part}();`)}
@@ -76,14 +78,14 @@ ${narrow === "bytes" ? byteStep(rows, layout.runWords === 8) : halfStep(layout, 
 ${each(
   rows,
   (m) => `      {
-        let at = params.x_sums + 2u * (run + ${m}u * params.x_runs);
-        d${m} = fma(vec4f(x_at(at)), vec4f(part${m}), d${m});
-        run_sum${m} += x_at(at + 1u);
+        let pair = params.x_sums + 2u * (run + ${m}u * params.x_runs);
+        d${m} = fma(vec4f(x_at(pair)), vec4f(part${m}), d${m});
+        run_sum${m} += x_at(pair + 1u);
       }`,
 )}
       run++;
     }
-    let gs = group_scale(s, g, params.groups, params.scale_type);
+    let gs = early_scale(word, s, g, params.groups, params.scale_type);${EARLY_NEXT}
     let bias = ${centre === 0 ? "gs.bias" : `fma(gs.scale, vec4f(${centre}.0), gs.bias)`};
 ${each(rows, (m) => `    acc${m} = fma(bias, vec4f(run_sum${m}), fma(gs.scale, d${m}, acc${m}));`)}
   }

@@ -7,7 +7,7 @@ import type { Matrix } from "../matrix.ts";
 import { type Activation, matmulRows, type Norm, newActivation, type Residual, type Step } from "../step.ts";
 import type { Vector } from "../weightPlan.ts";
 import { throughNorm } from "./norm.ts";
-import { operand } from "./operand.ts";
+import { operand, walk } from "./operand.ts";
 
 /** y += x · Wᵀ + bias in place, and what the matmul behind the next norm reads. */
 export function addToResidual(
@@ -21,9 +21,12 @@ export function addToResidual(
   const m = matmulRows(step.recorder.gpu, step.rows);
   const fused = next?.kind === "rms" ? next : null;
   const z = newActivation(step, step.rows, residual.z.shape.cols, "z");
-  for (const { words, scales, firstBlock, blocks } of matrix.shards) {
+  for (const shard of matrix.shards) {
+    const { words, scales, firstBlock } = shard;
+    const { workgroups, params: split } = walk(x, matrix, shard);
     const params = {
       ...x.params,
+      ...split,
       bias: bias?.offset ?? NONE,
       norm_weight: fused?.weight.offset ?? NONE,
       delta_stride: NONE,
@@ -42,7 +45,7 @@ export function addToResidual(
       y: residual.y,
       z: z.slot,
     };
-    const grid = [blocks, z.shape.rows / m, 1] as const;
+    const grid = [workgroups, z.shape.rows / m, 1] as const;
     const ownSums = layouts[matrix.layout].scaling === "affine" && !x.sums;
     matmulResidual(matrix.layout, m, ownSums, x.from).launch(step.recorder, { buffers, params, grid }, label);
   }

@@ -10,7 +10,7 @@ import { ropeKv } from "../../kernels/attention/rope_kv.ts";
 import { BLOCK_COLS } from "../../kernels/formats/layout.ts";
 import { headDimFor, ROW } from "../../kernels/fragments/batch.ts";
 import { NONE } from "../../kernels/kernel.ts";
-import { xFrom } from "../../kernels/xFrom.ts";
+import { queriesFor } from "../../kernels/xFrom.ts";
 import { type Activation, newActivation, type Step } from "../step.ts";
 import { type AttentionSpec, stackedColumns } from "./attentionSpec.ts";
 
@@ -66,7 +66,7 @@ export function attend(step: Step, qkv: { slot: Slot; stride: number }, spec: At
     const grid = [unitsOf(heads, kvHeads, 1), rows, 1] as const;
     ropeKv(kvType, room).launch(recorder, { buffers, params: heading, grid }, "rope");
   }
-  const from = xFrom(recorder.gpu);
+  const from = queriesFor(recorder.gpu);
   const kernel = step.oneRowEach ? attentionFused(kvType, room, quads, from) : attentionPaged(kvType, room, from);
   const rowBytes = heads * step.splits * (valueDim + 2) * 4;
   const atOnce = rowsAtOnce(recorder.gpu, rows, rowBytes);

@@ -15,7 +15,7 @@ import { dotParams } from "../../kernels/fragments/matmul.ts";
 import { NONE } from "../../kernels/kernel.ts";
 import { PAD_RUNS, padRows } from "../../kernels/pad_rows.ts";
 import { rowsVariant } from "../../kernels/variantNames.ts";
-import { xFrom } from "../../kernels/xFrom.ts";
+import { queriesFor } from "../../kernels/xFrom.ts";
 import type { Matrix } from "../matrix.ts";
 import { type Activation, newActivation, type Step } from "../step.ts";
 import type { Vector } from "../weightPlan.ts";
@@ -173,7 +173,7 @@ function attendPages(step: Step, q: Projected, spec: LatentSpec): Activation {
     softcap: 0,
     window: NONE,
   };
-  const kernel = latentAttention(kvType, latentWidthFor(latent, rotaryDim), xFrom(recorder.gpu));
+  const kernel = latentAttention(kvType, latentWidthFor(latent, rotaryDim), queriesFor(recorder.gpu));
   for (let first_row = 0; first_row < rows; first_row += atOnce) {
     const count = Math.min(atOnce, rows - first_row);
     const launched = { ...params, first_row, end_row: first_row + count };

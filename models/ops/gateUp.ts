@@ -8,7 +8,7 @@ import type { Matrix } from "../matrix.ts";
 import { type Activation, matmulRows, type Normed, newActivation, type Step } from "../step.ts";
 import type { Vector } from "../weightPlan.ts";
 import { normParams } from "./normParams.ts";
-import { operand } from "./operand.ts";
+import { operand, walk } from "./operand.ts";
 import { project } from "./project.ts";
 
 /** What of a gated projection is not its weights. */
@@ -29,9 +29,12 @@ function interleaved(step: Step, matrix: Matrix, { z, eps }: Normed, options: Ga
   const x = operand(step, matrix, z);
   const m = matmulRows(step.recorder.gpu, step.rows);
   const out = newActivation(step, step.rows, (matrix.blocks / 2) * BLOCK_ROWS, "mlp");
-  for (const { words, scales, firstBlock, blocks } of matrix.shards) {
+  for (const shard of matrix.shards) {
+    const { words, scales, firstBlock } = shard;
+    const { workgroups, params: split } = walk(x, matrix, shard, "pair");
     const params = {
       ...x.params,
+      ...split,
       ...normParams(eps, x),
       activation: activationCode(options.activation),
       bias: options.bias?.offset ?? NONE,
@@ -42,7 +45,7 @@ function interleaved(step: Step, matrix: Matrix, { z, eps }: Normed, options: Ga
       out_sums: out.shape.sums,
     };
     const buffers = { words, scales: scales ?? words, x: x.slot, aux: step.aux, delta: words, out: out.slot };
-    const grid = [blocks / 2, out.shape.rows / m, 1] as const;
+    const grid = [workgroups, out.shape.rows / m, 1] as const;
     normGateUp(matrix.layout, m, x.from).launch(step.recorder, { buffers, params, grid }, options.label);
   }
   return out;

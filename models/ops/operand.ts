@@ -4,9 +4,10 @@ import type { ActivationShape } from "../../kernels/fragments/activation.ts";
 import { dotParams, type XFrom } from "../../kernels/fragments/matmul.ts";
 import { narrowShape } from "../../kernels/fragments/narrow_activation.ts";
 import { narrowParams } from "../../kernels/fragments/narrow_dot.ts";
+import { partsOf, split, type Unit } from "../../kernels/fragments/wide.ts";
 import { NARROW_RUNS, narrowActivation } from "../../kernels/narrow.ts";
 import { narrowOf, xFrom } from "../../kernels/xFrom.ts";
-import type { Matrix } from "../matrix.ts";
+import type { Matrix, Shard } from "../matrix.ts";
 import type { Activation, Step } from "../step.ts";
 import { sortColumns } from "./sortColumns.ts";
 
@@ -52,4 +53,13 @@ export function operand(
     shape,
     sums: true,
   };
+}
+
+/**
+ * How a launch walks a row shard: workgroups along x, and params of their split. Parts are the whole matrix's, so that its shards have no part
+ * in the order of summation.
+ */
+export function walk({ from, params }: Operand, matrix: Matrix, { blocks }: Shard, unit: Unit = "block") {
+  const units = unit === "pair" ? blocks / 2 : blocks;
+  return split(from, params, partsOf(matrix, unit), units, unit);
 }

@@ -8,7 +8,7 @@ import type { Matrix } from "../matrix.ts";
 import { matmulRows, type Normed, type Step } from "../step.ts";
 import type { Vector } from "../weightPlan.ts";
 import { normParams } from "./normParams.ts";
-import { operand } from "./operand.ts";
+import { operand, walk } from "./operand.ts";
 import { summed } from "./summed.ts";
 
 /** scale · norm(x) · Wᵀ + bias for matrices of one input, behind each other: f32 (rows, Σ padded rows), and that stride. */
@@ -24,10 +24,13 @@ export function project(
   let row = 0;
   for (const matrix of matrices) {
     const x = operand(step, matrix, z, summed);
-    for (const { words, scales, firstBlock, blocks } of matrix.shards) {
+    for (const shard of matrix.shards) {
+      const { words, scales, firstBlock } = shard;
       const first = row + firstBlock * BLOCK_ROWS;
+      const { workgroups, params: split } = walk(x, matrix, shard);
       const params = {
         ...x.params,
+        ...split,
         ...normParams(eps, x, options.scale),
         bias: options.bias === undefined ? NONE : options.bias.offset + first,
         delta_stride: NONE,
@@ -36,7 +39,7 @@ export function project(
       };
       // What is not used is bound to something harmless.
       const buffers = { words, scales: scales ?? words, x: x.slot, aux: step.aux, delta: words, out: slot };
-      const grid = [blocks, z.shape.rows / m, 1] as const;
+      const grid = [workgroups, z.shape.rows / m, 1] as const;
       normMatmul(matrix.layout, m, x.from).launch(step.recorder, { buffers, params, grid }, options.label);
     }
     row += matrix.blocks * BLOCK_ROWS;
