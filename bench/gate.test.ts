@@ -72,6 +72,10 @@ describe("titles and kernels", () => {
     ["norm_matmul affine4/64/f16 M=3/4 N=40 K=64 bytes seed=1", "norm_matmul affine4 M=4 halves", false],
     ["norm_matmul affine4/64/f16 M=3/4 N=40 K=64 bytes,norm seed=1", "norm_matmul affine4 M=4", false],
     ["norm_matmul affine4/64/f16 M=3/4 N=40 K=64 norm seed=1", "norm_matmul affine4 M=4 bytes", false],
+    ["norm_matmul affine4/64/f16 M=3/4 N=40 K=64 wide,parts=2,norm seed=1", "norm_matmul affine4 M=4 wide", true],
+    ["norm_matmul affine4/64/f16 M=3/4 N=40 K=64 wide,parts=2 seed=1", "norm_matmul affine4 M=4", false],
+    ["norm_matmul affine4/64/f16 M=3/4 N=40 K=64 norm seed=1", "norm_matmul affine4 M=4 wide", true],
+    ["norm_matmul affine4/64/f16 M=3/4 N=40 K=64 bytes,norm seed=1", "norm_matmul affine4 M=4 wide", false],
     ["narrow bytes 1e5 rows=3 cols=31 seed=2", "narrow bytes", true],
     ["narrow bytes 1e5 rows=3 cols=31 seed=2", "narrow halves", false],
     [

@@ -98,8 +98,10 @@ describe("the kernels of a model", () => {
     expect(names(["affine4"], 48).filter((name) => /bytes|halves/.test(name))).toEqual([]);
   });
 
-  test("a hardware adapter takes 2 and 8 rows at once too", () => {
+  test("a hardware adapter takes 2 and 8 rows at once too, all in wide workgroups", () => {
     const found = names(["affine4"], 64, { ...adapter, kind: "hardware" });
-    expect(found).toEqual(expect.arrayContaining(["norm_matmul affine4 M=2", "norm_matmul affine4 M=8"]));
+    expect(found).toEqual(expect.arrayContaining(["norm_matmul affine4 M=2 wide", "norm_matmul affine4 M=8 wide"]));
+    expect(found.filter((name) => / M=/.test(name) && !name.endsWith(" wide"))).toEqual([]);
+    expect(found).toContain("attention_fused f32 head_dim<=64 wide");
   });
 });

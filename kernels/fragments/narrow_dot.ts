@@ -8,9 +8,9 @@
  * Codes are centred where that helps: bytes of 8 bits to have a sign, halves to be half as large and so to lose half as much; 8, 16, … are
  * exact in f16. Nothing is summed across lanes, as in matmul.ts. Workgroups are wide: these are for GPUs.
  *
- * When they win: where instructions and not memory are the limit. On navi31 (RDNA3, by its compiler) the loop takes, for one row of x, 0.69 vector
- * instructions a weight of affine4 with bytes and 2.00 with halves, 2.44 in f32; of affine8 0.56, 2.06 and 2.06. GPUs without dot products of
- * bytes (vega10: 3.06) and software adapters, which have no f16 units, lose. Not measured on a GPU.
+ * When they win: where instructions and not memory are the limit. On navi31 (RDNA3, by its compiler) the loop takes, for one row of x, 0.75 vector
+ * instructions a weight of affine4 with bytes and 2.06 with halves, 2.50 in f32; of affine8 0.63, 2.13 and 2.13. GPUs without dot products of
+ * bytes (vega10: 3.38) and software adapters, which have no f16 units, lose. Not measured on a GPU.
  */
 import { bytesOf } from "../formats/bit_planes.ts";
 import { EARLY_SCALE, GROUP_SCALE } from "../formats/group_scales.ts";

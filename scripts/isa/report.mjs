@@ -9,9 +9,9 @@ import { fileURLToPath } from "node:url";
 
 const HERE = dirname(fileURLToPath(import.meta.url));
 const FAMILIES = ["navi31", "navi21", "vega10"];
-/** Of one row: matmuls of the usual layouts, attention, the sampler. */
+/** Of one row, as GPUs have them: matmuls of the usual layouts, attention, the sampler. */
 const DECODE =
-  "^(norm_matmul|matmul_residual|norm_gate_up) (affine4|affine8|f16) M=1( own sums)?$|^attention.* head_dim<=64(?![0-9])|^sample|^embed affine8";
+  "^(norm_matmul|matmul_residual|norm_gate_up) (affine4|affine8|f16) M=1( own sums)? wide$|^attention.* head_dim<=64( wide)?$|^sample|^embed affine8";
 
 /** Makes every pipeline whose name the filter matches, one after the other, and writes their names. */
 async function compile(filter, file) {
@@ -63,6 +63,20 @@ const LOAD = /^\t(buffer|global)_load_/;
 /** Weights of a 128-bit load. */
 const PER_LOAD = { affine4: 32, affine8: 16, f16: 8 };
 
+/** Loads of 128 bits that a row of x takes for eight columns of four rows; where workgroups have 8 lanes, x comes by scalar loads. */
+const X_LOADS = { wide: 2, halves: 1, bytes: 0 };
+const xLoads = (name) => (X_LOADS[name.split(" ").at(-1)] ?? 0) * Number(/ M=(\d)/.exec(name)[1]);
+
+/** Weights of a loop with so many 128-bit loads. */
+const weightsIn = (loads, name, layout) => (loads * 32) / (32 / PER_LOAD[layout] + xLoads(name));
+
+/** Narrow loads that are of x: bytes, and Σ x where the loop has a whole run of 32 columns and sums are stored. */
+function narrowOfX(name, layout, weights) {
+  const rows = Number(/ M=(\d)/.exec(name)[1]);
+  if (name.endsWith(" bytes")) return (rows * weights) / 32;
+  return name.endsWith(" wide") && layout !== "f16" && !name.includes(" own sums") && weights >= 128 ? rows : 0;
+}
+
 /**
  * Vector instructions a weight, and loads of weights that are narrower than 128 bits, in the loops that decode. Those of the loops
  * around (scales, sums) are shared by the four trips that a group of 32 columns takes; of branches, both sides are counted.
@@ -78,14 +92,14 @@ function weightsOf({ name, lines }) {
   if (inner.length === 0) return undefined;
   const each = inner.map((loop) => {
     const around = loops.filter((it) => inside(loop, it)).sort((a, b) => a.end - a.begin - (b.end - b.begin));
-    const weights = count(lines, loop, WIDE) * PER_LOAD[layout];
+    const weights = weightsIn(count(lines, loop, WIDE), name, layout);
     const valu = count(lines, loop, VALU);
     const outer = around.at(-1) ?? loop;
     const rest = count(lines, outer, VALU) - valu;
     return {
       inner: valu / weights,
       all: (valu + rest / Math.max(1, 128 / weights)) / weights,
-      narrow: count(lines, loop, LOAD) - count(lines, loop, WIDE),
+      narrow: count(lines, loop, LOAD) - count(lines, loop, WIDE) - narrowOfX(name, layout, weights),
     };
   });
   const most = (key) => Math.max(...each.map((it) => it[key]));
