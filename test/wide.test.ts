@@ -55,8 +55,6 @@ describe("columns in parts", () => {
     const parts = (blocks: number, cols: number) => partsOf({ blocks, cols }, "block");
     expect([parts(12, 512), parts(16, 256), parts(16, 640)]).toEqual([4, 2, 4]);
     expect(partsOf({ blocks: 40, cols: 512 }, "pair")).toBe(4);
-    expect([parts(128, 4096), parts(1536, 576), parts(4096, 4096)]).toEqual([8, 4, 1]);
-    expect(partsOf({ blocks: 688, cols: 4096 }, "pair")).toBe(4);
   });
 
   test("say what rows that are whole say, and other bits", { timeout: 240_000 }, async () => {
