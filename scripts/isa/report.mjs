@@ -11,7 +11,7 @@ const HERE = dirname(fileURLToPath(import.meta.url));
 const FAMILIES = ["navi31", "navi21", "vega10"];
 /** Of one row, as GPUs have them: matmuls of the usual layouts, attention, the sampler. */
 const DECODE =
-  "^(norm_matmul|matmul_residual|norm_gate_up) (affine4|affine8|f16) M=1( own sums)? wide$|^attention.* head_dim<=64( wide)?$|^sample|^embed affine8";
+  "^(norm_matmul|matmul_residual|norm_gate_up) (affine4|affine8|f16) M=1( own sums)? wide$|^attention.* head_dim<=64( wide)?$|^attention_reduce|^sample|^embed affine8";
 
 /** Makes every pipeline whose name the filter matches, one after the other, and writes their names. */
 async function compile(filter, file) {
