@@ -14,6 +14,13 @@ export interface Slot {
   readonly kept: boolean;
 }
 
+/** A part of a slot, for uniform bindings, whose size has a limit: `offset` is a multiple of minUniformBufferOffsetAlignment. It may end behind what the slot asked for. */
+export interface SlotRange {
+  readonly slot: Slot;
+  readonly offset: number;
+  readonly size: number;
+}
+
 /** Slots that share one buffer; `bytes` is the largest of them. */
 export interface Colour {
   readonly bytes: number;
@@ -22,32 +29,41 @@ export interface Colour {
 
 interface Lifetime {
   readonly slot: Slot;
+  /** What the slot asked for, or what a part of it needs. */
+  readonly bytes: number;
   readonly first: number;
   readonly last: number;
 }
 
 /** Gives each used slot a colour so that slots alive in one dispatch differ; larger slots choose first. */
-export function colour(
-  slots: readonly Slot[],
-  launches: readonly { readonly buffers: readonly unknown[] }[],
-): Colour[] {
+export function colour(slots: readonly Slot[], launches: readonly { readonly buffers: readonly object[] }[]): Colour[] {
+  const ends = new Map<Slot, number>();
+  for (const { buffers } of launches) {
+    for (const it of buffers) {
+      if (!isRange(it)) continue;
+      ends.set(it.slot, Math.max(ends.get(it.slot) ?? 0, it.offset + it.size));
+    }
+  }
   const lifetimes = slots.flatMap((slot): Lifetime[] => {
     const uses = launches.flatMap(({ buffers }, index) => (buffers.includes(slot) ? [index] : []));
     const [first, last] = [uses[0], slot.kept ? launches.length : uses.at(-1)];
-    return first === undefined || last === undefined ? [] : [{ slot, first, last }];
+    const bytes = Math.max(slot.bytes, ends.get(slot) ?? 0);
+    return first === undefined || last === undefined ? [] : [{ slot, bytes, first, last }];
   });
   const colours: Lifetime[][] = [];
   const meet = (a: Lifetime, b: Lifetime) => a.first <= b.last && b.first <= a.last;
-  for (const lifetime of lifetimes.toSorted((a, b) => b.slot.bytes - a.slot.bytes)) {
+  for (const lifetime of lifetimes.toSorted((a, b) => b.bytes - a.bytes)) {
     const free = colours.find((others) => !others.some((other) => meet(other, lifetime)));
     if (free === undefined) colours.push([lifetime]);
     else free.push(lifetime);
   }
   return colours.map((group) => ({
-    bytes: Math.max(...group.map(({ slot }) => slot.bytes)),
+    bytes: Math.max(...group.map(({ bytes }) => bytes)),
     slots: group.map(({ slot }) => slot),
   }));
 }
+
+const isRange = (it: object): it is SlotRange => "slot" in it;
 
 /** Owns the buffers; grows when a program needs more, shrinks never. */
 export class Arena {
@@ -85,7 +101,7 @@ export class Arena {
   }
 
   #grow(bytes: number): GPUBuffer {
-    const usage = GPUBufferUsage.STORAGE | GPUBufferUsage.COPY_SRC | GPUBufferUsage.COPY_DST;
+    const usage = GPUBufferUsage.STORAGE | GPUBufferUsage.UNIFORM | GPUBufferUsage.COPY_SRC | GPUBufferUsage.COPY_DST;
     const buffer = createBuffer(this.#gpu, { label: "activations", size: Math.ceil(bytes / 16) * 16, usage });
     this.#buffers.push(buffer);
     return buffer;

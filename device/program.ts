@@ -5,7 +5,7 @@
  * the pipelines in parallel, lays the params of all dispatches out in one uniform buffer, gives activation slots
  * whole buffers of the arena by lifetime, and makes every bind group. A replay creates nothing.
  */
-import { type Arena, colour, type Slot } from "./arena.ts";
+import { type Arena, colour, type Slot, type SlotRange } from "./arena.ts";
 import { createBuffer, destroyBuffer } from "./buffers.ts";
 import type { Gpu } from "./gpu.ts";
 import type { CompiledKernel, Pipeline, PipelineCache } from "./pipelines.ts";
@@ -19,8 +19,8 @@ export interface BufferRange {
   readonly size: number;
 }
 
-/** A whole buffer that lives outside the program, a part of one, or a slot that the arena fills in. */
-export type Bound = GPUBuffer | BufferRange | Slot;
+/** A whole buffer that lives outside the program, a part of one, or a slot that the arena fills in, or a part of that. */
+export type Bound = GPUBuffer | BufferRange | Slot | SlotRange;
 
 /** Workgroups along x, y and z. */
 export type Grid = readonly [x: number, y: number, z: number];
@@ -28,7 +28,7 @@ export type Grid = readonly [x: number, y: number, z: number];
 /** One recorded launch, before its buffers are known. */
 export interface Launch {
   readonly kernel: CompiledKernel;
-  /** Storage buffers in the order of the kernel's bindings 1, 2, …; binding 0 is the params. */
+  /** Buffers in the order of the kernel's bindings 1, 2, …; binding 0 is the params. */
   readonly buffers: readonly Bound[];
   readonly params: Uint32Array<ArrayBuffer>;
   readonly grid: Grid;
@@ -120,6 +120,7 @@ export class Recorder {
       const block = { buffer: uniform, offset: offsets[index] ?? Number.NaN, size: params.byteLength };
       const bound = buffers.map((buffer): GPUBufferBinding => {
         if ("buffer" in buffer) return buffer;
+        if ("slot" in buffer) return { buffer: bufferOf(buffer.slot), offset: buffer.offset, size: buffer.size };
         return { buffer: "bytes" in buffer ? bufferOf(buffer) : buffer };
       });
       const entries = [block, ...bound].map((resource, binding) => ({ binding, resource }));
@@ -140,7 +141,7 @@ export class Recorder {
 function outsideBuffers(buffers: readonly Bound[]): BoundBuffer[] {
   const known = new Map<GPUBuffer, BoundBuffer>(); // a buffer may stand in for another that a kernel does not use
   for (const it of buffers) {
-    if ("bytes" in it) continue;
+    if ("bytes" in it || "slot" in it) continue;
     const [buffer, bytes] = "buffer" in it ? [it.buffer, it.size] : [it, it.size];
     known.set(buffer, { label: buffer.label, bytes });
   }

@@ -18,12 +18,19 @@ const F16 = "enable f16;\n";
 export const NONE = 0xffff_ffff;
 
 /** What a kernel's author writes. */
-export interface KernelSpec<Reads extends string, Writes extends string, Params extends string> {
+export interface KernelSpec<
+  Reads extends string,
+  Writes extends string,
+  Params extends string,
+  Windows extends string,
+> {
   /** Unique among all kernels, variants included. */
   readonly name: string;
   /** Storage buffers by the WGSL type of their elements: `x: "vec4f"` is `x: array<vec4f>`. */
   readonly reads: Readonly<Record<Reads, string>>;
   readonly writes: Readonly<Record<Writes, string>>;
+  /** Uniform buffers, besides the params, by their WGSL type; null as of params. */
+  readonly windows?: Readonly<Record<Windows, string | null>>;
   /** null: of other variants of the kernel, which have one launch for all; not declared. */
   readonly params: Readonly<Record<Params, "f32" | "u32" | null>>;
   /** Lanes a workgroup; `WG` in the code. */
@@ -51,12 +58,14 @@ export interface Kernel<Buffers extends string, Params extends string> {
 }
 
 /** The kernel of a description. Throws RangeError for more than 8 storage buffers. */
-export function kernel<R extends string, W extends string, P extends string>(
-  spec: KernelSpec<R, W, P>,
-): Kernel<R | W, P> {
-  const names = [...keys(spec.reads), ...keys(spec.writes)];
-  if (names.length > MAX_STORAGE_BUFFERS)
-    throw new RangeError(`${spec.name}: ${names.length} storage buffers, at most ${MAX_STORAGE_BUFFERS}`);
+export function kernel<R extends string, W extends string, P extends string, U extends string = never>(
+  spec: KernelSpec<R, W, P, U>,
+): Kernel<R | W | U, P> {
+  const stored = [...keys(spec.reads), ...keys(spec.writes)];
+  if (stored.length > MAX_STORAGE_BUFFERS)
+    throw new RangeError(`${spec.name}: ${stored.length} storage buffers, at most ${MAX_STORAGE_BUFFERS}`);
+  const windows = spec.windows === undefined ? [] : declared(spec.windows);
+  const names = [...stored, ...windows];
   const compiled: CompiledKernel = {
     name: spec.name,
     code: (spec.subgroups === true ? SUBGROUPS : "") + (spec.f16 === true ? F16 : "") + declarations(spec) + spec.code,
@@ -64,6 +73,7 @@ export function kernel<R extends string, W extends string, P extends string>(
       "uniform",
       ...keys(spec.reads).map(() => "read-only-storage" as const),
       ...keys(spec.writes).map(() => "storage" as const),
+      ...windows.map(() => "uniform" as const),
     ],
   };
   return {
@@ -80,11 +90,18 @@ function keys<K extends string>(record: Readonly<Record<K, unknown>>): K[] {
   return Object.keys(record) as K[];
 }
 
-function declarations({ reads, writes, params, workgroup }: KernelSpec<string, string, string>): string {
+function declarations({
+  reads,
+  writes,
+  windows = {},
+  params,
+  workgroup,
+}: KernelSpec<string, string, string, string>): string {
   const fields = declared(params).map((name) => `  ${name}: ${params[name]},`);
-  const storage = [
+  const buffers = [
     ...Object.entries(reads).map(([name, type]) => `var<storage, read> ${name}: array<${type}>;`),
     ...Object.entries(writes).map(([name, type]) => `var<storage, read_write> ${name}: array<${type}>;`),
+    ...declared(windows).map((name) => `var<uniform> ${name}: ${windows[name]};`),
   ];
   return `const WG = ${workgroup}u;
 const NONE = 0xffffffffu;
@@ -92,13 +109,13 @@ struct Params {
 ${fields.join("\n")}
 }
 @group(0) @binding(0) var<uniform> params: Params;
-${storage.map((line, index) => `@group(0) @binding(${index + 1}) ${line}`).join("\n")}
+${buffers.map((line, index) => `@group(0) @binding(${index + 1}) ${line}`).join("\n")}
 `;
 }
 
-/** The params that are not another variant's. */
-const declared = <P extends string>(params: Readonly<Record<P, string | null>>): P[] =>
-  keys(params).filter((name) => params[name] !== null);
+/** What is not another variant's. */
+const declared = <P extends string>(of: Readonly<Record<P, string | null>>): P[] =>
+  keys(of).filter((name) => of[name] !== null);
 
 function packParams<P extends string>(
   spec: Readonly<Record<P, "f32" | "u32" | null>>,

@@ -19,6 +19,7 @@ import { dotParams, type MatmulRows, type XFrom } from "./fragments/matmul.ts";
 import { NARROW, type Narrow } from "./fragments/narrow_activation.ts";
 import { narrowParams, takesNarrow } from "./fragments/narrow_dot.ts";
 import { partsOf, split, type Unit } from "./fragments/wide.ts";
+import { launchRows, WINDOW_BYTES, windowRows } from "./fragments/window.ts";
 import { NONE } from "./kernel.ts";
 import { matmulResidual } from "./matmul_residual.ts";
 import { narrowed, narrowValues } from "./narrowData.ts";
@@ -136,13 +137,21 @@ function reference(shape: MatmulShape, outputs: number, from: MatmulInputs): Flo
 /** How a launch walks the matrix: params of the inner product, of x as it is or narrow; params and workgroups of the split. */
 function walkOf(bed: Testbed, shape: MatmulShape, inputs: MatmulInputs, storedSums: boolean, unit: Unit = "block") {
   const { width, lead, narrow, act } = inputs;
-  const from = shape.from ?? xFrom(bed.gpu);
+  const own = xFrom(bed.gpu);
+  const rows = { rows: inputs.capacity, stride: act.shape.stride };
+  const fits = own !== "broadcast" || windowRows(rows, shape.m) > 0;
+  const from = shape.from ?? (fits ? own : "storage");
   const dot = dotParams(storedAs(inputs), act.shape, storedSums);
   const parts = shape.parts ?? partsOf({ blocks: width / BLOCK_ROWS, cols: shape.cols }, unit);
   const units = (width - lead) / BLOCK_ROWS / (unit === "pair" ? 2 : 1);
   const { params, workgroups } = split(from, dot, parts, units, unit);
   const grid = [workgroups, inputs.capacity / shape.m, 1] as const;
-  return { from, grid, params: { ...dot, ...(narrow === undefined ? {} : narrowParams(narrow.shape)), ...params } };
+  return {
+    from,
+    grid,
+    rows,
+    params: { ...dot, ...(narrow === undefined ? {} : narrowParams(narrow.shape)), ...params },
+  };
 }
 
 function upload(bed: Testbed, { matrix, act, narrow, aux, delta }: MatmulInputs) {
@@ -150,7 +159,7 @@ function upload(bed: Testbed, { matrix, act, narrow, aux, delta }: MatmulInputs)
   return {
     words,
     scales: matrix.layout.scaling !== "none" ? bed.buffer(matrix.packed.scales) : words,
-    x: bed.buffer(narrow?.data ?? act.data),
+    x: bed.buffer(narrow?.data ?? act.data, WINDOW_BYTES),
     aux: bed.buffer(aux),
     delta: bed.buffer(delta),
   };
@@ -172,7 +181,7 @@ export async function runNormMatmul(bed: Testbed, shape: MatmulShape, from: Matm
   };
   const { grid } = walk;
   await bed.submit((recorder) =>
-    normMatmul(shape.layout, shape.m, walk.from).launch(recorder, { buffers, params, grid }),
+    launchRows(normMatmul(shape.layout, shape.m, walk.from), recorder, { buffers, params, grid }, walk.rows),
   );
   return bed.f32(out);
 }
@@ -226,7 +235,12 @@ export async function runMatmulResidual(
   };
   const { grid } = walk;
   await bed.submit((recorder) =>
-    matmulResidual(shape.layout, shape.m, ownSums(shape), walk.from).launch(recorder, { buffers, params, grid }),
+    launchRows(
+      matmulResidual(shape.layout, shape.m, ownSums(shape), walk.from),
+      recorder,
+      { buffers, params, grid },
+      walk.rows,
+    ),
   );
   return { y: await bed.f32(out.y), z: await bed.f32(out.z) };
 }
@@ -291,7 +305,7 @@ export async function runNormGateUp(bed: Testbed, shape: MatmulShape, from: Matm
   };
   const { grid } = walk;
   await bed.submit((recorder) =>
-    normGateUp(shape.layout, shape.m, walk.from).launch(recorder, { buffers, params, grid }),
+    launchRows(normGateUp(shape.layout, shape.m, walk.from), recorder, { buffers, params, grid }, walk.rows),
   );
   return { out, got: await bed.f32(result) };
 }
@@ -498,7 +512,7 @@ export function edgeMatmulCases(from: readonly MatmulVariant[], firstSeed: numbe
       [1, grouped ? 32 : 1],
       [33, grouped ? 32 : 33],
       [31, grouped ? 96 : 31],
-      [40, 8192],
+      [40, Math.min(8192, 16384 / m)], // as many as a window has room for
     ];
     return sizes.flatMap(([outputs, cols]) =>
       MAKERS.map((make) =>

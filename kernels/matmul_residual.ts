@@ -15,6 +15,7 @@ import { layouts } from "./formats/layouts.ts";
 import { DOT_PARAMS, type MatmulRows, type XFrom, xSuffix } from "./fragments/matmul.ts";
 import { anyDotFragment, xSpec } from "./fragments/narrow_dot.ts";
 import { isWide, lanesOf, octetFragment, splitParams } from "./fragments/wide.ts";
+import { firstRow, windowSpec } from "./fragments/window.ts";
 import { kernel, variants } from "./kernel.ts";
 
 /** Of 8 lanes: quads of z and y, kept until all lanes have theirs. */
@@ -64,9 +65,11 @@ export const matmulResidual = variants((layout: LayoutName, rows: MatmulRows, ow
     ...xSpec(from).needs,
     reads: { words: "vec4u", scales: "vec4u", x: xSpec(from).element, aux: "f32", delta: "vec4f" },
     writes: { y: "vec4f", z: "f32" },
+    windows: windowSpec(from).windows,
     params: {
       ...DOT_PARAMS,
       ...splitParams(from),
+      ...windowSpec(from).params,
       bias: "u32",
       norm_weight: "u32",
       delta_stride: "u32",
@@ -82,7 +85,7 @@ export const matmulResidual = variants((layout: LayoutName, rows: MatmulRows, ow
     code: /* wgsl */ `${anyDotFragment(layouts[layout], rows, { ownSums, from })}${isWide(from) ? octetFragment(rows, "block") : EIGHT_LANES(rows)}
 @compute @workgroup_size(WG)
 fn main(@builtin(workgroup_id) wg: vec3u, @builtin(local_invocation_index) lane: u32) {
-  let first = wg.y * ${rows}u;
+  let first = ${firstRow(from, rows)};
 ${
   isWide(from)
     ? `  let at = octet_at(wg.x, lane);

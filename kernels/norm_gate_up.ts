@@ -18,6 +18,7 @@ import { ACTIVATE } from "./fragments/act.ts";
 import { DOT_PARAMS, type MatmulRows, NORM_PARAMS, normFragment, type XFrom, xSuffix } from "./fragments/matmul.ts";
 import { anyDotFragment, xSpec } from "./fragments/narrow_dot.ts";
 import { isWide, lanesOf, octetFragment, splitParams } from "./fragments/wide.ts";
+import { firstRow, windowSpec } from "./fragments/window.ts";
 import { kernel, variants } from "./kernel.ts";
 
 export const normGateUp = variants((layout: LayoutName, rows: MatmulRows, from: XFrom) => {
@@ -29,9 +30,11 @@ export const normGateUp = variants((layout: LayoutName, rows: MatmulRows, from: 
     ...xSpec(from).needs,
     reads: { words: "vec4u", scales: "vec4u", x: xSpec(from).element, aux: "f32", delta: "vec4f" },
     writes: { out: "f32" },
+    windows: windowSpec(from).windows,
     params: {
       ...DOT_PARAMS,
       ...splitParams(from),
+      ...windowSpec(from).params,
       ...NORM_PARAMS,
       activation: "u32",
       bias: "u32",
@@ -47,7 +50,7 @@ export const normGateUp = variants((layout: LayoutName, rows: MatmulRows, from: 
     code: /* wgsl */ `${anyDotFragment(layouts[layout], rows, { from })}${isWide(from) ? octetFragment(rows, "pair") : ""}${normFragment(rows)}${ACTIVATE}
 @compute @workgroup_size(WG)
 fn main(@builtin(workgroup_id) wg: vec3u, @builtin(local_invocation_index) lane: u32) {
-  let first = wg.y * ${rows}u;
+  let first = ${firstRow(from, rows)};
   norm_of_x(first, lane);
 ${
   isWide(from)

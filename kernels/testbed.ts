@@ -97,10 +97,10 @@ export class Testbed {
     this.#arena = new Arena(gpu);
   }
 
-  /** A guarded buffer with `data` in it; freed when the case ends. */
-  buffer(data: Data): Guarded {
-    const usage = GPUBufferUsage.STORAGE | GPUBufferUsage.COPY_SRC | GPUBufferUsage.COPY_DST;
-    const size = Math.ceil(data.byteLength / 16) * 16 + GUARD;
+  /** A guarded buffer with `data` in it, and `behind` bytes more than it needs; freed when the case ends. */
+  buffer(data: Data, behind = 0): Guarded {
+    const usage = GPUBufferUsage.STORAGE | GPUBufferUsage.UNIFORM | GPUBufferUsage.COPY_SRC | GPUBufferUsage.COPY_DST;
+    const size = Math.ceil(data.byteLength / 16) * 16 + GUARD + behind;
     const words = new Uint32Array((GUARD + size) / 4).fill(GUARD_WORD);
     words.set(new Uint32Array(data.buffer, data.byteOffset, data.length), GUARD / 4);
     const buffer = createBuffer(this.gpu, { label: "case", size: words.byteLength, usage });

@@ -136,14 +136,14 @@ ${each(rows, (m) => `  var acc${m} = vec4f();`)}
   var w = ${wide ? "(at.block * params.row_runs + at.run)" : "block * params.row_runs"} * ${layout.runWords * 8}u + ${wide ? "at.quad" : "quad"};
   var step = 0u;
 ${listed ? each(rows, (m) => `  let row${m} = x_rows[${m}];`) : ""}
-  var k = ${listed ? "0u" : "first * params.x_stride"}${wide ? " + 8u * at.run" : ""};
+  var k = ${listed ? "0u" : from === "broadcast" ? "(first - params.first_row) * params.x_stride" : "first * params.x_stride"}${wide ? " + 8u * at.run" : ""};
 ${scaling === "none" ? "" : `  let s = ${wide ? "at.block * params.param_words * 8u + at.quad" : "block * params.param_words * 8u + quad"};`}
 ${sums ? `  var run = ${wide ? "at.run" : "0u"};` : ""}
 ${early ? `${EARLY_FIRST}\n` : ""}  for (var g = ${wide ? "at.group; g < at.end" : "0u; g < params.groups"}; g++) {
 ${each(rows, (m) => `    var d${m} = vec4f();${sums ? ` var run_sum${m} = 0.0;` : ""}`)}
     for (var r = 0u; r < params.group_runs; r++) {
 ${sums && ownSums ? each(rows, (m) => `      var quads${m} = vec4f();`) : ""}
-${from === "broadcast" ? each(rows, (m) => `      let run_x${m} = x[${start(m)} - 2u * step + (lane & 7u)];`) : ""}
+${from === "broadcast" ? each(rows, (m) => `      let run_x${m} = x_window[${start(m)} - 2u * step + (lane & 7u)];`) : ""}
 ${
   wide && rows <= WRITTEN_OUT_ROWS && scaling !== "scale"
     ? `${each(

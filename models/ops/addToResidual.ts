@@ -1,10 +1,11 @@
 /** Matmul added to the residual stream: o_proj and down_proj. */
 
 import { layouts } from "../../kernels/formats/layouts.ts";
+import { launchRows } from "../../kernels/fragments/window.ts";
 import { NONE } from "../../kernels/kernel.ts";
 import { matmulResidual } from "../../kernels/matmul_residual.ts";
 import type { Matrix } from "../matrix.ts";
-import { type Activation, matmulRows, type Norm, newActivation, type Residual, type Step } from "../step.ts";
+import { type Activation, type Norm, newActivation, type Residual, type Step } from "../step.ts";
 import type { Vector } from "../weightPlan.ts";
 import { throughNorm } from "./norm.ts";
 import { operand, walk } from "./operand.ts";
@@ -18,7 +19,6 @@ export function addToResidual(
   next: Norm | null,
 ): Residual {
   const x = operand(step, matrix, input);
-  const m = matmulRows(step.recorder.gpu, step.rows);
   const fused = next?.kind === "rms" ? next : null;
   const z = newActivation(step, step.rows, residual.z.shape.cols, "z");
   for (const shard of matrix.shards) {
@@ -45,9 +45,10 @@ export function addToResidual(
       y: residual.y,
       z: z.slot,
     };
-    const grid = [workgroups, z.shape.rows / m, 1] as const;
+    const grid = [workgroups, z.shape.rows / x.m, 1] as const;
     const ownSums = layouts[matrix.layout].scaling === "affine" && !x.sums;
-    matmulResidual(matrix.layout, m, ownSums, x.from).launch(step.recorder, { buffers, params, grid }, label);
+    const kernel = matmulResidual(matrix.layout, x.m, ownSums, x.from);
+    launchRows(kernel, step.recorder, { buffers, params, grid }, x.shape, label);
   }
   return throughNorm(step, { y: residual.y, z, eps: fused?.eps ?? null }, next);
 }

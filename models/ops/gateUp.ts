@@ -2,10 +2,11 @@
 import { ACT_MUL_RUNS, actMul } from "../../kernels/act_mul.ts";
 import { BLOCK_ROWS } from "../../kernels/formats/layout.ts";
 import { type Activation as ActivationName, activationCode } from "../../kernels/fragments/act.ts";
+import { launchRows } from "../../kernels/fragments/window.ts";
 import { NONE } from "../../kernels/kernel.ts";
 import { normGateUp } from "../../kernels/norm_gate_up.ts";
 import type { Matrix } from "../matrix.ts";
-import { type Activation, matmulRows, type Normed, newActivation, type Step } from "../step.ts";
+import { type Activation, type Normed, newActivation, type Step } from "../step.ts";
 import type { Vector } from "../weightPlan.ts";
 import { normParams } from "./normParams.ts";
 import { operand, walk } from "./operand.ts";
@@ -27,7 +28,6 @@ export function gateUp(step: Step, matrices: readonly Matrix[], x: Normed, optio
 
 function interleaved(step: Step, matrix: Matrix, { z, eps }: Normed, options: GateUpOptions): Activation {
   const x = operand(step, matrix, z);
-  const m = matmulRows(step.recorder.gpu, step.rows);
   const out = newActivation(step, step.rows, (matrix.blocks / 2) * BLOCK_ROWS, "mlp");
   for (const shard of matrix.shards) {
     const { words, scales, firstBlock } = shard;
@@ -45,8 +45,9 @@ function interleaved(step: Step, matrix: Matrix, { z, eps }: Normed, options: Ga
       out_sums: out.shape.sums,
     };
     const buffers = { words, scales: scales ?? words, x: x.slot, aux: step.aux, delta: words, out: out.slot };
-    const grid = [workgroups, out.shape.rows / m, 1] as const;
-    normGateUp(matrix.layout, m, x.from).launch(step.recorder, { buffers, params, grid }, options.label);
+    const grid = [workgroups, out.shape.rows / x.m, 1] as const;
+    const kernel = normGateUp(matrix.layout, x.m, x.from);
+    launchRows(kernel, step.recorder, { buffers, params, grid }, x.shape, options.label);
   }
   return out;
 }

@@ -2,10 +2,11 @@
 
 import type { Slot } from "../../device/arena.ts";
 import { BLOCK_ROWS } from "../../kernels/formats/layout.ts";
+import { launchRows } from "../../kernels/fragments/window.ts";
 import { NONE } from "../../kernels/kernel.ts";
 import { normMatmul } from "../../kernels/norm_matmul.ts";
 import type { Matrix } from "../matrix.ts";
-import { matmulRows, type Normed, type Step } from "../step.ts";
+import type { Normed, Step } from "../step.ts";
 import type { Vector } from "../weightPlan.ts";
 import { normParams } from "./normParams.ts";
 import { operand, walk } from "./operand.ts";
@@ -18,7 +19,6 @@ export function project(
   { z, eps }: Normed,
   options: { readonly bias?: Vector | undefined; readonly scale?: number; readonly label: string },
 ): { slot: Slot; stride: number } {
-  const m = matmulRows(step.recorder.gpu, z.shape.rows);
   const stride = matrices.reduce((sum, { blocks }) => sum + blocks * BLOCK_ROWS, 0);
   const slot = step.recorder.slot(z.shape.rows * stride * 4, options.label);
   let row = 0;
@@ -39,8 +39,9 @@ export function project(
       };
       // What is not used is bound to something harmless.
       const buffers = { words, scales: scales ?? words, x: x.slot, aux: step.aux, delta: words, out: slot };
-      const grid = [workgroups, z.shape.rows / m, 1] as const;
-      normMatmul(matrix.layout, m, x.from).launch(step.recorder, { buffers, params, grid }, options.label);
+      const grid = [workgroups, z.shape.rows / x.m, 1] as const;
+      const kernel = normMatmul(matrix.layout, x.m, x.from);
+      launchRows(kernel, step.recorder, { buffers, params, grid }, x.shape, options.label);
     }
     row += matrix.blocks * BLOCK_ROWS;
   }
