@@ -16,9 +16,10 @@ const names = (
   of: AdapterDescription = adapter,
   features: readonly string[] = [],
   precision: Precision = "f32",
+  cols = 576,
 ) =>
   modelKernels({
-    matrices: layouts.map((layout) => ({ layout })),
+    matrices: layouts.map((layout) => ({ layout, cols })),
     caches: [{ kind: "pages", headDim }],
     kvType: "f32",
     precision,
@@ -86,6 +87,20 @@ describe("the kernels of a model", () => {
     expect(found).toContain("norm_matmul affine4 M=4 broadcast");
     expect(found).not.toContain("norm_matmul affine4 M=4");
     expect(names(["affine4"], 64, lanes)).toContain("norm_matmul affine4 M=4");
+  });
+
+  test.each([
+    [2048, ["M=1 broadcast", "M=4 broadcast", "M=8 broadcast"]],
+    [2080, ["M=1 broadcast", "M=4 broadcast"]],
+    [8192, ["M=1 broadcast", "M=2 broadcast"]],
+    [16384, ["M=1 broadcast"]],
+    [16416, ["M=1", "M=4"]],
+  ])("rows of %i columns are taken as a window has room for them", (cols, ways) => {
+    const lanes = { ...adapter, subgroupMinSize: 8, subgroupMaxSize: 8 };
+    const found = names(["affine4"], 64, lanes, ["subgroups"], "f32", cols);
+    expect(found.filter((name) => name.startsWith("norm_matmul "))).toEqual(
+      ways.map((way) => `norm_matmul affine4 ${way}`),
+    );
   });
 
   test("with another precision, matrices of codes take narrow activations and the others do not", () => {

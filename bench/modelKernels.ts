@@ -3,6 +3,7 @@ import type { Gpu } from "../device/gpu.ts";
 import type { CompiledKernel } from "../device/pipelines.ts";
 import { MAX_ROWS } from "../engine/batch.ts";
 import type { KvType } from "../kernels/attention/kv_page.ts";
+import { paddedCols } from "../kernels/formats/layout.ts";
 import { LAYOUT_NAMES } from "../kernels/formats/layouts.ts";
 import { headDimFor, LATENT_WIDTHS } from "../kernels/fragments/batch.ts";
 import { xFromName } from "../kernels/fragments/matmul.ts";
@@ -10,11 +11,11 @@ import { everyKernel } from "../kernels/kernelList.ts";
 import { narrowOf, type Precision, queriesFor, xFrom } from "../kernels/xFrom.ts";
 import type { Matrix } from "../models/matrix.ts";
 import type { PagesDeclaration, StateDeclaration } from "../models/model.ts";
-import { matmulRows } from "../models/step.ts";
+import { matmulWay } from "../models/step.ts";
 
 /** What decides it. */
 export interface KernelNeeds {
-  readonly matrices: readonly Pick<Matrix, "layout">[];
+  readonly matrices: readonly Pick<Matrix, "layout" | "cols">[];
   readonly caches: readonly (
     | Pick<PagesDeclaration, "kind" | "headDim" | "valueDim">
     | Pick<StateDeclaration, "kind">
@@ -32,7 +33,7 @@ const LATER = /^(attention_reduce|attention_paged|attention_fused|rope_kv|pick_r
 /** Every kernel of kernelList.ts that is of the model's families, and not of another layout, KV type, head size or number of rows. */
 export function modelKernels({ matrices, caches, kvType, precision, gpu, launched }: KernelNeeds): CompiledKernel[] {
   const layouts = new Set<string>(matrices.map(({ layout }) => layout));
-  const rows = new Set(Array.from({ length: MAX_ROWS }, (_, i) => `M=${matmulRows(gpu, i + 1)}`));
+  const ways = matmulWays(gpu, matrices);
   // Of latents values have no length of their own.
   const pages = caches.flatMap((cache) => (cache.kind === "pages" ? cache : []));
   const isLatent = ({ valueDim }: (typeof pages)[number]) => valueDim === 0;
@@ -49,9 +50,11 @@ export function modelKernels({ matrices, caches, kvType, precision, gpu, launche
     if (name.includes(" own sums") && !ownSums) return false;
     const layout = LAYOUT_NAMES.find((it) => words.includes(it));
     if (layout !== undefined && words.some((word) => word.startsWith("M="))) {
-      const from = narrowOf(precision, layout) ?? xFrom(gpu);
-      if (name.includes(" own sums") && narrowOf(precision, layout) !== null) return false;
-      if (xFromName(name) !== from) return false;
+      const narrow = narrowOf(precision, layout);
+      if (name.includes(" own sums") && narrow !== null) return false;
+      const way = words.find((word) => word.startsWith("M="));
+      if (!ways.has(`${way} ${narrow === null ? xFromName(name) : xFrom(gpu)}`)) return false;
+      if (narrow !== null && xFromName(name) !== narrow) return false;
     }
     if (family === "narrow") return words.some((word) => layoutsOf.some((it) => narrowOf(precision, it) === word));
     if (
@@ -62,9 +65,16 @@ export function modelKernels({ matrices, caches, kvType, precision, gpu, launche
     const attention = /^(attention|rope)_|^latent_(attention|kv)$/.test(family);
     return words.every((word) => {
       if (LAYOUT_NAMES.some((layout) => layout === word)) return attention ? word === kvType : layouts.has(word);
-      if (word.startsWith("M=")) return rows.has(word);
       if (word.startsWith("width<=")) return widths.some((width) => word === `width<=${width}`);
       return !word.startsWith("head_dim<=") || heads.has(word);
     });
   });
+}
+
+/** Rows at once and ways of x that steps of some number of rows may choose for the matrices. */
+function matmulWays(gpu: KernelNeeds["gpu"], matrices: KernelNeeds["matrices"]): Set<string> {
+  const strides = new Set(matrices.map(({ cols }) => paddedCols(cols)));
+  const counts = Array.from({ length: Math.log2(MAX_ROWS) + 1 }, (_, i) => 2 ** i);
+  const ways = [...strides].flatMap((stride) => counts.map((rows) => matmulWay(gpu, { rows, stride })));
+  return new Set(ways.map(({ from, m }) => `M=${m} ${from}`));
 }

@@ -4,7 +4,8 @@ import type { Gpu } from "../device/gpu.ts";
 import type { Recorder } from "../device/program.ts";
 import type { KvType } from "../kernels/attention/kv_page.ts";
 import { type ActivationShape, activationShape } from "../kernels/fragments/activation.ts";
-import type { MatmulRows } from "../kernels/fragments/matmul.ts";
+import { MATMUL_ROWS, type MatmulRows, type XFrom } from "../kernels/fragments/matmul.ts";
+import { type Rows, windowRows } from "../kernels/fragments/window.ts";
 import { rowsVariant } from "../kernels/variantNames.ts";
 import { type Precision, xFrom } from "../kernels/xFrom.ts";
 import type { Vector } from "./weightPlan.ts";
@@ -89,6 +90,20 @@ export function matmulRows(gpu: Pick<Gpu, "adapter" | "features" | "off">, rows:
   const software = gpu.adapter.kind === "software";
   const choices: readonly MatmulRows[] = !software ? [8, 4, 2] : xFrom(gpu) === "storage" ? [4] : [8, 4];
   return choices.find((m) => rows >= m && !gpu.off.has(rowsVariant(m))) ?? 1;
+}
+
+/** How x reaches the lanes of a matmul, and rows at once: as many as a window has room for, where it comes through one. */
+export function matmulWay(
+  gpu: Pick<Gpu, "adapter" | "features" | "off">,
+  shape: Rows,
+): { readonly from: XFrom; readonly m: MatmulRows } {
+  const from = xFrom(gpu);
+  const most = matmulRows(gpu, shape.rows);
+  const choices = MATMUL_ROWS.filter((m) => m <= most);
+  if (from !== "broadcast") return { from, m: most };
+  const m = choices.findLast((it) => windowRows(shape, it) > 0);
+  // Without a window at most four: matmulRows says why.
+  return m === undefined ? { from: "storage", m: choices.findLast((it) => it <= 4) ?? 1 } : { from, m };
 }
 
 /** A new activation of `rows` rows, padded to what the matmuls take at once. */

@@ -27,8 +27,8 @@ export type MatmulRows = (typeof MATMUL_ROWS)[number];
 
 /**
  * How x reaches the lanes: each reads it at addresses that all share, or eight lanes read a quad of a run each and give it to the
- * others. On software adapters a load is a hundred instructions, whatever its address, and a shuffle within eight lanes is one: the second
- * then takes 1.9 times the instructions of one row of x for four and 2.9 times for eight. GPUs have wide workgroups (wide.ts), in which the eight
+ * others, and that quad comes through a window (window.ts). On software adapters a load is a hundred instructions, whatever its address, and a shuffle
+ * within eight lanes is one: the second then takes 1.6 times the instructions of one row of x for four and 2.2 times for eight. GPUs have wide workgroups (wide.ts), in which the eight
  * lanes of an octet read x at addresses that they share: caches serve them.
  */
 export const X_FROM = ["storage", "broadcast", "wide"] as const;

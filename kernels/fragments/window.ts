@@ -38,9 +38,9 @@ export function windowRows({ rows, stride }: Rows, atOnce: number): number {
   const rowBytes = 4 * stride;
   const most = Math.floor(WINDOW_BYTES / rowBytes / atOnce) * atOnce;
   if (most >= rows) return rows;
-  // The next window begins behind this one, where a binding may begin.
-  const step = (rowBytes * atOnce) % ALIGN === 0 ? atOnce : (atOnce * ALIGN) / rowBytes;
-  return Number.isInteger(step) ? Math.floor(most / step) * step : 0;
+  // The next window begins behind this one, where a binding may: a row is a multiple of 128 bytes.
+  const step = (rowBytes * atOnce) % ALIGN === 0 ? atOnce : 2 * atOnce;
+  return Math.floor(most / step) * step;
 }
 
 /** As `kernel.launch`, with a launch a window where the kernel has one. The grid's y is all rows by those taken at once. */

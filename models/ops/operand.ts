@@ -1,15 +1,14 @@
 /** What a matmul reads of an activation: its columns in the matrix's order, and as bytes or halves where the step's precision asks for that. */
 import type { Slot } from "../../device/arena.ts";
 import type { ActivationShape } from "../../kernels/fragments/activation.ts";
-import { dotParams, MATMUL_ROWS, type MatmulRows, type XFrom } from "../../kernels/fragments/matmul.ts";
+import { dotParams, type MatmulRows, type XFrom } from "../../kernels/fragments/matmul.ts";
 import { narrowShape } from "../../kernels/fragments/narrow_activation.ts";
 import { narrowParams } from "../../kernels/fragments/narrow_dot.ts";
 import { partsOf, split, type Unit } from "../../kernels/fragments/wide.ts";
-import { type Rows, windowRows } from "../../kernels/fragments/window.ts";
 import { NARROW_RUNS, narrowActivation } from "../../kernels/narrow.ts";
-import { narrowOf, xFrom } from "../../kernels/xFrom.ts";
+import { narrowOf } from "../../kernels/xFrom.ts";
 import type { Matrix, Shard } from "../matrix.ts";
-import { type Activation, matmulRows, type Step } from "../step.ts";
+import { type Activation, matmulRows, matmulWay, type Step } from "../step.ts";
 import { sortColumns } from "./sortColumns.ts";
 
 /** x as a launch binds it, which kernel takes it, and the params of its inner product. */
@@ -40,7 +39,7 @@ export function operand(
   if (narrow === null) {
     const x = prepare(step, matrix, sorted);
     const { slot, shape, sums } = x;
-    return { slot, ...wayOf(step, shape), params: dotParams(matrix, shape, sums), shape, sums };
+    return { slot, ...matmulWay(step.recorder.gpu, shape), params: dotParams(matrix, shape, sums), shape, sums };
   }
   const { slot: x, shape: from } = sorted;
   const shape = narrowShape(from.rows, from.cols, narrow);
@@ -57,15 +56,6 @@ export function operand(
     shape: { ...shape, rows: from.rows, stride: from.stride },
     sums: true,
   };
-}
-
-/** How x reaches the lanes, and how many rows at once: as many as a window has room for, where it comes through one. */
-function wayOf({ recorder: { gpu } }: Step, shape: Rows): { readonly from: XFrom; readonly m: MatmulRows } {
-  const from = xFrom(gpu);
-  const most = matmulRows(gpu, shape.rows);
-  if (from !== "broadcast") return { from, m: most };
-  const m = MATMUL_ROWS.toReversed().find((it) => it <= most && windowRows(shape, it) > 0);
-  return m === undefined ? { from: "storage", m: Math.min(most, 4) as MatmulRows } : { from, m };
 }
 
 /**
