@@ -1,8 +1,8 @@
 /** Matmul added to the residual stream: o_proj and down_proj. */
 
 import { layouts } from "../../kernels/formats/layouts.ts";
-import { launchRows } from "../../kernels/fragments/window.ts";
 import { NONE } from "../../kernels/kernel.ts";
+import { launchRows } from "../../kernels/launchRows.ts";
 import { matmulResidual } from "../../kernels/matmul_residual.ts";
 import type { Matrix } from "../matrix.ts";
 import { type Activation, type Norm, newActivation, type Residual, type Step } from "../step.ts";

@@ -2,8 +2,8 @@
 import { ACT_MUL_RUNS, actMul } from "../../kernels/act_mul.ts";
 import { BLOCK_ROWS } from "../../kernels/formats/layout.ts";
 import { type Activation as ActivationName, activationCode } from "../../kernels/fragments/act.ts";
-import { launchRows } from "../../kernels/fragments/window.ts";
 import { NONE } from "../../kernels/kernel.ts";
+import { launchRows } from "../../kernels/launchRows.ts";
 import { normGateUp } from "../../kernels/norm_gate_up.ts";
 import type { Matrix } from "../matrix.ts";
 import { type Activation, type Normed, newActivation, type Step } from "../step.ts";

@@ -2,8 +2,8 @@
 
 import type { Slot } from "../../device/arena.ts";
 import { BLOCK_ROWS } from "../../kernels/formats/layout.ts";
-import { launchRows } from "../../kernels/fragments/window.ts";
 import { NONE } from "../../kernels/kernel.ts";
+import { launchRows } from "../../kernels/launchRows.ts";
 import { normMatmul } from "../../kernels/norm_matmul.ts";
 import type { Matrix } from "../matrix.ts";
 import type { Normed, Step } from "../step.ts";
