@@ -61,7 +61,7 @@ describe("the kernels of a model", () => {
 
   test("of latents there is one attention, of the length of their keys", () => {
     const found = modelKernels({
-      matrices: [{ layout: "f16" }],
+      matrices: [{ layout: "f16", cols: 576 }],
       caches: [{ kind: "pages", headDim: 576, valueDim: 0 }],
       kvType: "f32",
       precision: "f32",
