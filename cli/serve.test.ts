@@ -1,5 +1,6 @@
 /** `ingle serve` with a real model: its answers are the engine's, documented examples work, and it ends as it is told. */
 import { readFileSync } from "node:fs";
+import { createServer } from "node:net";
 import { join } from "node:path";
 import OpenAI from "openai";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
@@ -149,9 +150,33 @@ describe("documented examples", () => {
   });
 });
 
+/** A port that nobody listens on. */
+async function freePort(): Promise<number> {
+  const probe = createServer();
+  await new Promise<void>((resolve) => probe.listen(0, "127.0.0.1", resolve));
+  const address = probe.address();
+  await new Promise((resolve) => probe.close(resolve));
+  return typeof address === "object" && address !== null ? address.port : 0;
+}
+
+/** What `work` gives once it does not fail. */
+async function until<T>(work: () => Promise<T>): Promise<T> {
+  for (;;) {
+    try {
+      return await work();
+    } catch {
+      await new Promise((resolve) => setTimeout(resolve, 20));
+    }
+  }
+}
+
 describe("the end", () => {
   test("SIGTERM lets an answer on its way end; exit code 0", async () => {
-    const own = serve("--api-key", "secret");
+    const port = await freePort();
+    const own = running(["serve", "--api-key", "secret", "--port", `${port}`]);
+    // While it loads it says so.
+    const early = await until(() => fetch(`http://127.0.0.1:${port}/health`));
+    expect([early.status, await early.json()]).toEqual([503, { error: expect.objectContaining({ code: "loading" }) }]);
     const [, base] = await own.found(SERVING);
     const asking = new OpenAI({ baseURL: `${base}/v1`, apiKey: "secret", maxRetries: 0 });
     const body = {

@@ -2,7 +2,7 @@
 import { basename } from "node:path";
 import type { Engine } from "../engine/engine.ts";
 import { type Gateway, gateway } from "../gateway/app.ts";
-import { isFault } from "../gateway/httpError.ts";
+import { isFault, loadingResponse } from "../gateway/httpError.ts";
 import { type Listening, listen } from "../gateway/nodeServer.ts";
 import type { RequestRecord } from "../gateway/record.ts";
 import type { Command, Context } from "./command.ts";
@@ -65,18 +65,26 @@ async function serveCommand(args: Flags, context: Context): Promise<number> {
   const make = gatewayMaker(args, address.host, reporter);
   if (args.positionals.length > 0)
     throw new UsageError(`${args.positionals[0]}: serve takes no prompt; did you mean -m ${args.positionals[0]}?`);
-  const engine = await engineOpener(args, context)();
+  const open = engineOpener(args, context);
+  // Before the model is loaded: an address that is taken is known at once, and who asks is told to wait.
+  let ready: Gateway | undefined;
+  const listening = await listen((request) => ready?.fetch(request) ?? loadingResponse(), address);
   try {
-    const listening = await listen(make(engine), address);
-    reporter.say(`serving ${nameOf(args)} on ${listening.url}/v1`);
-    if (!isLocal(address.host) && keysOf(args).length === 0)
-      reporter.say("whoever reaches this address may ask, for there is no API key; INGLE_API_KEY sets one");
-    await told(signal);
-    await end(listening, reporter);
-    return EXIT.done;
+    const engine = await open();
+    ready = make(engine);
+    try {
+      reporter.say(`serving ${nameOf(args)} on ${listening.url}/v1`);
+      if (!isLocal(address.host) && keysOf(args).length === 0)
+        reporter.say("whoever reaches this address may ask, for there is no API key; INGLE_API_KEY sets one");
+      await told(signal);
+      await end(listening, ready, reporter);
+    } finally {
+      await engine.close();
+    }
   } finally {
-    await engine.close();
+    await listening.close(0);
   }
+  return EXIT.done;
 }
 
 /** Checks the flags at once; what it returns makes the gateway of an engine. */
@@ -131,8 +139,8 @@ function told(signal: AbortSignal): Promise<void> {
   });
 }
 
-async function end(listening: Listening, reporter: Reporter): Promise<void> {
+async function end(listening: Listening, { gate }: Gateway, reporter: Reporter): Promise<void> {
   reporter.say("ending: no more requests are taken");
-  const cut = await listening.close(PATIENCE);
+  const cut = await listening.close(PATIENCE, gate);
   if (cut > 0) reporter.say(`${cut} ${cut === 1 ? "answer was" : "answers were"} cut off after ${PATIENCE / 1000} s`);
 }

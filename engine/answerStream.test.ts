@@ -19,6 +19,7 @@ function scripted(pieces: readonly string[], end = ""): Tokenizer {
     specialSpans: none,
     decode: none,
     tokenBytes: none,
+    longestToken: 1,
     tokenText: none,
     stream: ({ skipSpecial }) => {
       expect(skipSpecial).toBe(true);

@@ -159,16 +159,32 @@ export function promptTokens(request: PromptFields, context: RequestContext): re
   return [bos];
 }
 
-function encodePrompt(text: string, { tokenizer }: RequestContext, field: string, parseSpecial: boolean): number[] {
+function encodePrompt(text: string, context: RequestContext, field: string, parseSpecial: boolean): number[] {
+  const { tokenizer } = context;
   if (typeof text !== "string") throw new InvalidRequestError(`${field}: is ${typeof text}, expected a string`);
   if (tokenizer === undefined)
     throw new InvalidRequestError(`${field}: the model has no tokenizer.json; pass tokens instead`);
+  checkTextLength(text, tokenizer, context.context, field);
   return tokenizer.encode(text, { addSpecialTokens: true, parseSpecial });
+}
+
+/** Refuses a text before it is encoded that is too long for the context however well its tokens go: a megabyte takes seconds. */
+export function checkTextLength(
+  text: string,
+  { longestToken }: Pick<Tokenizer, "longestToken">,
+  context: number,
+  field: string,
+): void {
+  const most = context * longestToken;
+  if (text.length <= most) return;
+  throw new ContextLengthError(
+    `${field}: ${text.length} characters, at most ${most} in a context of ${context} tokens; shorten it or raise --context`,
+  );
 }
 
 function chatTokens(
   { messages, parseSpecial = false, chatTemplateKwargs }: PromptFields,
-  { tokenizer, template }: RequestContext,
+  { tokenizer, template, context }: RequestContext,
 ): number[] {
   if (tokenizer === undefined)
     throw new InvalidRequestError("messages: the model has no tokenizer.json; pass tokens instead");
@@ -180,6 +196,7 @@ function chatTokens(
   const options = {
     addGenerationPrompt: true,
     parseSpecial,
+    onText: (text: string) => checkTextLength(text, tokenizer, context, "messages"),
     ...(chatTemplateKwargs === undefined ? {} : { kwargs: chatTemplateKwargs }),
   };
   return encodeChat(tokenizer, template, checked, options).ids;

@@ -10,7 +10,11 @@ import type { RequestRecord } from "./record.ts";
 import { modelOf, type Served } from "./served.ts";
 
 /** Makes a job of a body, in which the model is called by a name. */
-type MakeJob<Whole, Chunk extends object> = (host: Host, body: unknown, model: string) => Job<Whole, Chunk>;
+type MakeJob<Whole, Chunk extends object> = (
+  host: Host,
+  body: unknown,
+  model: string,
+) => Job<Whole, Chunk> | Promise<Job<Whole, Chunk>>;
 
 /** Answers a request. The work ends when the client goes or the server ends. */
 export async function answerRequest<Whole, Chunk extends object>(
@@ -22,8 +26,8 @@ export async function answerRequest<Whole, Chunk extends object>(
   const entry = served.gate.enter(request.signal);
   try {
     const body = await readJson(request, served.bodyLimit);
-    const job = makeJob(served.engine, body, modelOf(served, body));
-    const events = counted(job.events(entry.signal), job.choices, served, record);
+    const job = await makeJob(served.engine, body, modelOf(served, body));
+    const events = counted(job.events(entry.signal), job, served, record);
     if (!job.stream) return Response.json(await complete(job, events));
     const response = await eventStream(stream(job, events), {
       onLeft: entry.abort,
@@ -45,7 +49,12 @@ export function statusOf(error: unknown): number {
 }
 
 /** Events as they are, with what they say added to the record and the metrics. */
-async function* counted(events: Events, choices: number, { metrics }: Served, record: RequestRecord): Events {
+async function* counted(
+  events: Events,
+  { choices, n }: Pick<Job<unknown, object>, "choices" | "n">,
+  { metrics }: Served,
+  record: RequestRecord,
+): Events {
   let [ended, failed] = [0, false];
   try {
     for await (const event of events) {
@@ -57,8 +66,8 @@ async function* counted(events: Events, choices: number, { metrics }: Served, re
       if (event.end !== undefined) {
         ended++;
         metrics.finished(event.end, record.age / 1000);
-        record.promptTokens += event.end.usage.promptTokens;
-        record.cachedTokens += event.end.usage.cachedTokens;
+        if (event.choice % n === 0) record.promptTokens += event.end.usage.promptTokens;
+        if (event.choice % n === 0) record.cachedTokens += event.end.usage.cachedTokens;
       }
       yield event;
     }

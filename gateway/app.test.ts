@@ -178,6 +178,12 @@ describe("refusals", () => {
     expect(made.log.map((entry) => entry.status)).toEqual([status]);
   });
 
+  test("a text that is too long to be encoded at leisure", async () => {
+    const made = await make({ bodyLimit: 5_000_000 });
+    const request = post("/tokenize", { prompt: "0123456789".repeat(400_000) });
+    expect(await failure(made, request)).toMatchObject({ status: 400, code: "context_length_exceeded" });
+  });
+
   test("brackets in strings are not nesting", async () => {
     const { fetch } = await make();
     const content = `${"[{".repeat(200)}\\"`;

@@ -62,6 +62,12 @@ export function isFault(error: unknown): boolean {
   return !(error instanceof HttpError) && !(error instanceof IngleError);
 }
 
+/** What a server answers whose model is not there yet. */
+export function loadingResponse(): Response {
+  const details = { type: "server_error", code: "loading", headers: RETRY_SOON } as const;
+  return errorResponse(new HttpError(503, "the model is being loaded; try again", details));
+}
+
 /** The response that tells an error. */
 export function errorResponse(error: unknown): Response {
   const { status, body, headers } = httpError(error);

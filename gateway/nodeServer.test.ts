@@ -8,9 +8,9 @@ import { type Gateway, gateway } from "./app.ts";
 import { type Listening, listen } from "./nodeServer.ts";
 import type { GatewayOptions } from "./served.ts";
 
-const open: Listening[] = [];
+const open: Pick<Server, "server" | "gate">[] = [];
 afterEach(async () => {
-  for (const server of open.splice(0)) await server.close(0);
+  for (const { server, gate } of open.splice(0)) await server.close(0, gate);
 });
 
 interface Server {
@@ -33,8 +33,8 @@ async function start(script: Script = {}, options: Partial<GatewayOptions> = {})
     requestLimit: 100,
     ...options,
   });
-  const server = await listen(made, { host: "127.0.0.1", port: 0 });
-  open.push(server);
+  const server = await listen((request) => made.fetch(request), { host: "127.0.0.1", port: 0 });
+  open.push({ server, gate: made.gate });
   const client = new OpenAI({ baseURL: `${server.url}/v1`, apiKey: "secret", maxRetries: 0 });
   return { server, engine, client, port: Number(new URL(server.url).port), gate: made.gate };
 }
@@ -201,13 +201,13 @@ describe("connections", () => {
 
 describe("the end", () => {
   test("waits for answers on their way", async () => {
-    const { client, server, engine, port } = await start({ beforeToken: () => sleep(20) });
+    const { client, server, engine, port, gate } = await start({ beforeToken: () => sleep(20) });
     const stream = await client.chat.completions.create({ ...chat, max_tokens: 10, stream: true });
     const text: string[] = [];
     const read = (async () => {
       for await (const { choices } of stream) text.push(choices[0]?.delta.content ?? "");
     })();
-    expect(await server.close(5000)).toBe(0);
+    expect(await server.close(5000, gate)).toBe(0);
     await read;
     expect(text.join("").length).toBeGreaterThan(20);
     expect(engine.running).toBe(0);
@@ -217,7 +217,7 @@ describe("the end", () => {
   });
 
   test("cuts off what takes longer, and says how many", async () => {
-    const { client, server, engine } = await start({ beforeToken: () => sleep(20) });
+    const { client, server, engine, gate } = await start({ beforeToken: () => sleep(20) });
     const slow = { ...chat, max_tokens: 200 };
     const streams = await Promise.all([1, 2].map(() => client.chat.completions.create({ ...slow, stream: true })));
     const call = client.chat.completions.create(slow);
@@ -229,26 +229,24 @@ describe("the end", () => {
     ]);
     await expect.poll(() => engine.running).toBe(3);
     const begun = performance.now();
-    expect(await server.close(50)).toBe(3);
+    expect(await server.close(50, gate)).toBe(3);
     expect(performance.now() - begun).toBeLessThan(3000);
     expect((await ends).map(({ status }) => status)).toEqual(["rejected", "rejected", "rejected"]);
     expect(engine.running).toBe(0);
   });
 
   test("does not wait for connections that are merely open", async () => {
-    const { server, port } = await start();
+    const { server, port, gate } = await start();
     await raw(port, "");
     await raw(port, "POST /v1/chat/completions HTTP/1.1\r\nhost: loc");
     const begun = performance.now();
-    expect(await server.close(5000)).toBe(0);
+    expect(await server.close(5000, gate)).toBe(0);
     expect(performance.now() - begun).toBeLessThan(3000);
   });
 
   test("an address that is taken is named", async () => {
     const { port } = await start();
-    const engine = await FakeEngine.load();
-    const other = gateway({ engine, names: ["a"], keys: [], origins: [], local: true, bodyLimit: 1, requestLimit: 1 });
-    await expect(listen(other, { host: "127.0.0.1", port })).rejects.toThrow(
+    await expect(listen(() => new Response(), { host: "127.0.0.1", port })).rejects.toThrow(
       `127.0.0.1:${port}: is in use; choose another port`,
     );
   });

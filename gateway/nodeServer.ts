@@ -3,7 +3,7 @@ import { createServer, type Server, STATUS_CODES } from "node:http";
 import type { Socket } from "node:net";
 import { getRequestListener } from "@hono/node-server";
 import { IngleError } from "../device/errors.ts";
-import type { Gateway } from "./app.ts";
+import type { Gate } from "./gate.ts";
 import { errorResponse, HttpError } from "./httpError.ts";
 
 /** Where a server listens. */
@@ -17,10 +17,10 @@ export interface Address {
 export interface Listening {
   readonly url: string;
   /**
-   * Takes no more requests and waits up to `patience` ms for those that are being answered; ends the rest. Returns how many those
+   * Takes no more requests and waits up to `patience` ms for those that are inside the gate; ends the rest. Returns how many those
    * were, once all connections are closed.
    */
-  close(patience: number): Promise<number>;
+  close(patience: number, gate?: Gate): Promise<number>;
 }
 
 const LIMITS = {
@@ -34,9 +34,12 @@ const MAX_CONNECTIONS = 1024;
 const STALLED = 60_000; // ms in which a client takes nothing of what is ready for it
 const LAST_WORDS = 1000; // ms for answers on their way once all work has ended
 
-/** Listens. Throws IngleError where the address cannot be had. */
-export async function listen(gateway: Gateway, { host, port }: Address): Promise<Listening> {
-  const listener = getRequestListener((request) => gateway.fetch(request), {
+/** Listens, and answers by `fetch`. Throws IngleError where the address cannot be had. */
+export async function listen(
+  fetch: (request: Request) => Response | Promise<Response>,
+  { host, port }: Address,
+): Promise<Listening> {
+  const listener = getRequestListener((request) => fetch(request), {
     overrideGlobalObjects: false,
     errorHandler: () => errorResponse(new HttpError(400, "request: has no host, or an address that cannot be read")),
   });
@@ -50,8 +53,8 @@ export async function listen(gateway: Gateway, { host, port }: Address): Promise
   });
   return {
     url: urlOf(server, host),
-    close: async (patience) => {
-      const cut = await finish(server, gateway, patience);
+    close: async (patience, gate) => {
+      const cut = await finish(server, gate, patience);
       sockets.stop();
       return cut;
     },
@@ -70,11 +73,11 @@ function urlOf(server: Server, host: string): string {
   return `http://${host.includes(":") ? `[${host}]` : host}:${port}`;
 }
 
-async function finish(server: Server, { gate }: Gateway, patience: number): Promise<number> {
+async function finish(server: Server, gate: Gate | undefined, patience: number): Promise<number> {
   const closed = new Promise<void>((resolve) => server.close(() => resolve()));
-  await Promise.race([gate.close(), after(patience)]);
-  const cut = gate.inside;
-  gate.abortAll();
+  await Promise.race([gate?.close(), after(patience)]);
+  const cut = gate?.inside ?? 0;
+  gate?.abortAll();
   // Answers that are made may still be on their way out: their connections are idle once they are.
   const idle = setInterval(() => server.closeIdleConnections(), 20);
   await Promise.race([closed, after(LAST_WORDS)]);

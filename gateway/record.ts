@@ -27,7 +27,7 @@ export class RequestRecord {
   line(status: number): string {
     const cached = this.cachedTokens > 0 ? ` (${this.cachedTokens} cached)` : "";
     return [
-      `${this.method} ${this.path} ${status}`,
+      `${this.method} ${this.path.slice(0, 200)} ${status}`,
       ...(this.promptTokens > 0 ? [`prompt ${this.promptTokens} tok${cached}`] : []),
       ...(this.completionTokens > 0 ? [`generated ${this.completionTokens} tok`] : []),
       ...(this.firstTokenMs === undefined ? [] : [`first token ${milliseconds(this.firstTokenMs)}`]),

@@ -2,6 +2,7 @@
 import { InvalidRequestError } from "../engine/errors.ts";
 import { type Body, booleanField, checkNames, RequestFieldError, stringField } from "../engine/openai/fields.ts";
 import { inTheirNames, unchecked } from "../engine/openai/sampling.ts";
+import { checkTextLength } from "../engine/request.ts";
 import { modelOf, type Served } from "./served.ts";
 
 const TOKENIZE_NAMES = [
@@ -40,7 +41,9 @@ function idsOf(served: Served, fields: Body): readonly number[] {
     const [addSpecialTokens, parseSpecial] = ["add_special_tokens", "parse_special"].map((name) =>
       booleanField(fields, name, true),
     );
-    return tokenizerOf(served).encode(prompt, {
+    const tokenizer = tokenizerOf(served);
+    checkTextLength(prompt, tokenizer, served.engine.plan.context, "prompt");
+    return tokenizer.encode(prompt, {
       addSpecialTokens: addSpecialTokens === true,
       parseSpecial: parseSpecial === true,
     });

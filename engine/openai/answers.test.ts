@@ -21,7 +21,7 @@ async function all<T>(chunks: AsyncIterable<T>): Promise<T[]> {
 }
 
 async function text(body: object): Promise<TextCompletion> {
-  const job = textJob(engine, body, "m");
+  const job = await textJob(engine, body, "m");
   return await complete(job, job.events());
 }
 
@@ -124,12 +124,17 @@ describe("a chat", () => {
   });
 
   test("a signal ends all of its work", async () => {
+    const slow = await FakeEngine.load({ beforeToken: () => new Promise((resolve) => setTimeout(resolve, 10)) });
     const stop = new AbortController();
-    const working = chat().create({ messages, n: 3, max_tokens: 200, ignore_eos: true }, { signal: stop.signal });
-    await expect.poll(() => engine.running).toBe(3);
+    const working = new ChatCompletions(slow).create(
+      { messages, n: 3, max_tokens: 200, ignore_eos: true },
+      { signal: stop.signal },
+    );
+    await expect.poll(() => slow.running).toBe(3);
     stop.abort();
     await expect(working).rejects.toThrow("generate: aborted by its signal");
-    await expect.poll(() => engine.running).toBe(0);
+    await expect.poll(() => slow.running).toBe(0);
+    expect(slow.made).toBeLessThan(100);
   });
 });
 
@@ -198,7 +203,7 @@ describe("a text", () => {
   test("streamed, it joins to the whole, echo and offsets included", async () => {
     const body = { prompt: ["Once upon", "The end"], n: 2, echo: true, logprobs: 1, max_tokens: 4 };
     const whole = await text(body);
-    const job = textJob(engine, { ...body, stream: true }, "m");
+    const job = await textJob(engine, { ...body, stream: true }, "m");
     const chunks = await all(stream(job, job.events()));
     for (const choice of whole.choices) {
       const pieces = chunks.flatMap(({ choices }) => choices).filter(({ index }) => index === choice.index);

@@ -20,29 +20,45 @@ export async function scorePrompt(
   return scoredTokens(await host.score({ tokens, top, signal }));
 }
 
+/** What a source gave, or how it failed. */
+type Arrived =
+  | { readonly source: Events; readonly result: IteratorResult<ChoiceEvent, void> }
+  | { readonly error: unknown };
+
 /**
- * Events of several sources as they come. At any time each has been asked for one: who takes them slowly is given them slowly.
- * Where one fails, or the caller leaves, the others are left too.
+ * Events of several sources as they come. Each is asked for one at a time, the next when the last was taken: who takes them slowly
+ * is given them slowly. Where one fails, or the caller leaves, the others are left too.
  */
 export async function* merged(sources: readonly Events[]): Events {
-  const asked = new Map<Events, Promise<{ source: Events; result: IteratorResult<ChoiceEvent, void> }>>();
+  const arrived: Arrived[] = [];
+  let wake = () => {};
+  const take = (news: Arrived) => {
+    arrived.push(news);
+    wake();
+  };
   const ask = (source: Events) =>
-    asked.set(
-      source,
-      source.next().then((result) => ({ source, result })),
+    void source.next().then(
+      (result) => take({ source, result }),
+      (error: unknown) => take({ error }),
     );
   try {
-    for (const source of sources) ask(source);
-    while (asked.size > 0) {
-      const { source, result } = await Promise.race(asked.values());
-      asked.delete(source);
-      if (result.done === true) continue;
-      ask(source);
-      yield result.value;
+    sources.forEach(ask);
+    let open = sources.length;
+    while (open > 0) {
+      const news = arrived.shift();
+      if (news === undefined) {
+        await new Promise<void>((resolve) => {
+          wake = resolve;
+        });
+      } else if ("error" in news) throw news.error;
+      else if (news.result.done === true) open--;
+      else {
+        yield news.result.value;
+        ask(news.source);
+      }
     }
   } finally {
-    // An answer to come may fail, or never come: it is not waited for.
-    for (const promise of asked.values()) promise.catch(() => {});
+    // One that still waits for its next event ends with it; that is not waited for.
     for (const source of sources) source.return().catch(() => {});
   }
 }

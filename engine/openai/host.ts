@@ -9,6 +9,6 @@ export interface Host {
   encode(prompt: PromptFields): readonly number[];
   readonly model: {
     readonly location: string;
-    readonly tokenizer: Pick<Tokenizer, "decode" | "encode" | "tokenText" | "tokenBytes"> | undefined;
+    readonly tokenizer: Pick<Tokenizer, "decode" | "encode" | "longestToken" | "tokenText" | "tokenBytes"> | undefined;
   };
 }

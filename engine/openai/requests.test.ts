@@ -16,7 +16,7 @@ const messages = [{ role: "user", content: "hi" }];
 
 /** Runs a job of a body to its end; what it asked of the engine is the last of `engine.asked`. */
 async function run(makeJob: typeof chatJob | typeof textJob, body: unknown) {
-  const job = makeJob(engine, body, "m");
+  const job = await makeJob(engine, body, "m");
   return await complete<unknown, object>(job, job.events());
 }
 
@@ -163,6 +163,27 @@ describe("fields of a chat", () => {
     );
     await expect(run(chatJob, { messages, max_tokens: 300 })).rejects.toThrow(ContextLengthError);
   });
+});
+
+test("a text that is too long whatever its tokens are is refused before it is encoded", async () => {
+  const long = "0123456789".repeat(400_000); // 40 s of encoding
+  const begun = performance.now();
+  const message = /: \d+ characters, at most \d+ in a context of 256 tokens/;
+  await expect(run(textJob, { prompt: long })).rejects.toThrow(message);
+  await expect(run(textJob, { prompt: ["a", long] })).rejects.toThrow(/^prompt: 4000000/);
+  await expect(run(chatJob, { messages: [{ role: "user", content: long }] })).rejects.toThrow(/^messages: 40000\d\d/);
+  expect(performance.now() - begun).toBeLessThan(5000);
+});
+
+test("a long list of prompts is encoded in turns with other work", async () => {
+  const { longestToken } = engine.model.tokenizer;
+  const prompt = Array<string>(100).fill("0123456789".repeat(20));
+  let turns = 0;
+  const clock = setInterval(() => turns++, 0);
+  await textJob(engine, { prompt }, "m");
+  clearInterval(clock);
+  expect(longestToken).toBeGreaterThan(3);
+  expect(turns).toBeGreaterThan(2);
 });
 
 describe("fields of a text", () => {

@@ -13,6 +13,7 @@ import { TextTeller } from "./textAnswer.ts";
 
 const NAMES = ["prompt", ...DELIVERY_NAMES, "max_tokens", "logprobs", "echo", ...SAMPLING_NAMES];
 const MAX_CHOICES = 256; // prompts times answers: what is asked for in one go waits in the engine
+const TURN = 5; // ms of encoding without a pause
 const DEFAULT_MAX_TOKENS = 16; // OpenAI's, at this endpoint
 const THEIR_NAMES = { prompt: "prompt", tokens: "prompt", maxTokens: "max_tokens", logprobs: "logprobs" };
 
@@ -26,10 +27,10 @@ const ASKS_NOTHING = {
 export type TextJob = Job<TextCompletion, TextCompletion>;
 
 /** Throws InvalidRequestError and ContextLengthError in the words of the body. */
-export function textJob(host: Host, body: unknown, model: string): TextJob {
+export async function textJob(host: Host, body: unknown, model: string): Promise<TextJob> {
   const fields = checkNames(body, NAMES, ASKS_NOTHING);
   try {
-    return makeJob(host, fields, model);
+    return await makeJob(host, fields, model);
   } catch (error) {
     throw inTheirNames(error, THEIR_NAMES);
   }
@@ -52,12 +53,12 @@ interface Prompt {
   readonly tokens: readonly number[];
 }
 
-function makeJob(host: Host, fields: Body, model: string): TextJob {
+async function makeJob(host: Host, fields: Body, model: string): Promise<TextJob> {
   const how = delivery(fields, MAX_TOP);
   const top = integerField(fields, "logprobs", 0, MAX_TOP);
   const echo = booleanField(fields, "echo");
   const maxTokens = integerField(fields, "max_tokens", 0, 2 ** 31) ?? DEFAULT_MAX_TOKENS;
-  const prompts = promptsOf(fields, how.n).map((prompt) => readPrompt(host, prompt, echo));
+  const prompts = await readPrompts(host, promptsOf(fields, how.n), echo);
   const wanted = [how.promptTop, echo ? top : undefined].filter((count) => count !== undefined);
   const plan: Plan = {
     host,
@@ -125,6 +126,19 @@ function promptsOf({ prompt }: Body, n: number): readonly unknown[] {
     throw new RequestFieldError("prompt", `${what}, expected at most ${MAX_CHOICES} answers in one request`);
   }
   return list;
+}
+
+/** Reads them in turns with whatever else there is to do: encoding all of a long list would hold the batch up. */
+async function readPrompts(host: Host, given: readonly unknown[], echo: boolean): Promise<Prompt[]> {
+  const prompts: Prompt[] = [];
+  let begun = performance.now();
+  for (const prompt of given) {
+    prompts.push(readPrompt(host, prompt, echo));
+    if (performance.now() - begun < TURN) continue;
+    await new Promise((resolve) => void setTimeout(resolve, 0));
+    begun = performance.now();
+  }
+  return prompts;
 }
 
 function readPrompt(host: Host, prompt: unknown, echo: boolean): Prompt {

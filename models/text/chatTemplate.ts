@@ -40,6 +40,8 @@ export interface ChatOptions {
   /** What `strftime_now` calls now; the current time by default. */
   readonly now?: Date;
   readonly limits?: Partial<TemplateLimits>;
+  /** Sees the text before it is encoded, which takes longer than rendering it, and may refuse it. */
+  readonly onText?: (text: string) => void;
 }
 
 /** A prompt. `ids` are those of `text`, but for control tokens spelt in content. */
@@ -100,9 +102,11 @@ export function encodeChat(
   const rendering = new Rendering(tokenizer, template, messages, options);
   if (options.parseSpecial || !rendering.mayForge()) {
     const text = rendering.plain();
+    options.onText?.(text);
     return { text, ids: tokenizer.encode(text, { addSpecialTokens: false, parseSpecial: true }) };
   }
   const { text, forged } = rendering.marked();
+  options.onText?.(text);
   return { text, ids: tokenizer.encodeMarked(text, forged) };
 }
 

@@ -181,6 +181,26 @@ describe("what one token is", () => {
     expect(stories.tokenText(-1)).toBe("");
   });
 
+  test("as bytes it joins with others to a text's own, cut characters too", () => {
+    const text = " the cat 🐱 was 高兴 naïve";
+    for (const tokenizer of [stories, smollm2]) {
+      const ids = tokenizer.encode(text, { addSpecialTokens: false, parseSpecial: false });
+      expect(ids.some((id) => tokenizer.tokenText(id).includes("\uFFFD"))).toBe(true);
+      const bytes = Uint8Array.from(ids.flatMap((id) => Array.from(tokenizer.tokenBytes(id))));
+      expect(new TextDecoder("utf-8", { fatal: true }).decode(bytes).trim()).toBe(text.trim());
+    }
+    expect(Array.from(smollm2.tokenBytes(49152))).toEqual([]);
+  });
+
+  test("stands for no more of a text than longestToken", () => {
+    for (const tokenizer of [stories, smollm2]) {
+      const lengths = Array.from({ length: tokenizer.size }, (_, id) => tokenizer.tokenText(id).length);
+      const longest = lengths.reduce((most, length) => Math.max(most, length), 0);
+      expect(longest).toBeLessThanOrEqual(tokenizer.longestToken);
+      expect(tokenizer.longestToken).toBeLessThan(2 * longest + 2);
+    }
+  });
+
   test("named in the configuration: bos, eos, sizes", () => {
     expect(stories).toMatchObject({ bosTokenId: 1, eosTokenIds: [2], size: 512 });
     expect(smollm2).toMatchObject({ bosTokenId: 1, eosTokenIds: [2], size: 49152 });

@@ -64,6 +64,8 @@ export interface Tokenizer {
   readonly bosTokenId: number | undefined;
   /** Highest id + 1. */
   readonly size: number;
+  /** The most UTF-16 units of a text that one token stands for. */
+  readonly longestToken: number;
 }
 
 /**
@@ -90,6 +92,7 @@ class JsonTokenizer implements Tokenizer {
   readonly eosTokenIds: readonly number[];
   readonly bosTokenId: number | undefined;
   readonly size: number;
+  readonly longestToken: number;
   readonly #tokens: ReadonlyMap<number, string>;
   readonly #finders: { raw: TokenFinder; normalized: TokenFinder; special: TokenFinder; marked: TokenFinder };
   readonly #normalize: (text: string) => string;
@@ -107,6 +110,8 @@ class JsonTokenizer implements Tokenizer {
     for (const token of added) tokens.set(token.id, token.content);
     this.#tokens = tokens;
     this.size = Array.from(tokens.keys()).reduce((most, id) => Math.max(most, id), -1) + 1;
+    // As a vocabulary spells a token it is never shorter than its text: a byte, or a space, is a character at least.
+    this.longestToken = Array.from(tokens.values()).reduce((most, content) => Math.max(most, content.length), 1);
     this.specialTexts = special.map((token) => token.content);
     const texts = new Set(this.specialTexts);
     this.specialIds = new Set(Array.from(tokens).flatMap(([id, content]) => (texts.has(content) ? [id] : [])));
