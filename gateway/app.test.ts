@@ -215,11 +215,12 @@ describe("refusals", () => {
   });
 
   test("a template's own refusal is the client's fault", async () => {
-    const made = await make();
-    const messages = [{ role: "user", content: { a: 1 } }];
-    expect(await failure(made, post("/v1/chat/completions", { messages }))).toMatchObject({
+    const made = await make({}, { template: "{{ raise_exception('no such role here') }}" });
+    const failed = await failure(made, post("/v1/chat/completions", chat));
+    expect(failed).toMatchObject({
       status: 400,
       param: "messages",
+      message: expect.stringContaining("no such role here"),
     });
   });
 

@@ -14,7 +14,7 @@ import type { GenerateRequest, Part, PromptFields, ScoreRequest, ScoreResult, To
 import type { ServedStats } from "../gateway/metrics.ts";
 import type { ServedEngine } from "../gateway/served.ts";
 import { readGenerationConfig } from "../models/generationConfig.ts";
-import { loadChatTemplate } from "../models/text/chatTemplate.ts";
+import { chatTemplate, loadChatTemplate } from "../models/text/chatTemplate.ts";
 import { loadTokenizer, type Tokenizer } from "../models/text/tokenizer.ts";
 
 /** What a fake engine says and does. */
@@ -23,6 +23,8 @@ export interface Script {
   readonly text?: string;
   readonly ends?: boolean;
   readonly context?: number;
+  /** Instead of the default model's own. */
+  readonly template?: string;
   /** Waited for before each token. */
   readonly beforeToken?: (index: number, request: GenerateRequest) => Promise<void> | void;
 }
@@ -49,7 +51,7 @@ export class FakeEngine implements ServedEngine {
     const context = script.context ?? 256;
     return new FakeEngine(script, {
       tokenizer,
-      template,
+      template: script.template === undefined ? template : chatTemplate("a script", script.template),
       defaults: readGenerationConfig({}),
       stopIds: [EOS],
       vocabulary: tokenizer.size,

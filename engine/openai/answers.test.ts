@@ -1,8 +1,10 @@
 /** Answers in OpenAI's shape: whole and streamed they say the same, choices are numbered, and the sums agree. */
 import { beforeAll, describe, expect, test } from "vitest";
 import { FakeEngine } from "../../test/fakeEngine.ts";
+import type { GenerateRequest } from "../types.ts";
 import { ChatCompletions } from "./chatCompletions.ts";
 import { complete, stream } from "./job.ts";
+import { textLogprobs } from "./logprobs.ts";
 import type { ChatCompletionChunk, TextCompletion } from "./shapes.ts";
 import { textJob } from "./textJob.ts";
 
@@ -123,6 +125,16 @@ describe("a chat", () => {
     await expect.poll(() => engine.running).toBe(0);
   });
 
+  test("leaving them ends answers that are waited for", async () => {
+    const silent = (request: GenerateRequest) =>
+      new Promise<void>((resolve) => request.signal?.addEventListener("abort", () => resolve()));
+    const stuck = await FakeEngine.load({ beforeToken: (i, request) => (i < 3 ? undefined : silent(request)) });
+    const chunks = await new ChatCompletions(stuck).create({ messages, n: 2, max_tokens: 9, stream: true });
+    let seen = 0;
+    for await (const _ of chunks) if (++seen === 8) break; // two that say who speaks, six of text
+    await expect.poll(() => stuck.running).toBe(0);
+  });
+
   test("a signal ends all of its work", async () => {
     const slow = await FakeEngine.load({ beforeToken: () => new Promise((resolve) => setTimeout(resolve, 10)) });
     const stop = new AbortController();
@@ -189,6 +201,20 @@ describe("a text", () => {
     expect(logprobs?.token_logprobs).toHaveLength(logprobs?.tokens.length ?? -1);
     expect(logprobs?.top_logprobs[0]).toBeNull();
     expect(Object.keys(logprobs?.top_logprobs[1] ?? {})).toEqual([logprobs?.tokens[1]]);
+  });
+
+  test("of two tokens with one name the better one is listed", () => {
+    const { tokenizer } = engine.model;
+    const [first = 0, second = 0] = Array.from({ length: tokenizer.size }, (_, id) => id).filter(
+      (id) => tokenizer.tokenText(id) === "\uFFFD",
+    );
+    const top = [
+      { token: first, logprob: -1 },
+      { token: second, logprob: -2 },
+    ];
+    const { top_logprobs } = textLogprobs(engine, [{ token: second, logprob: -2, top }], 2, 0);
+    expect(second).toBeGreaterThan(first);
+    expect(top_logprobs).toEqual([{ "\uFFFD": -1 }]);
   });
 
   test("max_tokens 0 scores the prompt and generates nothing", async () => {
