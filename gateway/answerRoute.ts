@@ -33,7 +33,7 @@ export async function answerRequest<Whole, Chunk extends object>(
       onLeft: entry.abort,
       onEnd: (error) => {
         entry.leave();
-        served.onAnswered?.(record, error === undefined ? 200 : statusOf(error), error);
+        served.onAnswered?.(record, error === undefined ? 200 : statusOf(error, served), error);
       },
     });
     record.streaming = true;
@@ -43,9 +43,9 @@ export async function answerRequest<Whole, Chunk extends object>(
   }
 }
 
-/** 499 is nginx's, for a client that has gone: nobody sees it but the log. */
-export function statusOf(error: unknown): number {
-  return error instanceof AbortError ? 499 : httpError(error).status;
+/** The status for the log. 499 is nginx's, for a client that has gone, whom no status can reach. */
+export function statusOf(error: unknown, { gate }: Served): number {
+  return error instanceof AbortError && !gate.closing ? 499 : httpError(error).status;
 }
 
 /** Events as they are, with what they say added to the record and the metrics. */

@@ -386,6 +386,7 @@ describe("room", () => {
     expect(made.gate.inside).toBe(1);
     made.gate.abortAll();
     expect((await slow).status).toBe(503);
+    expect(made.log.at(-1)?.status).toBe(503);
     await empty;
   });
 });

@@ -55,7 +55,7 @@ export function gateway(options: GatewayOptions): Gateway {
     await next();
     served.metrics.responded(routeOf(c), c.res.status);
     if (!record.streaming)
-      served.onAnswered?.(record, c.error === undefined ? c.res.status : statusOf(c.error), c.error);
+      served.onAnswered?.(record, c.error === undefined ? c.res.status : statusOf(c.error, served), c.error);
   });
   if (options.origins.length > 0) app.use(cors({ origin: options.origins.includes("*") ? "*" : [...options.origins] }));
   if (options.local && options.keys.length === 0) app.use(requireLocalName());

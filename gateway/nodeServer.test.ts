@@ -171,6 +171,26 @@ describe("connections", () => {
     expect(answer).toContain('"type":"invalid_request_error"');
   });
 
+  test("a body of 5 MB is refused, and the client learns why", async () => {
+    const { server } = await start();
+    const headers = { authorization: "Bearer secret", "content-type": "application/json" };
+    const body = JSON.stringify({ ...chat, user: "a".repeat(5_000_000) });
+    const response = await fetch(`${server.url}/v1/chat/completions`, { method: "POST", headers, body });
+    expect([response.status, await response.json()]).toEqual([413, { error: expect.objectContaining({ code: null }) }]);
+  });
+
+  test("clients that drop at any token leave nothing behind", async () => {
+    const { client, engine, gate } = await start();
+    for (let drop = 0; drop < 60; drop++) {
+      const stream = await client.chat.completions.create({ ...chat, max_tokens: 30, n: 1 + (drop % 3), stream: true });
+      let seen = 0;
+      for await (const _ of stream) if (seen++ === drop) break;
+    }
+    await expect.poll(() => [engine.running, gate.inside]).toEqual([0, 0]);
+    const { choices } = await client.chat.completions.create(chat);
+    expect(choices[0]?.message.content).toMatch(/^ the cat/);
+  });
+
   test("a client that stops reading stops its model, and a closed one is forgotten", { timeout: 60_000 }, async () => {
     const { port, engine, gate } = await start({ context: 200_000 });
     const body = { messages, max_tokens: 100_000, ignore_eos: true, logprobs: true, top_logprobs: 64, stream: true };

@@ -1,4 +1,8 @@
-/** The sampling fields of OpenAI's API, and those beyond it that vLLM's users know, as fields of a `GenerateRequest`. */
+/**
+ * The sampling fields of OpenAI's API, and those beyond it that vLLM's users know, as fields of a `GenerateRequest`.
+ *
+ * One that the engine learns becomes a line of SAME, and leaves NEUTRAL: its check, its words and its limits are the engine's.
+ */
 import { ContextLengthError, InvalidRequestError } from "../errors.ts";
 import type { GenerateRequest } from "../types.ts";
 import { type Body, RequestFieldError } from "./fields.ts";
