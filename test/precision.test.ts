@@ -25,7 +25,7 @@ const reasons = MODES.map((mode) => ({ mode, missing: missingFor(device.gpu, mod
 
 /** The text's tokens and their logits in f32, computed once. */
 async function inF32() {
-  return withEngine("default", { ...options, precision: "f32" }, async (engine) => {
+  return withEngine("default-draft", { ...options, precision: "f32" }, async (engine) => {
     const tokens = engine.model.tokenizer?.encode(TEXT, { addSpecialTokens: true, parseSpecial: true }) ?? [];
     expect(engine.stats().precision).toEqual({ mode: "f32", layouts: ["affine4", "affine8"], others: [] });
     return { tokens, exact: await logitsOf(engine, tokens) };
@@ -39,7 +39,7 @@ for (const { mode, missing } of reasons) {
     () => {
       let engine: Engine;
       beforeAll(async () => {
-        engine = await Engine.load("default", { ...options, precision: mode });
+        engine = await Engine.load("default-draft", { ...options, precision: mode });
       });
       afterAll(() => engine.close());
 
