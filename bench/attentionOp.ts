@@ -126,9 +126,10 @@ export function sampleOp(
       const shared = { batch: buffers.add("batch", record), out: buffers.add("drawn", new Uint32Array(4)) };
       const recorder = new Recorder(bed.gpu, bed.pipelines);
       for (let i = 0; i < copies; i++) {
+        const row = buffers.add(`logits ${i}`, logits);
         sample.launch(recorder, {
-          buffers: { ...shared, logits: buffers.add(`logits ${i}`, logits) },
-          params: { vocab: vocabulary, stride: vocabulary, samples: 0 },
+          buffers: { ...shared, logits: row, scores: row },
+          params: { vocab: vocabulary, stride: vocabulary, samples: 0, adjusted: 0 },
           grid: [1, 1, 1],
         });
       }

@@ -39,13 +39,8 @@ export const MODEL_FLAGS = {
   ...ADAPTER_FLAGS,
 } as const satisfies FlagTable;
 
-const PENALTIES = "answers are drawn without penalties";
-
 /** Flags of the documented command line that no command has yet. */
 export const PLANNED_FLAGS: Readonly<Record<string, string>> = {
-  "repeat-penalty": PENALTIES,
-  "presence-penalty": PENALTIES,
-  "frequency-penalty": PENALTIES,
   "json-schema": "answers are not constrained to a schema; check them afterwards",
   lora: "merge the adapter into the model first",
 };

@@ -102,17 +102,12 @@ function planLine(plan: MemoryPlan, { name, kind }: AdapterDescription): string 
 
 /** What the checkpoint asks for and does not get. */
 function notes({ precision, model: { generation, stopIds, tokenizer } }: Engine): string[] {
-  const { ignored, typicalP, repetitionPenalty } = generation;
-  const unused = [
-    ...ignored,
-    ...(typicalP === undefined || typicalP === 1 ? [] : ["typical_p"]),
-    ...(repetitionPenalty === undefined || repetitionPenalty === 1 ? [] : ["repetition_penalty"]),
-  ];
+  const { ignored } = generation;
   return [
     ...(precision.mode === "f32" ? [] : [precisionLine(precision)]),
-    ...(unused.length === 0
+    ...(ignored.length === 0
       ? []
-      : [`generation_config.json: ${unused.join(", ")} not applied; ingle has no such sampling`]),
+      : [`generation_config.json: ${ignored.join(", ")} not applied; ingle has no such sampling`]),
     ...(stopIds.length > 0 || tokenizer === undefined
       ? []
       : ["no token is known to end an answer; it goes on to --max-tokens"]),

@@ -54,7 +54,8 @@ async function runCommand(args: Flags, context: Context): Promise<number> {
   const json = wantsJson(args);
   const speculation = given({ speculation: speculationRequest(args) });
   const request = { ...samplingRequest(args), ...speculation, signal: context.signal };
-  if (request.logprobs !== undefined && !json) throw new UsageError("--logprobs: is shown in JSON only; add --json");
+  for (const flag of ["logprobs", "prompt-logprobs"] as const)
+    if (args.has(flag) && !json) throw new UsageError(`--${flag}: is shown in JSON only; add --json`);
   args.atMostOne("raw", "chat");
   if (args.has("raw") && args.has("system")) throw new UsageError("--system: has no place with --raw");
   const prompts = await promptsOf(args, context.signal);
@@ -169,7 +170,10 @@ async function runBatch(engine: Engine, requests: readonly GenerateRequest[], { 
 async function runJson(engine: Engine, requests: readonly GenerateRequest[]): Promise<number> {
   const answers = await Promise.all(
     requests.map(async (request, prompt) => {
-      const answered = await answer(engine, request, (part) => print(jsonLine(tokenEvent(prompt, part))));
+      const answered = await answer(engine, request, (part) => {
+        if (part.prompt !== undefined) print(jsonLine({ type: "prompt", prompt, ...part.prompt }));
+        print(jsonLine(tokenEvent(prompt, part)));
+      });
       print(jsonLine(doneEvent(prompt, answered)));
       return answered;
     }),

@@ -15,10 +15,13 @@ export function tokenLists(args: Arguments<keyof typeof TOKEN_FLAGS>): number[][
   const file = args.text("tokens-file");
   if (file !== undefined) return fromFile(file);
   if (!args.has("tokens")) return undefined;
-  return args.all("tokens").map((text) => {
-    if (/^\s*\d+\s*(,\s*\d+\s*)*$/.test(text)) return text.split(",").map(Number);
-    throw new UsageError(`--tokens: is ${JSON.stringify(text)}, expected ids such as 1,2,3`);
-  });
+  return args.all("tokens").map((text) => idsWithCommas(text, "--tokens"));
+}
+
+/** Ids with commas between them. Throws UsageError that names the flag. */
+export function idsWithCommas(text: string, flag: string): number[] {
+  if (/^\s*\d+\s*(,\s*\d+\s*)*$/.test(text)) return text.split(",").map(Number);
+  throw new UsageError(`${flag}: is ${JSON.stringify(text)}, expected ids such as 1,2,3`);
 }
 
 function fromFile(file: string): number[][] {

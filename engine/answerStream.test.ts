@@ -1,11 +1,12 @@
 /** Answers on their way out, with a detokenizer that says what a script says. */
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
+import { NO_TOKEN } from "../kernels/sample.ts";
 import type { Tokenizer } from "../models/text/tokenizer.ts";
 import { AnswerStream } from "./answerStream.ts";
-import { NonFiniteError } from "./errors.ts";
+import { InvalidRequestError, NonFiniteError } from "./errors.ts";
 import type { ResolvedRequest } from "./request.ts";
-import { type RowOutput, Sequence } from "./sequence.ts";
+import { GREEDY, type RowOutput, Sequence } from "./sequence.ts";
 import type { Part } from "./types.ts";
 
 /** Token i says the i-th piece; what is still open at the end comes with `end`. */
@@ -35,9 +36,19 @@ function scripted(pieces: readonly string[], end = ""): Tokenizer {
 }
 
 function request(more: Partial<ResolvedRequest> = {}): ResolvedRequest {
-  const sampling = { temperature: 0, topK: 0, topP: 1, minP: 0, seed: 5 };
-  const rest = { stop: [], stopIds: new Set<number>(), top: 0, speculation: undefined };
-  return { tokens: [9], maxTokens: 100, sampling, ...rest, ...more };
+  const sampling = { ...GREEDY, seed: 5 };
+  return {
+    tokens: [9],
+    maxTokens: 100,
+    sampling,
+    stop: [],
+    stopIds: new Set(),
+    top: 0,
+    speculation: undefined,
+    promptTop: null,
+    minTokens: 0,
+    ...more,
+  };
 }
 
 function sequenceOf({ tokens, sampling, top }: ResolvedRequest): Sequence {
@@ -106,6 +117,38 @@ describe("AnswerStream", () => {
   ])("stop strings: $name", async ({ pieces, stop, text, tokens }) => {
     const result = await run(pieces, { stop });
     expect([result.text, result.reason, result.parts.length]).toEqual([text, "stop", tokens]);
+  });
+
+  test("nothing but the most tokens ends the first minTokens", async () => {
+    const result = await run(["stop", "b", "stop", "c"], { stop: ["stop"], minTokens: 1 });
+    expect([result.text, result.reason]).toEqual(["stopb", "stop"]);
+    // A stop string that begins there is not one.
+    expect((await run(["st", "op", "c"], { stop: ["stop"], minTokens: 1 })).text).toBe("stopc");
+    expect(await run(["stop", "b"], { stop: ["stop"], minTokens: 2 })).toMatchObject({
+      text: "stopb",
+      reason: "length",
+    });
+  });
+
+  test("a prompt's log-probabilities come with the first part, and its pages are nobody's", async () => {
+    const resolved = request({ maxTokens: 2 });
+    const sequence = sequenceOf(resolved);
+    sequence.cachedTokens = 1;
+    const answer = new AnswerStream(resolved, scripted(["a", "b"]));
+    answer.prompt = { tokens: [9], logprobs: [null], top: [null] };
+    answer.take(output(0), sequence);
+    answer.take(output(1), sequence);
+    const parts = await collect(answer);
+    expect(parts.map(({ prompt }) => prompt)).toEqual([answer.prompt, undefined]);
+    expect(parts.at(-1)?.usage?.cachedTokens).toBe(0);
+  });
+
+  test("an answer that no token can go on is an error that says so", async () => {
+    const resolved = request();
+    const answer = new AnswerStream(resolved, scripted(["a"]));
+    const take = () => answer.take(output(NO_TOKEN), sequenceOf(resolved));
+    expect(take).toThrow(InvalidRequestError);
+    expect(take).toThrow("allowedTokenIds, badWords and minTokens leave no token after 1");
   });
 
   test("half a stop string is held back, and said when the answer ends", async () => {

@@ -1,11 +1,12 @@
 /** One answer on its way out: from drawn ids to parts with text, in the order they came, to a reader who may be slower. */
 
+import { NO_TOKEN } from "../kernels/sample.ts";
 import { StopMatcher } from "../models/text/stopStrings.ts";
 import type { Detokenizer, Tokenizer } from "../models/text/tokenizer.ts";
-import { NonFiniteError } from "./errors.ts";
+import { InvalidRequestError, NonFiniteError } from "./errors.ts";
 import type { ResolvedRequest } from "./request.ts";
 import type { RowOutput, Sequence } from "./sequence.ts";
-import type { FinishReason, Part, Timings, Usage } from "./types.ts";
+import type { FinishReason, Part, PromptLogprobs, Timings, Usage } from "./types.ts";
 
 export class AnswerStream {
   readonly #request: ResolvedRequest;
@@ -18,6 +19,8 @@ export class AnswerStream {
   #done = false;
   #error: { readonly reason: unknown } | undefined;
   #wake: (() => void) | undefined;
+  /** Goes with the first part. Its prompt was computed for it alone, and not taken from anybody's pages. */
+  prompt: PromptLogprobs | undefined;
 
   constructor(request: ResolvedRequest, tokenizer: Tokenizer | undefined) {
     this.#request = request;
@@ -31,6 +34,10 @@ export class AnswerStream {
       throw new NonFiniteError(
         `generate: the logits after ${sequence.tokens.length} tokens are not finite; check the weights, or another adapter with --adapter`,
       );
+    if (token === NO_TOKEN)
+      throw new InvalidRequestError(
+        `generate: allowedTokenIds, badWords and minTokens leave no token after ${sequence.tokens.length}; allow more`,
+      );
     if (this.#count === 0) this.#firstAt = performance.now();
     sequence.tokens.push(token);
     this.#count++;
@@ -42,6 +49,7 @@ export class AnswerStream {
       token,
       logprob,
       ...(this.#request.top > 0 ? { top } : {}),
+      ...(this.prompt === undefined || this.#count > 1 ? {} : { prompt: this.prompt }),
       finishReason,
       ...(finishReason === null
         ? {}
@@ -55,27 +63,39 @@ export class AnswerStream {
 
   #textOf(token: number): { text: string; finishReason: FinishReason | null } {
     const ended = this.#request.stopIds.has(token);
-    const pushed = this.#stops.push(ended ? "" : (this.#detokenizer?.push(token) ?? ""));
+    const pushed = this.#matched(ended ? "" : (this.#detokenizer?.push(token) ?? ""));
     if (pushed.stopped) return { text: pushed.text, finishReason: "stop" };
     if (!ended && this.#count < this.#request.maxTokens) return { text: pushed.text, finishReason: null };
     // The end of an answer settles what was held back: half a character, half a stop string.
-    const rest = this.#stops.push(this.#detokenizer?.end() ?? "");
+    const rest = this.#matched(this.#detokenizer?.end() ?? "");
     if (rest.stopped) return { text: pushed.text + rest.text, finishReason: "stop" };
     return { text: pushed.text + rest.text + this.#stops.end(), finishReason: ended ? "stop" : "length" };
   }
 
-  #usage({ promptLength, cachedTokens, proposed, accepted }: Sequence): Usage {
+  /** Stop strings are looked for in what comes behind the first `minTokens` tokens. */
+  #matched(text: string): { text: string; stopped: boolean } {
+    return this.#count <= this.#request.minTokens ? { text, stopped: false } : this.#stops.push(text);
+  }
+
+  #cached({ cachedTokens }: Sequence): number {
+    return this.prompt === undefined ? cachedTokens : 0;
+  }
+
+  #usage(sequence: Sequence): Usage {
+    const { promptLength, proposed, accepted } = sequence;
+    const cachedTokens = this.#cached(sequence);
     const usage = { promptTokens: promptLength, completionTokens: this.#count, cachedTokens };
     return proposed === 0 ? usage : { ...usage, draft: { proposed, accepted } };
   }
 
-  #timings({ promptLength, cachedTokens }: Sequence): Timings {
+  #timings(sequence: Sequence): Timings {
+    const computed = sequence.promptLength - this.#cached(sequence);
     const [promptMs, generatedMs] = [this.#firstAt - this.#started, performance.now() - this.#firstAt];
     return {
       promptMs,
       generatedMs,
       firstTokenMs: promptMs,
-      promptTokensPerSecond: (1000 * (promptLength - cachedTokens)) / promptMs,
+      promptTokensPerSecond: (1000 * computed) / promptMs,
       // The first token came with the prompt: what follows is what was decoded.
       tokensPerSecond: this.#count > 1 ? (1000 * (this.#count - 1)) / generatedMs : 0,
     };

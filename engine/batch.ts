@@ -4,6 +4,7 @@ import { f32Bits } from "../kernels/formats/halves.ts";
 import { KEY_SPLIT, PAGE_TOKENS, ROW, ROW_WORDS, SAMPLE, SAMPLE_WORDS } from "../kernels/fragments/batch.ts";
 import { NONE } from "../kernels/kernel.ts";
 import type { RopeTable } from "./ropeTable.ts";
+import type { SampleLists } from "./sampleLists.ts";
 import type { Schedule } from "./scheduler.ts";
 import type { Sequence } from "./sequence.ts";
 
@@ -27,6 +28,8 @@ export interface Bucket {
   readonly top: number;
   /** Whether the experts of each row are read back. */
   readonly routes: boolean;
+  /** Whether rules change logits before a token is drawn. */
+  readonly adjusted: boolean;
 }
 
 /** What a step of the bucket computes, in words: "64 rows, 1 sample". */
@@ -51,6 +54,8 @@ export interface Batch {
   readonly bucket: Bucket;
   /** Words of the buffer in use. */
   readonly words: Uint32Array<ArrayBuffer>;
+  /** Rules of the samples: empty unless the bucket is adjusted. */
+  readonly lists: Uint32Array<ArrayBuffer>;
   readonly samples: readonly Sample[];
 }
 
@@ -60,22 +65,34 @@ export const batchWords = (sequences: number, pagesEach: number): number => TABL
 const powerOfTwo = (count: number): number => (count <= 1 ? count : 2 ** Math.ceil(Math.log2(count)));
 
 /** A number of its own for each bucket, whose counts are 0 or powers of two. */
-export function bucketKey({ rows, oneRowEach, splits, samples, everyRow, kind, top, routes }: Bucket): number {
-  const flags = (oneRowEach ? 1 : 0) + (everyRow ? 2 : 0) + (kind === "score" ? 4 : 0) + (routes ? 8 : 0);
+export function bucketKey(bucket: Bucket): number {
+  const { rows, splits, samples, top, kind } = bucket;
   let key = Math.clz32(rows);
   for (const count of [splits, samples, top]) key = 33 * key + Math.clz32(count); // 0 to 32
-  return 16 * key + flags;
+  const flags = [bucket.oneRowEach, bucket.everyRow, kind === "score", bucket.routes, bucket.adjusted];
+  for (const flag of flags) key = 2 * key + (flag ? 1 : 0);
+  return key;
 }
 
-/** Lays a schedule out. `words` is written from its beginning and may hold anything. */
-export function buildBatch({ kind, entries }: Schedule, rope: RopeTable, words: Uint32Array<ArrayBuffer>): Batch {
+/** Where a step is laid out. */
+export interface BatchMemory {
+  readonly rope: RopeTable;
+  /** Written from its beginning; may hold anything. */
+  readonly words: Uint32Array<ArrayBuffer>;
+  readonly lists: SampleLists;
+}
+
+/** Lays a schedule out. */
+export function buildBatch({ kind, entries }: Schedule, { rope, words, lists }: BatchMemory): Batch {
   rope.beginStep();
+  lists.begin();
   const samples: Sample[] = [];
   let [row, table, longest, top] = [0, TABLES_AT, 0, 0];
   let [oneRowEach, routes] = [true, false];
   for (const { sequence, count, drafts } of entries) {
     const { tokens, computed, pages, options } = sequence;
     const end = computed + count + drafts.length;
+    let rules = NONE; // one block for all samples of a sequence: each sees as many tokens as its position says
     words.set(pages, table);
     for (let position = computed; position < end; position++) {
       const token = tokens[position] ?? drafts[position - tokens.length] ?? NONE;
@@ -83,7 +100,9 @@ export function buildBatch({ kind, entries }: Schedule, rope: RopeTable, words: 
       if (options.kind === "score" || position >= tokens.length - 1) {
         const target = tokens[position + 1] ?? drafts[position + 1 - tokens.length] ?? NONE;
         const sample = { sequence, position, token, target };
-        writeSample(words, samples.length, sample, row);
+        if (options.sampling.rules !== null && rules === NONE)
+          rules = lists.add(options.sampling.rules, tokens, drafts);
+        writeSample(words, samples.length, sample, row, rules);
         samples.push(sample);
         top = Math.max(top, options.top);
         routes ||= options.experts;
@@ -104,15 +123,16 @@ export function buildBatch({ kind, entries }: Schedule, rope: RopeTable, words: 
     kind,
     top: powerOfTwo(top),
     routes,
+    adjusted: lists.words.length > 0,
   };
   fillUp(bucket, words, row, samples.length);
-  return { bucket, words: words.subarray(0, table), samples };
+  return { bucket, words: words.subarray(0, table), lists: lists.words, samples };
 }
 
 /** A step of the bucket that computes nothing for anybody. */
 export function emptyBatch(bucket: Bucket, words: Uint32Array<ArrayBuffer>): Batch {
   fillUp(bucket, words, 0, 0);
-  return { bucket, words: words.subarray(0, TABLES_AT), samples: [] };
+  return { bucket, words: words.subarray(0, TABLES_AT), lists: new Uint32Array(), samples: [] };
 }
 
 /** Rows and samples that only fill the bucket up: no token of a sequence, nothing to see, nothing to write. */
@@ -120,7 +140,14 @@ function fillUp(bucket: Bucket, words: Uint32Array<ArrayBuffer>, rows: number, s
   words.fill(0, rows * ROW_WORDS, bucket.rows * ROW_WORDS);
   for (let i = rows; i < bucket.rows; i++) words[i * ROW_WORDS + ROW.slot] = NONE;
   words.fill(0, SAMPLES_AT + samples * SAMPLE_WORDS, SAMPLES_AT + bucket.samples * SAMPLE_WORDS);
-  for (let i = samples; i < bucket.samples; i++) words[SAMPLES_AT + i * SAMPLE_WORDS + SAMPLE.target] = NONE;
+  for (
+    let at = SAMPLES_AT + samples * SAMPLE_WORDS;
+    at < SAMPLES_AT + bucket.samples * SAMPLE_WORDS;
+    at += SAMPLE_WORDS
+  ) {
+    words[at + SAMPLE.target] = NONE;
+    words[at + SAMPLE.rules] = NONE;
+  }
 }
 
 /** Written word by word, as the next. */
@@ -148,8 +175,9 @@ function writeSample(
   index: number,
   { sequence, position, target }: Sample,
   row: number,
+  rules: number,
 ): void {
-  const { temperature, topK, topP, minP, seed } = sequence.options.sampling;
+  const { temperature, topK, topP, minP, typicalP, seed } = sequence.options.sampling;
   const at = SAMPLES_AT + index * SAMPLE_WORDS;
   words.fill(0, at, at + SAMPLE_WORDS);
   words[at + SAMPLE.row] = row;
@@ -162,4 +190,6 @@ function writeSample(
   words[at + SAMPLE.choice] = 0;
   words[at + SAMPLE.position] = position + 1;
   words[at + SAMPLE.target] = target;
+  words[at + SAMPLE.typicalP] = f32Bits(typicalP);
+  words[at + SAMPLE.rules] = rules;
 }

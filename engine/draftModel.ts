@@ -7,6 +7,7 @@
  */
 import type { Folder } from "../device/files.ts";
 import { NONE } from "../kernels/kernel.ts";
+import { NO_TOKEN } from "../kernels/sample.ts";
 import { buildBatch } from "./batch.ts";
 import type { EngineOptions } from "./options.ts";
 import { PagePool } from "./pages.ts";
@@ -160,7 +161,7 @@ export class DraftModel implements Proposer {
     if (entries.length === 0) return;
     const { memory, runner } = this.#started;
     const schedule = { kind: "generate" as const, entries: entries.map(({ scheduled }) => scheduled) };
-    const batch = buildBatch(schedule, memory.rope, memory.words);
+    const batch = buildBatch(schedule, memory);
     const begun = performance.now();
     const { outputs } = await runner.run(batch);
     times.add(batch.bucket.rows, performance.now() - begun);
@@ -170,7 +171,7 @@ export class DraftModel implements Proposer {
       if (this.#copies.get(copy.wanted.sequence) !== sequence) continue; // its request ended meanwhile
       sequence.computed += count;
       const token = drawn.get(sequence);
-      if (token === undefined || token === NONE || copy.wanted.k === 0) continue;
+      if (token === undefined || token >= NO_TOKEN || copy.wanted.k === 0) continue;
       sequence.tokens.push(token);
       copy.proposals.push(token);
     }

@@ -10,16 +10,17 @@ import { AnswerStream } from "./answerStream.ts";
 import { type Batch, buildBatch } from "./batch.ts";
 import { DraftModel } from "./draftModel.ts";
 import { takesBack } from "./draftVocabulary.ts";
-import { AbortError, NonFiniteError } from "./errors.ts";
+import { AbortError } from "./errors.ts";
 import type { ReadModel } from "./loadModel.ts";
 import type { MemoryPlan } from "./memoryPlan.ts";
 import { ChatCompletions } from "./openai/chatCompletions.ts";
 import type { EngineOptions } from "./options.ts";
 import { PagePool } from "./pages.ts";
 import type { PrecisionPlan } from "./precision.ts";
-import { promptTokens, type RequestContext, resolveGenerate, resolveScore } from "./request.ts";
+import { promptTokens, type RequestContext, type ResolvedRequest, resolveGenerate, resolveScore } from "./request.ts";
 import type { StepResult } from "./runner.ts";
 import { type Schedule, Scheduler } from "./scheduler.ts";
+import { scoreTokens } from "./scoring.ts";
 import { Sequence } from "./sequence.ts";
 import { Speculation } from "./speculation.ts";
 import { type Started, start } from "./start.ts";
@@ -28,9 +29,9 @@ import type {
   GenerateRequest,
   Part,
   PromptFields,
+  PromptLogprobs,
   ScoreRequest,
   ScoreResult,
-  TokenLogprob,
 } from "./types.ts";
 
 /** A loaded model that answers requests. Whoever loaded it closes it. */
@@ -124,11 +125,12 @@ export class Engine {
     };
     request.signal?.addEventListener("abort", stop, { once: true });
     try {
+      if (resolved.promptTop !== null) answer.prompt = await this.#promptLogprobs(resolved, request);
       this.#submit(sequence);
       yield* answer.parts();
     } finally {
       request.signal?.removeEventListener("abort", stop);
-      this.#cachedTokens += sequence.cachedTokens;
+      if (answer.prompt === undefined) this.#cachedTokens += sequence.cachedTokens;
       if (!sequence.finished) this.#scheduler.remove(sequence);
     }
   }
@@ -138,56 +140,37 @@ export class Engine {
     return promptTokens(prompt, this.#request);
   }
 
+  /** Scores a prompt before its answer begins, which then finds its pages. */
+  async #promptLogprobs(
+    { tokens, promptTop }: ResolvedRequest,
+    { signal, onPrompt }: GenerateRequest,
+  ): Promise<PromptLogprobs> {
+    const { logprobs, best } = await scoreTokens({
+      what: "generate",
+      tokens,
+      top: promptTop ?? 0,
+      onProgress: onPrompt,
+      signal,
+      model: this.model,
+      scheduler: this.#scheduler,
+      submit: (sequence) => this.#submit(sequence),
+    });
+    return { tokens, logprobs, top: best };
+  }
+
   /** Log-probability of every token of a text, and the best tokens at its place. Throws as `generate`. */
   async score(request: ScoreRequest): Promise<ScoreResult> {
     this.#checkOpen();
     const { tokens, top } = resolveScore(request, this.#request);
-    const aborted = () => new AbortError("score: aborted by its signal", { cause: request.signal?.reason });
-    if (request.signal?.aborted === true) throw aborted();
-    const logprobs: (number | null)[] = [null];
-    const best: (readonly TokenLogprob[] | null)[] = [null];
-    const experts: (readonly number[])[][] = []; // by layer and place
-    let told = 0; // places handed out: a sequence that gave its pages up comes by the first ones again
-    let stop = () => {};
-    const done = new Promise<void>((resolve, reject) => {
-      const sequence: Sequence = new Sequence({
-        tokens,
-        kind: "score",
-        sampling: { temperature: 0, topK: 0, topP: 1, minP: 0, seed: 0 },
-        top,
-        logits: request.onLogits !== undefined,
-        experts: request.experts === true,
-        ropeVariant: this.model.ropeVariant,
-        onOutput: (output, position, logits) => {
-          if (position < told) return false;
-          told++;
-          request.onProgress?.(position + 1, tokens.length);
-          if (logits !== undefined) request.onLogits?.(position, logits);
-          output.experts?.forEach((chosen, layer) => {
-            const places = experts[layer] ?? [];
-            places.push(chosen);
-            experts[layer] = places;
-          });
-          if (!output.finite) throw new NonFiniteError(`score: the logits after token ${position} are not finite`);
-          const last = position === tokens.length - 1;
-          if (last) resolve();
-          else [logprobs[position + 1], best[position + 1]] = [output.logprob, output.top];
-          return last;
-        },
-        onError: reject,
-      });
-      stop = () => {
-        this.#scheduler.remove(sequence);
-        reject(aborted());
-      };
-      this.#submit(sequence);
+    const { logprobs, best, experts } = await scoreTokens({
+      ...request,
+      what: "score",
+      tokens,
+      top,
+      model: this.model,
+      scheduler: this.#scheduler,
+      submit: (sequence) => this.#submit(sequence),
     });
-    request.signal?.addEventListener("abort", stop, { once: true });
-    try {
-      await done;
-    } finally {
-      request.signal?.removeEventListener("abort", stop);
-    }
     const { tokenizer } = this.model;
     const known = logprobs.filter((value) => value !== null);
     const mean = known.reduce((sum, value) => sum + value, 0) / known.length;
@@ -197,6 +180,7 @@ export class Engine {
   }
 
   #submit(sequence: Sequence): void {
+    this.#checkOpen(); // a prompt may have been scored meanwhile
     this.#scheduler.add(sequence);
     this.#loop ??= this.#run();
   }
@@ -220,7 +204,7 @@ export class Engine {
   async #step(schedule: Schedule): Promise<void> {
     if (schedule.entries.length === 0) return;
     const { memory, runner } = this.#started;
-    const batch = buildBatch(schedule, memory.rope, memory.words);
+    const batch = buildBatch(schedule, memory);
     const result = await this.#speculation.timed(batch, () => runner.run(batch));
     const finished = handOut(batch, result, (sequence) => this.#scheduler.remove(sequence));
     this.#speculation.learn(schedule);

@@ -6,6 +6,7 @@ import { chatTemplate } from "../models/text/chatTemplate.ts";
 import { loadTokenizer, type Tokenizer } from "../models/text/tokenizer.ts";
 import { ContextLengthError, InvalidRequestError } from "./errors.ts";
 import { type RequestContext, resolveGenerate, resolveScore } from "./request.ts";
+import { GREEDY } from "./sequence.ts";
 import type { GenerateRequest, ScoreRequest } from "./types.ts";
 
 const TEMPLATE =
@@ -79,6 +80,37 @@ describe("generate", () => {
     [{ prompt: "a", topK: 1.5 }, "topK: is 1.5"],
     [{ prompt: "a", topP: 1.1 }, "topP: is 1.1, expected a number from 0 to 1"],
     [{ prompt: "a", minP: 2 }, "minP: is 2"],
+    [{ prompt: "a", typicalP: 0 }, "typicalP: is 0, expected a number above 0, at most 1"],
+    [{ prompt: "a", typicalP: 1.5 }, "typicalP: is 1.5"],
+    [{ prompt: "a", repetitionPenalty: 0 }, "repetitionPenalty: is 0, expected a number above 0, at most 1000"],
+    [{ prompt: "a", repetitionPenalty: "1.1" }, "repetitionPenalty: is 1.1, expected a number"],
+    [{ prompt: "a", presencePenalty: 2.1 }, "presencePenalty: is 2.1, expected a number from -2 to 2"],
+    [{ prompt: "a", frequencyPenalty: -3 }, "frequencyPenalty: is -3, expected a number from -2 to 2"],
+    [{ prompt: "a", logitBias: [1] }, "logitBias: expected an object of biases by token id"],
+    [{ prompt: "a", logitBias: null }, "logitBias: expected an object"],
+    [{ prompt: "a", logitBias: { 512: 1 } }, 'logitBias: has "512", expected token ids from 0 to 511'],
+    [{ prompt: "a", logitBias: { "-1": 1 } }, 'logitBias: has "-1"'],
+    [{ prompt: "a", logitBias: { "1.5": 1 } }, 'logitBias: has "1.5"'],
+    [{ prompt: "a", logitBias: { a: 1 } }, 'logitBias: has "a"'],
+    [{ prompt: "a", logitBias: { 5: 101 } }, "logitBias[5]: is 101, expected a number from -100 to 100"],
+    [{ prompt: "a", logitBias: { 5: "1" } }, "logitBias[5]: is 1, expected a number"],
+    [{ prompt: "a", allowedTokenIds: [] }, "allowedTokenIds: is empty, expected at least one token id"],
+    [{ prompt: "a", allowedTokenIds: 5 }, "allowedTokenIds: expected a list of token ids"],
+    [{ prompt: "a", allowedTokenIds: [512] }, "allowedTokenIds[0]: is 512"],
+    [{ prompt: "a", badWords: "x" }, "badWords: expected a list of at most 1024 words"],
+    [{ prompt: "a", badWords: Array(1025).fill("x") }, "badWords: expected a list of at most 1024 words"],
+    [{ prompt: "a", badWords: [5] }, "badWords[0]: expected a string or a list of token ids"],
+    [{ prompt: "a", badWords: [[]] }, "badWords[0]: has 0 tokens, expected 1 to 64"],
+    [{ prompt: "a", badWords: ["x", [512]] }, "badWords[1][0]: is 512"],
+    [{ prompt: "a", badWords: [Array(65).fill(1)] }, "badWords[0]: has 65 tokens"],
+    [{ prompt: "a", minTokens: -1 }, "minTokens: is -1, expected an integer from 0"],
+    [{ prompt: "a", minTokens: 5, maxTokens: 4 }, "minTokens: is 5, expected at most maxTokens, 4"],
+    [{ prompt: "a", allowedTokenIds: [5], badWords: [[5]] }, "allowedTokenIds, badWords: leave no token to begin with"],
+    [
+      { prompt: "a", allowedTokenIds: [2], minTokens: 3 },
+      "allowedTokenIds, minTokens: leave no token to begin with, expected at least one",
+    ],
+    [{ prompt: "a", promptLogprobs: 65 }, "promptLogprobs: is 65, expected an integer from 0 to 64"],
     [{ prompt: "a", seed: -1 }, "seed: is -1"],
     [{ prompt: "a", seed: 2 ** 53 }, "seed: is 9007199254740992"],
     [{ prompt: "a", seed: "7" }, "seed: is 7, expected an integer"],
@@ -107,6 +139,8 @@ describe("generate", () => {
     expect(refusal({ messages }, { tokenizer: undefined })).toContain("messages: the model has no tokenizer.json");
     expect(refusal({ messages }, { template: undefined })).toContain("messages: the model has no chat template");
     expect(refusal({ tokens: [] }, { tokenizer: undefined })).toContain("prompt: is empty");
+    const words = { tokens: [1], badWords: [[3], "a"] };
+    expect(refusal(words, { tokenizer: undefined })).toContain("badWords[1]: the model has no tokenizer.json");
   });
 
   test.each(["", undefined])("nothing at all is the bos token (%j)", (prompt) => {
@@ -152,13 +186,46 @@ describe("generate", () => {
   test("sampling: the request before generation_config.json before plain sampling", () => {
     const sampling = (request: Partial<GenerateRequest>, file: Record<string, unknown> = {}) =>
       resolveGenerate({ prompt: "a", ...request }, context({ defaults: readGenerationConfig(file) })).sampling;
-    expect(sampling({})).toEqual({ temperature: 1, topK: 0, topP: 1, minP: 0, seed: 42 });
-    const file = { do_sample: true, temperature: 0.6, top_k: 20, top_p: 0.9, min_p: 0.05 };
-    expect(sampling({}, file)).toEqual({ temperature: 0.6, topK: 20, topP: 0.9, minP: 0.05, seed: 42 });
-    const own = { temperature: 0.2, topK: 0, topP: 1, minP: 0, seed: 2 ** 53 - 1 };
-    expect(sampling(own, file)).toEqual(own);
+    expect(sampling({})).toEqual({ ...GREEDY, temperature: 1, seed: 42 });
+    const file = { do_sample: true, temperature: 0.6, top_k: 20, top_p: 0.9, min_p: 0.05, typical_p: 0.5 };
+    const asFile = { temperature: 0.6, topK: 20, topP: 0.9, minP: 0.05, typicalP: 0.5, seed: 42, rules: null };
+    expect(sampling({}, file)).toEqual(asFile);
+    const own = { temperature: 0.2, topK: 0, topP: 1, minP: 0, typicalP: 1, seed: 2 ** 53 - 1 };
+    expect(sampling(own, file)).toEqual({ ...own, rules: null });
     expect(sampling({}, { ...file, do_sample: false }).temperature).toBe(0);
     expect(sampling({ temperature: 0.7 }, { ...file, do_sample: false }).temperature).toBe(0.7);
+  });
+
+  test("rules: only where something changes a logit, with the sequence's tokens only where they are looked at", () => {
+    const rules = (request: Partial<GenerateRequest>, file: Record<string, unknown> = {}) =>
+      resolveGenerate({ tokens: [7, 8], ...request }, context({ defaults: readGenerationConfig(file) })).sampling.rules;
+    const off = { repetitionPenalty: 1, presencePenalty: 0, frequencyPenalty: 0, logitBias: {}, badWords: [] };
+    expect(rules({ ...off, minTokens: 0 })).toBeNull();
+    expect(rules({ minTokens: 3, ignoreEos: true })).toBeNull();
+    for (const it of [{ logitBias: { 3: 1 } }, { allowedTokenIds: [3] }, { badWords: [[3]] }, { minTokens: 1 }])
+      expect(rules(it)?.history).toBe(false);
+    const looking = [
+      { repetitionPenalty: 1.1 },
+      { presencePenalty: 1 },
+      { frequencyPenalty: -1 },
+      { badWords: [[3, 4]] },
+    ];
+    for (const it of looking) expect(rules(it)?.history).toBe(true);
+    expect(rules({}, { repetition_penalty: 1.1 })).toEqual(rules({ repetitionPenalty: 1.1 }));
+    expect(rules({ repetitionPenalty: 1 }, { repetition_penalty: 1.1 })).toBeNull();
+    expect(rules({}, { bad_words_ids: [[3, 4], [2], [600]] })).toEqual(rules({ badWords: [[3, 4]] }));
+    expect(rules({ badWords: [] }, { bad_words_ids: [[3, 4]] })).toBeNull();
+    expect(rules({}, { min_new_tokens: 100 })).toEqual(rules({ minTokens: 62 }));
+  });
+
+  test("a bad word is banned at the beginning of a text and behind a space", () => {
+    const { badWords, ...plain } = { tokens: [7], badWords: ["once"] };
+    const ids = (text: string) => tokenizer.encode(text, { addSpecialTokens: false, parseSpecial: false });
+    const block = (words: readonly (readonly number[])[]) =>
+      resolveGenerate({ ...plain, badWords: words }, context()).sampling.rules?.block;
+    const [bare, spaced] = [ids("once"), ids(" once")];
+    const both = spaced.length === bare.length && spaced[0] !== bare[0] ? [bare, spaced] : [bare];
+    expect(resolveGenerate({ ...plain, badWords }, context()).sampling.rules?.block).toEqual(block(both));
   });
 
   test("a seed is kept, and a random one is drawn where none is given", () => {

@@ -5,7 +5,8 @@ import { type ChatTemplate, encodeChat } from "../models/text/chatTemplate.ts";
 import { checkMessages } from "../models/text/messages.ts";
 import type { Tokenizer } from "../models/text/tokenizer.ts";
 import { ContextLengthError, InvalidRequestError } from "./errors.ts";
-import type { SamplingParams } from "./sequence.ts";
+import { checkFields, checkSignal, checkType, idList, integer } from "./requestChecks.ts";
+import { type CheckedSampling, samplingOf } from "./samplingRequest.ts";
 import type { GenerateRequest, PromptFields, ScoreRequest, SpeculationWish } from "./types.ts";
 
 /** What a request is checked against. */
@@ -24,13 +25,14 @@ export interface RequestContext {
 }
 
 /** A checked request. */
-export interface ResolvedRequest {
+export interface ResolvedRequest extends CheckedSampling {
   readonly tokens: readonly number[];
   readonly maxTokens: number;
-  readonly sampling: SamplingParams;
   readonly stop: readonly string[];
   readonly stopIds: ReadonlySet<number>;
   readonly top: number;
+  /** Best tokens to report at each place of the prompt; null: its log-probabilities are not asked for. */
+  readonly promptTop: number | null;
   /** undefined: nobody proposes tokens. */
   readonly speculation: ResolvedSpeculation | undefined;
 }
@@ -55,8 +57,17 @@ const GENERATE_FIELDS: Readonly<Record<keyof GenerateRequest, true>> = {
   topK: true,
   topP: true,
   minP: true,
+  typicalP: true,
   seed: true,
+  repetitionPenalty: true,
+  presencePenalty: true,
+  frequencyPenalty: true,
+  logitBias: true,
+  allowedTokenIds: true,
+  badWords: true,
+  minTokens: true,
   logprobs: true,
+  promptLogprobs: true,
   parseSpecial: true,
   chatTemplateKwargs: true,
   speculation: true,
@@ -99,17 +110,20 @@ export function resolveGenerate(request: GenerateRequest, context: RequestContex
   }
   checkType(request.ignoreEos, "ignoreEos", "boolean");
   checkSignal(request.signal);
+  const stopIds = new Set([
+    ...(request.ignoreEos === true ? [] : context.stopIds),
+    ...idList(request.stopTokenIds, "stopTokenIds", context.vocabulary),
+  ]);
+  const most = Math.min(maxTokens, room);
   return {
     tokens,
-    maxTokens: Math.min(maxTokens, room),
-    sampling: samplingOf(request, context),
+    maxTokens: most,
+    ...samplingOf(request, context, { promptLength: tokens.length, maxTokens: most, stopIds }),
     stop: stopStrings(request.stop),
-    stopIds: new Set([
-      ...(request.ignoreEos === true ? [] : context.stopIds),
-      ...idList(request.stopTokenIds, "stopTokenIds", context.vocabulary),
-    ]),
+    stopIds,
     top: integer(request.logprobs, "logprobs", 0, MAX_TOP) ?? 0,
     speculation: speculationOf(request.speculation, context),
+    promptTop: integer(request.promptLogprobs, "promptLogprobs", 0, MAX_TOP) ?? null,
   };
 }
 
@@ -210,17 +224,6 @@ function checkedMessages(messages: unknown) {
   }
 }
 
-function samplingOf(request: GenerateRequest, { defaults, randomSeed }: RequestContext): SamplingParams {
-  const greedy = defaults.doSample === false && request.temperature === undefined;
-  return {
-    temperature: greedy ? 0 : (number(request.temperature, "temperature", 0, 1e4) ?? defaults.temperature ?? 1),
-    topK: integer(request.topK, "topK", 0, 2 ** 31) ?? defaults.topK ?? 0,
-    topP: number(request.topP, "topP", 0, 1) ?? defaults.topP ?? 1,
-    minP: number(request.minP, "minP", 0, 1) ?? defaults.minP ?? 0,
-    seed: integer(request.seed, "seed", 0, 2 ** 53 - 1) ?? randomSeed(),
-  };
-}
-
 function speculationOf(
   wish: GenerateRequest["speculation"],
   { draft, takesBack }: RequestContext,
@@ -252,52 +255,4 @@ function stopStrings(stop: readonly string[] | undefined): readonly string[] {
       throw new InvalidRequestError(`stop[${i}]: expected a string that is not empty`);
   }
   return stop;
-}
-
-function idList(ids: readonly number[] | undefined, field: string, vocabulary: number): readonly number[] {
-  if (ids === undefined) return [];
-  if (!Array.isArray(ids)) throw new InvalidRequestError(`${field}: expected a list of token ids`);
-  const bad = ids.findIndex((id) => !Number.isInteger(id) || id < 0 || id >= vocabulary);
-  if (bad >= 0)
-    throw new InvalidRequestError(
-      `${field}[${bad}]: is ${String(ids[bad])}, expected an integer from 0 to ${vocabulary - 1}`,
-    );
-  return ids;
-}
-
-function number(value: number | undefined, field: string, min: number, max: number): number | undefined {
-  if (value === undefined) return undefined;
-  if (typeof value !== "number" || !(value >= min && value <= max)) {
-    throw new InvalidRequestError(`${field}: is ${String(value)}, expected a number from ${min} to ${max}`);
-  }
-  return value;
-}
-
-function integer(value: number | undefined, field: string, min: number, max: number): number | undefined {
-  if (value === undefined) return undefined;
-  if (!Number.isInteger(value) || value < min || value > max) {
-    throw new InvalidRequestError(`${field}: is ${String(value)}, expected an integer from ${min} to ${max}`);
-  }
-  return value;
-}
-
-function checkType(value: unknown, field: string, type: "boolean" | "object" | "function"): void {
-  if (value === undefined || (value !== null && typeof value === type)) return;
-  const is = value === null ? "null" : typeof value;
-  throw new InvalidRequestError(`${field}: is ${is}, expected ${type === "object" ? "an object" : `a ${type}`}`);
-}
-
-function checkSignal(signal: unknown): void {
-  if (signal !== undefined && !(signal instanceof AbortSignal))
-    throw new InvalidRequestError("signal: expected an AbortSignal");
-}
-
-function checkFields(request: unknown, known: Readonly<Record<string, true>>, what: string): void {
-  if (typeof request !== "object" || request === null)
-    throw new InvalidRequestError(`${what}: expected an object with ${Object.keys(known).join(", ")}`);
-  const unknown = Object.keys(request).find((key) => !Object.hasOwn(known, key));
-  if (unknown !== undefined)
-    throw new InvalidRequestError(
-      `${what}: field ${JSON.stringify(unknown)} is not supported; there are ${Object.keys(known).join(", ")}`,
-    );
 }

@@ -2,13 +2,14 @@
  * The runner: one program a bucket, recorded once; a step is one write, one submit and a few bytes read back.
  */
 import { Arena, type Slot } from "../device/arena.ts";
-import { createBuffer, destroyBuffer } from "../device/buffers.ts";
+import { allocateBuffer, createBuffer, destroyBuffer } from "../device/buffers.ts";
 import { DeviceLostError } from "../device/errors.ts";
 import type { Gpu } from "../device/gpu.ts";
 import type { CompiledKernel, PipelineCache } from "../device/pipelines.ts";
 import type { StepEncoder } from "../device/profiler.ts";
 import { encode, type Program, Recorder } from "../device/program.ts";
 import { insideErrorScopes } from "../device/scopes.ts";
+import { ADJUST_CHUNK, adjust } from "../kernels/adjust.ts";
 import type { KvType } from "../kernels/attention/kv_page.ts";
 import { logProbs } from "../kernels/log_probs.ts";
 import { sample } from "../kernels/sample.ts";
@@ -22,6 +23,7 @@ import { bestWords, DRAWN_WORDS, logitRows, type OutputReads, outputsOf, type Re
 /** A program with what is read back of it, all in buffers of its own. */
 interface Recorded extends OutputReads {
   readonly program: Program;
+  readonly bucket: Bucket;
   readonly logits: Logits | undefined;
 }
 
@@ -37,6 +39,8 @@ interface Launched {
 }
 
 const NOTHING: readonly Read[] = [];
+/** Of the buffer of rules: some thousand tokens, so that few answers outgrow it. */
+const LEAST_LIST_BYTES = 2 ** 16;
 
 /** What a step brought back: an output a sample, and logits where asked for. */
 export interface StepResult {
@@ -64,6 +68,8 @@ export class Runner {
   readonly #arena: Arena;
   readonly #programs = new Map<number, Recorded>();
   #staging: GPUBuffer | undefined;
+  /** Rules of samples, where a request ever had some. */
+  #lists: GPUBuffer | undefined;
   readonly counts = { dispatches: 0, submits: 0, bindGroups: 0, bytesRead: 0, encodeMs: 0 };
 
   constructor(options: RunnerOptions) {
@@ -81,7 +87,8 @@ export class Runner {
    * In the steady state nothing is made but what WebGPU asks for: an encoder, a mapping, promises.
    */
   async run(batch: Batch): Promise<StepResult> {
-    const { bucket, samples } = batch;
+    const { bucket, samples, lists } = batch;
+    if (bucket.adjusted) await this.#holdLists(lists.byteLength);
     const recorded = await this.#recorded(bucket);
     const { gpu, vocabulary } = this.#options;
     const logits = samples.some(({ sequence }) => sequence.options.logits) ? recorded.logits : undefined;
@@ -116,7 +123,7 @@ export class Runner {
   /** Submits the program and copies of what is read back, to the buffer that it returns. */
   #submit(
     { program, logits, reads }: Recorded,
-    { bucket, words, samples }: Batch,
+    { bucket, words, lists, samples }: Batch,
     tokenBytes: number,
     bytes: number,
   ): GPUBuffer {
@@ -124,6 +131,7 @@ export class Runner {
     const { queue } = gpu.device;
     const staging = this.#stagingFor(bytes);
     queue.writeBuffer(buffers.batch, 0, words);
+    if (this.#lists !== undefined && lists.length > 0) queue.writeBuffer(this.#lists, 0, lists);
     const encoder = gpu.device.createCommandEncoder();
     const timed = profiler?.encode(encoder, program, `${title}${bucketTitle(bucket)}`);
     if (timed === undefined) {
@@ -175,6 +183,22 @@ export class Runner {
     return this.#staging;
   }
 
+  /** Makes room for rules. A longer buffer is another one, so that programs with the one before are recorded again. */
+  async #holdLists(bytes: number): Promise<void> {
+    if (this.#lists !== undefined && this.#lists.size >= bytes) return;
+    const { gpu } = this.#options;
+    const size = Math.max(LEAST_LIST_BYTES, 2 ** Math.ceil(Math.log2(Math.max(bytes, 4))));
+    const usage = GPUBufferUsage.STORAGE | GPUBufferUsage.COPY_DST;
+    const lists = await allocateBuffer(gpu, { label: "rules", size, usage });
+    for (const [key, { bucket, program }] of this.#programs) {
+      if (!bucket.adjusted) continue;
+      program.destroy();
+      this.#programs.delete(key);
+    }
+    if (this.#lists !== undefined) destroyBuffer(gpu, this.#lists);
+    this.#lists = lists;
+  }
+
   /** The bucket's program, recorded where it is met first. */
   async #recorded(bucket: Bucket): Promise<Recorded> {
     const key = bucketKey(bucket);
@@ -207,7 +231,7 @@ export class Runner {
     ];
     const words = reads.reduce((sum, each) => sum + each.words, 0);
     const has = { drawn: drawn !== undefined, top: best === undefined ? null : bucket.top };
-    return { program, logits, reads, words, ...has, routes };
+    return { program, bucket, logits, reads, words, ...has, routes };
   }
 
   /** Records the model's pass and what makes tokens of its logits. */
@@ -224,7 +248,12 @@ export class Runner {
       const grid = [samples, 1, 1] as const;
       if (kind === "generate") {
         drawn = recorder.slot(samples * DRAWN_WORDS * 4, "drawn", true);
-        sample.launch(recorder, { buffers: { logits: logits.slot, batch: buffers.batch, out: drawn }, params, grid });
+        const scores = bucket.adjusted ? this.#adjust(recorder, logits, samples) : logits.slot;
+        sample.launch(recorder, {
+          buffers: { logits: logits.slot, scores, batch: buffers.batch, out: drawn },
+          params: { ...params, adjusted: bucket.adjusted ? 1 : 0 },
+          grid,
+        });
       }
       if (kind === "score" || top > 0) {
         best = recorder.slot(samples * bestWords(top) * 4, "best", true);
@@ -238,10 +267,25 @@ export class Runner {
     return { logits, drawn, best, routes };
   }
 
+  /** What rules leave of logits. */
+  #adjust(recorder: Recorder, { slot, stride }: Logits, samples: number): Slot {
+    const { buffers, vocabulary } = this.#options;
+    const scores = recorder.slot(samples * stride * 4, "scores");
+    // Where kernels are only listed, nothing is bound: any buffer stands for the rules.
+    const lists = this.#lists ?? buffers.batch;
+    adjust.launch(recorder, {
+      buffers: { logits: slot, batch: buffers.batch, lists, scores },
+      params: { vocab: vocabulary, stride, samples: SAMPLES_AT },
+      grid: [Math.ceil(vocabulary / ADJUST_CHUNK), samples, 1],
+    });
+    return scores;
+  }
+
   destroy(): void {
     for (const { program } of this.#programs.values()) program.destroy();
     this.#programs.clear();
     this.#arena.destroy();
-    if (this.#staging !== undefined) destroyBuffer(this.#options.gpu, this.#staging);
+    for (const buffer of [this.#staging, this.#lists])
+      if (buffer !== undefined) destroyBuffer(this.#options.gpu, buffer);
   }
 }

@@ -4,7 +4,7 @@ import { describe, expect, test } from "vitest";
 import { PAGE_TOKENS } from "../kernels/fragments/batch.ts";
 import { PagePool } from "./pages.ts";
 import { type Room, type Schedule, type Scheduled, Scheduler, type SchedulerLimits } from "./scheduler.ts";
-import { Sequence } from "./sequence.ts";
+import { GREEDY, Sequence } from "./sequence.ts";
 
 interface Wish {
   readonly kind: "generate" | "score";
@@ -31,8 +31,6 @@ interface Job {
 /** The token after these: any function of all of them. */
 const next = (tokens: readonly number[]): number => tokens.reduce((sum, token) => (31 * sum + token + 7) % 101, 3);
 
-const RULES = { temperature: 0, topK: 0, topP: 1, minP: 0, seed: 0 };
-
 function newSequence(
   { kind, prompt, proposals }: Pick<Wish, "kind" | "prompt" | "proposals">,
   variant = (_: number) => 0,
@@ -42,7 +40,7 @@ function newSequence(
   return new Sequence({
     tokens: prompt,
     kind,
-    sampling: RULES,
+    sampling: GREEDY,
     top: 0,
     logits: false,
     experts: false,

@@ -9,8 +9,22 @@ export interface SamplingParams {
   readonly topK: number;
   readonly topP: number;
   readonly minP: number;
+  readonly typicalP: number;
   readonly seed: number;
+  /** Penalties, biases and masks; null: there are none. */
+  readonly rules: LogitRules | null;
 }
+
+/** Rules as the GPU reads them (kernels/rules.ts). */
+export interface LogitRules {
+  /** The same from the first token to the last. */
+  readonly block: Uint32Array;
+  /** Whether the sequence's tokens follow it. */
+  readonly history: boolean;
+}
+
+/** Always the likeliest token. */
+export const GREEDY: SamplingParams = { temperature: 0, topK: 0, topP: 1, minP: 0, typicalP: 1, seed: 0, rules: null };
 
 /** What the scheduler asks of whoever proposes tokens for a sequence. */
 export interface Drafting {

@@ -5,18 +5,17 @@ import type { KvType } from "../kernels/attention/kv_page.ts";
 import { PAGE_TOKENS } from "../kernels/fragments/batch.ts";
 import { allocateWeights, freeWeights } from "../models/allocateWeights.ts";
 import type { StepBuffers } from "../models/step.ts";
-import { batchWords, MAX_ROWS } from "./batch.ts";
+import { type BatchMemory, batchWords, MAX_ROWS } from "./batch.ts";
 import type { ReadModel } from "./loadModel.ts";
 import { layerPageBytes, type MemoryPlan } from "./memoryPlan.ts";
 import type { Owned } from "./owned.ts";
 import { RopeTable } from "./ropeTable.ts";
+import { SampleLists } from "./sampleLists.ts";
 
 /** Buffers of steps, and what the CPU writes to them. */
-export interface StepMemory {
+export interface StepMemory extends BatchMemory {
+  /** Its batch is as long as the words. */
   readonly buffers: StepBuffers;
-  readonly rope: RopeTable;
-  /** A batch is laid out here: as long as `buffers.batch`. */
-  readonly words: Uint32Array<ArrayBuffer>;
 }
 
 /** Makes them all, and the buffers of the weights, for `owned` to free. Throws OutOfMemoryError. */
@@ -41,5 +40,5 @@ export async function allocateStep(
   const rope = owned.add(new RopeTable(gpu, config.ropes, plan.context, MAX_ROWS), (table) => table.destroy());
   const words = new Uint32Array(batchWords(plan.sequences, Math.ceil(plan.context / PAGE_TOKENS)));
   const batch = await make("batch", words.byteLength);
-  return { buffers: { batch, ropes: rope.buffers, aux, kv }, rope, words };
+  return { buffers: { batch, ropes: rope.buffers, aux, kv }, rope, words, lists: new SampleLists() };
 }

@@ -19,10 +19,28 @@ export interface GenerateRequest {
   readonly topK?: number;
   readonly topP?: number;
   readonly minP?: number;
+  /** Keeps tokens whose surprise is nearest to the entropy, until they have this probability together. Above 0; 1: off. */
+  readonly typicalP?: number;
+  /** Divides the logits above 0 of tokens of the prompt and the answer, and multiplies the others. Above 0; 1: off. */
+  readonly repetitionPenalty?: number;
+  /** Taken off the logits of tokens of the answer; from -2 to 2. */
+  readonly presencePenalty?: number;
+  /** The same, as often as a token is there. */
+  readonly frequencyPenalty?: number;
+  /** Added to logits, by token id; from -100 to 100. */
+  readonly logitBias?: Readonly<Record<number, number>>;
+  /** The only tokens that may be drawn. */
+  readonly allowedTokenIds?: readonly number[];
+  /** Texts or runs of token ids that the answer must not complete. */
+  readonly badWords?: readonly (string | readonly number[])[];
+  /** Tokens before which nothing ends the answer but `maxTokens`. */
+  readonly minTokens?: number;
   /** An integer below 2^53. Default: a random one, said in the last part. */
   readonly seed?: number;
   /** How many of the best tokens to report at each place. */
   readonly logprobs?: number;
+  /** The same at each place of the prompt, which the first part then has. */
+  readonly promptLogprobs?: number;
   /** Whether special tokens in the text become control tokens. Default: true for `prompt`, false for `messages`. */
   readonly parseSpecial?: boolean;
   readonly chatTemplateKwargs?: Readonly<Record<string, unknown>>;
@@ -52,6 +70,14 @@ export interface TokenLogprob {
   readonly token: number;
   /** Natural log, of the model's own distribution. */
   readonly logprob: number;
+}
+
+/** Log-probabilities of a prompt, one entry a token; null for the first. */
+export interface PromptLogprobs {
+  readonly tokens: readonly number[];
+  readonly logprobs: readonly (number | null)[];
+  /** The best tokens at that place, best first. */
+  readonly top: readonly (readonly TokenLogprob[] | null)[];
 }
 
 /** Tokens that a request took. */
@@ -84,6 +110,8 @@ export interface Part {
   readonly token: number;
   readonly logprob: number;
   readonly top?: readonly TokenLogprob[];
+  /** On the first part, where asked for. */
+  readonly prompt?: PromptLogprobs;
   readonly finishReason: FinishReason | null;
   /** On the last part. */
   readonly usage?: Usage;

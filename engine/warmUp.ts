@@ -4,16 +4,9 @@ import { type Bucket, emptyBatch } from "./batch.ts";
 import type { Runner } from "./runner.ts";
 import type { SchedulerLimits } from "./scheduler.ts";
 
-const DECODE = { oneRowEach: true, splits: 0, everyRow: true, kind: "generate", top: 0, routes: false } as const;
-const PROMPT = {
-  oneRowEach: false,
-  splits: 0,
-  samples: 1,
-  everyRow: false,
-  kind: "generate",
-  top: 0,
-  routes: false,
-} as const;
+const PLAIN = { splits: 0, kind: "generate", top: 0, routes: false, adjusted: false } as const;
+const DECODE = { ...PLAIN, oneRowEach: true, everyRow: true } as const;
+const PROMPT = { ...PLAIN, oneRowEach: false, samples: 1, everyRow: false } as const;
 
 const decode = (rows: number): Bucket => ({ ...DECODE, rows, samples: rows });
 const prompt = (rows: number): Bucket => ({ ...PROMPT, rows });
@@ -28,6 +21,7 @@ export function likelyBuckets({ rows, scoreRows }: SchedulerLimits): Bucket[] {
     { ...decode(1), splits: 2 },
     { ...prompt(most), splits: 2 },
     { ...decode(1), kind: "score" },
+    { ...decode(1), adjusted: true },
   ];
 }
 

@@ -162,12 +162,14 @@ export const PLAIN_SAMPLE: SampleRecord = {
   choice: 0,
   position: 0,
   target: NONE,
+  typicalP: 1,
+  rules: NONE,
 };
 
 /** The records as the batch holds them, behind `lead` words that no kernel of samples may read. */
 export function sampleWords(records: readonly SampleRecord[], lead: number): Uint32Array {
   const words = new Uint32Array(lead + records.length * SAMPLE_WORDS).fill(NONE);
-  const floats = new Set(["temperature", "topP", "minP"]);
+  const floats = new Set(["temperature", "topP", "minP", "typicalP"]);
   records.forEach((record, i) => {
     for (const [field, at] of Object.entries(SAMPLE)) {
       const value = record[field as keyof typeof SAMPLE];

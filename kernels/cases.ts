@@ -5,6 +5,7 @@
  */
 import { actMulCases } from "./act_mul.cases.ts";
 import { activateCases } from "./activate.cases.ts";
+import { adjustCases, realAdjustCases } from "./adjust.cases.ts";
 import { attentionCases, attentionOptionCases, realAttentionCases } from "./attention/attention.cases.ts";
 import { latentCases, realLatentCases } from "./attention/latent.cases.ts";
 import { embedCases, positionCases, realEmbedCases } from "./embed.cases.ts";
@@ -36,7 +37,14 @@ import {
   sameStateCases,
   wideSameBitsCases,
 } from "./sameBits.cases.ts";
-import { extremeSampleCases, greedySampleCases, realSampleCases, sampleCases } from "./sample.cases.ts";
+import {
+  adjustedSampleCases,
+  extremeSampleCases,
+  greedySampleCases,
+  realSampleCases,
+  sampleCases,
+  typicalSampleCases,
+} from "./sample.cases.ts";
 import { softcapCases } from "./softcap.cases.ts";
 import { deltaRuleCases, realDeltaRuleCases } from "./state/delta_rule.cases.ts";
 import { realShortConvCases, shortConvCases } from "./state/short_conv.cases.ts";
@@ -99,6 +107,9 @@ export function namedCases(): Case[] {
     ...latentCases(210_001, ["affine4"]),
     ...wideMatmulCases(FEW_WIDE, 1, 150_051),
     ...wideSameBitsCases(["affine4"], [8], 160_001),
+    ...adjustCases(8, 1),
+    ...typicalSampleCases(5, 110_001),
+    ...adjustedSampleCases(["masked", "ties"], 120_001),
   ];
 }
 
@@ -148,6 +159,10 @@ export function allCases(): Case[] {
     ...wideMatmulCases(EVERY, 3, 151_001),
     ...realMatmulCases(FEW_WIDE, 155_001, "wide"),
     ...wideSameBitsCases(LAYOUT_NAMES, MANY_ROWS, 161_001),
+    ...adjustCases(48, 1_001),
+    ...realAdjustCases(2_001),
+    ...typicalSampleCases(56, 111_001),
+    ...adjustedSampleCases(["normal", "great"], 121_001),
   ];
 }
 

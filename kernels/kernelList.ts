@@ -2,6 +2,7 @@
 import type { CompiledKernel } from "../device/pipelines.ts";
 import { actMul } from "./act_mul.ts";
 import { activateRows } from "./activate.ts";
+import { adjust } from "./adjust.ts";
 import { attentionFused, attentionPaged } from "./attention/attention.ts";
 import { attentionReduce } from "./attention/attention_reduce.ts";
 import { KV_TYPES } from "./attention/kv_page.ts";
@@ -96,6 +97,7 @@ export function everyKernel(): CompiledKernel[] {
     norm,
     activateRows,
     softcap,
+    adjust,
     sample,
     logProbs,
     qkNorm,

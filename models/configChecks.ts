@@ -182,3 +182,14 @@ export function tokenIdsField(fields: Fields, key: string, fallback: readonly nu
     throw refused(fields, key, "a token id, a list of token ids, or null");
   return [...new Set(ids.filter((id) => id >= 0))];
 }
+
+/** A list of lists of token ids, none of them empty; absent and null are an empty one. Throws ModelFormatError. */
+export function tokenRunsField(fields: Fields, key: string): readonly (readonly number[])[] {
+  const value = field(fields, key) ?? [];
+  const isId = (id: unknown): id is number =>
+    typeof id === "number" && Number.isInteger(id) && id >= 0 && id <= MAX_TOKEN_ID;
+  const isRun = (run: unknown): run is number[] => Array.isArray(run) && run.length > 0 && run.every(isId);
+  if (!Array.isArray(value) || value.length > MAX_TOKEN_IDS || !value.every(isRun))
+    throw refused(fields, key, "a list of lists of token ids, or null");
+  return value;
+}

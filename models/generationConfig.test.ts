@@ -21,6 +21,8 @@ describe("generation_config.json", () => {
       minP: undefined,
       typicalP: undefined,
       repetitionPenalty: undefined,
+      badWords: [],
+      minNewTokens: undefined,
       maxNewTokens: 256,
       eosTokenIds: [0, 2],
       ignored: [],
@@ -36,6 +38,8 @@ describe("generation_config.json", () => {
       min_p: 0,
       typical_p: 0.5,
       repetition_penalty: 1.1,
+      bad_words_ids: [[3], [4, 5]],
+      min_new_tokens: 5,
       eos_token_id: 5,
     };
     expect(readGenerationConfig(raw)).toMatchObject({
@@ -46,6 +50,8 @@ describe("generation_config.json", () => {
       minP: 0,
       typicalP: 0.5,
       repetitionPenalty: 1.1,
+      badWords: [[3], [4, 5]],
+      minNewTokens: 5,
       eosTokenIds: [5],
     });
   });
@@ -62,11 +68,11 @@ describe("generation_config.json", () => {
       num_beams: 4,
       no_repeat_ngram_size: 0,
       suppress_tokens: [],
-      bad_words_ids: [[3]],
+      sequence_bias: [[[3], 1.5]],
       use_cache: true,
-      min_new_tokens: 5,
+      min_length: 5,
     };
-    expect(readGenerationConfig(raw).ignored).toEqual(["num_beams", "bad_words_ids", "min_new_tokens"]);
+    expect(readGenerationConfig(raw).ignored).toEqual(["num_beams", "sequence_bias", "min_length"]);
   });
 
   test.each<[string, unknown, string]>([
@@ -79,6 +85,10 @@ describe("generation_config.json", () => {
     ["top_p", 1.1, "top_p is 1.1"],
     ["min_p", 2, "min_p is 2"],
     ["repetition_penalty", 0, "repetition_penalty is 0"],
+    ["bad_words_ids", [3], "bad_words_ids is a list of 1, expected a list of lists of token ids, or null"],
+    ["bad_words_ids", [[]], "bad_words_ids is a list of 1"],
+    ["bad_words_ids", [[1, -2]], "bad_words_ids is a list of 1"],
+    ["min_new_tokens", -1, "min_new_tokens is -1"],
     ["do_sample", 1, "do_sample is 1, expected true or false"],
     ["max_new_tokens", 0, "max_new_tokens is 0"],
     ["eos_token_id", "</s>", 'eos_token_id is "</s>"'],
@@ -97,6 +107,7 @@ describe("generation_config.json", () => {
       "min_p",
       "typical_p",
       "eos_token_id",
+      "bad_words_ids",
       "max_new_tokens",
       "num_beams",
     );

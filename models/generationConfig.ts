@@ -8,6 +8,7 @@ import {
   optionalNumber,
   showKey,
   tokenIdsField,
+  tokenRunsField,
 } from "./configChecks.ts";
 
 /** What the file says; undefined where it says nothing. A request's own values go before these. */
@@ -21,6 +22,8 @@ export interface GenerationDefaults {
   readonly minP: number | undefined;
   readonly typicalP: number | undefined;
   readonly repetitionPenalty: number | undefined;
+  readonly badWords: readonly (readonly number[])[];
+  readonly minNewTokens: number | undefined;
   readonly maxNewTokens: number | undefined;
   readonly eosTokenIds: readonly number[];
   /** Keys that would change an answer in transformers and that ingle does not apply, in the file's order: to be said, not swallowed. */
@@ -41,7 +44,6 @@ const NOT_APPLIED: Readonly<Record<string, readonly unknown[]>> = {
   no_repeat_ngram_size: [0],
   encoder_no_repeat_ngram_size: [0],
   encoder_repetition_penalty: [1],
-  bad_words_ids: [],
   force_words_ids: [],
   constraints: [],
   forced_bos_token_id: [],
@@ -55,7 +57,6 @@ const NOT_APPLIED: Readonly<Record<string, readonly unknown[]>> = {
   eta_cutoff: [0],
   top_h: [],
   min_length: [0],
-  min_new_tokens: [0],
   max_time: [],
   stop_strings: [],
   remove_invalid_values: [false],
@@ -78,6 +79,8 @@ export function readGenerationConfig(raw: unknown): GenerationDefaults {
     minP: optionalNumber(fields, "min_p", { min: 0, max: 1 }),
     typicalP: optionalNumber(fields, "typical_p", { above: 0, max: 1 }),
     repetitionPenalty: optionalNumber(fields, "repetition_penalty", { above: 0, max: 1000 }),
+    badWords: tokenRunsField(fields, "bad_words_ids"),
+    minNewTokens: optionalInteger(fields, "min_new_tokens", { min: 0, max: MAX_COUNT }),
     maxNewTokens: optionalInteger(fields, "max_new_tokens", { min: 1, max: MAX_COUNT }),
     eosTokenIds: tokenIdsField(fields, "eos_token_id"),
     ignored: ignoredKeys(fields),

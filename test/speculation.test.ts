@@ -93,6 +93,8 @@ describe("one answer", () => {
         { temperature: 0 },
         { temperature: 1, seed: 3 },
         { temperature: 0.6, topK: 7, topP: 0.8, seed: 4 },
+        { temperature: 0, frequencyPenalty: 0.3, badWords: [[9, 4]], minTokens: 3 },
+        { temperature: 0.9, repetitionPenalty: 1.2, typicalP: 0.9, logitBias: { 9: 2 }, seed: 5 },
       ]) {
         const want = await answer(engine, { ...repeating, ...how });
         const speculation = { promptLookup: true, draftTokens: 6 };

@@ -13,6 +13,14 @@ const SAME = {
   top_p: "topP",
   top_k: "topK",
   min_p: "minP",
+  typical_p: "typicalP",
+  repetition_penalty: "repetitionPenalty",
+  presence_penalty: "presencePenalty",
+  frequency_penalty: "frequencyPenalty",
+  logit_bias: "logitBias",
+  allowed_token_ids: "allowedTokenIds",
+  bad_words: "badWords",
+  min_tokens: "minTokens",
   seed: "seed",
   stop: "stop",
   stop_token_ids: "stopTokenIds",
@@ -29,17 +37,8 @@ const isValue =
 const isEmpty = (value: unknown): boolean =>
   typeof value === "object" && value !== null && Object.keys(value).length === 0;
 
-/** Fields that are not supported, with the values of theirs that ask for nothing: clients send them unasked. */
-export const NEUTRAL: Readonly<Record<string, (value: unknown) => boolean>> = {
-  repetition_penalty: isValue(1),
-  presence_penalty: isValue(0),
-  frequency_penalty: isValue(0),
-  logit_bias: isEmpty,
-};
-
-/** Those of a chat alone. */
+/** Fields of a chat that are not supported, with the values of theirs that ask for nothing: clients send them unasked. */
 export const CHAT_NEUTRAL: Readonly<Record<string, (value: unknown) => boolean>> = {
-  ...NEUTRAL,
   tools: isEmpty,
   tool_choice: isValue("none", "auto"),
   parallel_tool_calls: isValue(true, false), // without tools it says nothing

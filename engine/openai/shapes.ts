@@ -11,10 +11,14 @@ interface CommonRequest {
   readonly top_p?: number | null;
   readonly top_k?: number | null;
   readonly min_p?: number | null;
+  readonly typical_p?: number | null;
   readonly repetition_penalty?: number | null;
   readonly presence_penalty?: number | null;
   readonly frequency_penalty?: number | null;
   readonly logit_bias?: Readonly<Record<string, number>> | null;
+  readonly allowed_token_ids?: readonly number[] | null;
+  readonly bad_words?: readonly (string | readonly number[])[] | null;
+  readonly min_tokens?: number | null;
   readonly seed?: number | null;
   readonly stop?: string | readonly string[] | null;
   readonly stop_token_ids?: readonly number[] | null;

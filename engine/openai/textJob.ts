@@ -7,7 +7,7 @@ import { type Body, booleanField, checkNames, integerField, RequestFieldError } 
 import type { Host } from "./host.ts";
 import { identity } from "./identity.ts";
 import { DELIVERY_NAMES, delivery, type Job } from "./job.ts";
-import { inTheirNames, NEUTRAL, SAMPLING_NAMES, samplingFields } from "./sampling.ts";
+import { inTheirNames, SAMPLING_NAMES, samplingFields } from "./sampling.ts";
 import type { TextCompletion } from "./shapes.ts";
 import { TextTeller } from "./textAnswer.ts";
 
@@ -18,7 +18,6 @@ const DEFAULT_MAX_TOKENS = 16; // OpenAI's, at this endpoint
 const THEIR_NAMES = { prompt: "prompt", tokens: "prompt", maxTokens: "max_tokens", logprobs: "logprobs" };
 
 const ASKS_NOTHING = {
-  ...NEUTRAL,
   suffix: (value: unknown) => value === "",
   best_of: (value: unknown) => value === 1,
 };

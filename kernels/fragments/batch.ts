@@ -36,6 +36,9 @@ export const SAMPLE = {
   position: 8,
   /** Token whose log-probability is wanted, or NONE. */
   target: 9,
+  typicalP: 10,
+  /** Where its rules begin, in words of the lists (rules.ts), or NONE. */
+  rules: 11,
 } as const;
 
 /** Tokens a page. */
