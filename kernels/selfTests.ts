@@ -10,13 +10,17 @@ import { attentionReduce } from "./attention/attention_reduce.ts";
 import { type AttentionShape, attentionInputs, pagesWith } from "./attention/attentionData.ts";
 import { caches } from "./attention/attentionReference.ts";
 import { KV_TYPES, type KvType } from "./attention/kv_page.ts";
+import { LATENT, latentAttentionCase, latentQueryCase, latentValueCase } from "./attention/latent.cases.ts";
+import { latentAttention } from "./attention/latent_attention.ts";
+import { LATENT_ROWS, latentQuery } from "./attention/latent_query.ts";
+import { latentValue } from "./attention/latent_value.ts";
 import { ropeKv } from "./attention/rope_kv.ts";
 import { QUERIES_FROM, type QueriesFrom } from "./attention/tile.ts";
 import { embedCase } from "./embed.cases.ts";
 import { embed } from "./embed.ts";
 import type { LayoutName } from "./formats/layout.ts";
 import { LAYOUT_NAMES, layouts } from "./formats/layouts.ts";
-import { HEAD_DIMS, type HeadDim } from "./fragments/batch.ts";
+import { HEAD_DIMS, type HeadDim, LATENT_WIDTHS, type LatentWidth, MAX_LATENT } from "./fragments/batch.ts";
 import { type MatmulRows, X_FROM, type XFrom } from "./fragments/matmul.ts";
 import { NARROW } from "./fragments/narrow_activation.ts";
 import { takesNarrow } from "./fragments/narrow_dot.ts";
@@ -58,9 +62,14 @@ export function selfTests(names: readonly LayoutName[] = LAYOUT_NAMES): SelfTest
   return [
     ...matmuls.map(oneRow),
     ...heads.flatMap((it) => [fusedAttention(it), pagedAttention(it)]),
+    ...KV_TYPES.flatMap((kvType) =>
+      LATENT_WIDTHS.flatMap((width) => X_FROM.map((from) => latents({ kvType, width, from }))),
+    ),
+    ...names.flatMap((layout) => latentRows(layout, 1)),
     ...names.map(embedding),
     sampler(),
     ...MANY_ROWS.flatMap((m) => matmuls.map((it) => manyRows(it, m))),
+    ...names.flatMap((layout) => latentRows(layout, LATENT_ROWS[1])),
   ];
 }
 
@@ -184,6 +193,38 @@ function pagedAttention(choice: HeadChoice): SelfTest {
   const test = { kernel: "attention_paged", title: `self_test ${paged.name} against ${fused.name}`, run };
   const kernels = [paged, fused, ropeKv(kvType, headDim).compiled, attentionReduce.compiled];
   return { kernels, variant: standIn(choice), test };
+}
+
+interface LatentChoice {
+  readonly kvType: KvType;
+  readonly width: LatentWidth;
+  readonly from: XFrom;
+}
+
+function latents({ kvType, width, from }: LatentChoice): SelfTest {
+  const kernel = latentAttention(kvType, width, from).compiled;
+  const rotaryDim = 32;
+  const latent = Math.min(width - rotaryDim, MAX_LATENT);
+  const rows = { past: [0, 17, 270], counts: [1, 1, 1] };
+  const { run } = latentAttentionCase({ ...LATENT, ...rows, kvType, latent, rotaryDim, queriesFrom: from, seed: 1 });
+  const test = { kernel: "latent_attention", title: `self_test ${kernel.name} against the CPU`, run };
+  return { kernels: [kernel, attentionReduce.compiled], variant: from === "broadcast" ? BROADCAST : null, test };
+}
+
+/** Queries and values of latents: one row against the CPU, more against one. */
+function latentRows(layout: LayoutName, rows: (typeof LATENT_ROWS)[number]): SelfTest[] {
+  const shape = { ...LATENT, layout, past: [3], counts: [6], ways: [rows], seed: 1 };
+  const tests = [
+    { family: "latent_query", kernel: latentQuery, run: latentQueryCase(shape).run },
+    { family: "latent_value", kernel: latentValue, run: latentValueCase(shape).run },
+  ];
+  return tests.map(({ family, kernel, run }): SelfTest => {
+    const [many, one] = [kernel(layout, rows).compiled, kernel(layout, 1).compiled];
+    const title = `self_test ${many.name} against ${rows > 1 ? "one row" : "the CPU"}`;
+    const test = { kernel: family, title, run };
+    if (rows === 1) return { kernels: [one], variant: null, test };
+    return { kernels: [many, one], variant: rowsVariant(rows), test };
+  });
 }
 
 function embedding(layout: LayoutName): SelfTest {

@@ -50,6 +50,10 @@ export interface LatentShape {
   readonly paddingRows: number;
   /** Whether the columns of keys' weights are stored in another order. */
   readonly sorted: boolean;
+  /** Rows at once that are tried; left out: each number. */
+  readonly ways?: readonly LatentRows[];
+  /** Where queries and exponentials come from; left out, as the model has them on the adapter. */
+  readonly queriesFrom?: XFrom;
   readonly seed: number;
 }
 
@@ -146,7 +150,8 @@ async function runAttention(
   return bed.f32(result);
 }
 
-function attentionCase(s: LatentShape): Case {
+/** Attention of a step. */
+export function latentAttentionCase(s: LatentShape): Case {
   return {
     kernel: "latent_attention",
     title: `latent_attention ${s.kvType} heads=${s.heads} latent=${s.latent}+${s.rotaryDim} rows=${rowsTitle(s)}${s.split ? " split" : ""}${s.paddingRows > 0 ? ` padding=${s.paddingRows}` : ""} seed=${s.seed}`,
@@ -178,7 +183,7 @@ function sameRowsCase(kvType: KvType, seed: number): Case {
     kernel: "latent_attention",
     title: `same_bits latent_attention ${kvType} 253+6 at once, split, and one by one seed=${seed}`,
     async run(bed) {
-      const s: LatentShape = { ...SMALL, kvType, past: [253], counts: [6], seed };
+      const s: LatentShape = { ...LATENT, kvType, past: [253], counts: [6], seed };
       const shape = asAttention(s);
       const from = attentionInputs(shape);
       const pages = latentPages(shape, from, caches(shape, from).all);
@@ -328,15 +333,21 @@ function uploaded(bed: Testbed, { matrix, table }: ReturnType<typeof byHead>) {
   return { words, scales, aux: bed.buffer(table) };
 }
 
-/** One result for each number of rows a launch, and that they are equal. */
+/** The result of one row a launch, and that those of other numbers are equal. */
 async function everyWay(
+  { ways = LATENT_ROWS }: LatentShape,
   run: (rows: LatentRows) => Promise<Float32Array>,
-): Promise<{ readonly got: Float32Array; readonly same: Comparison }> {
-  const [one, four] = [await run(LATENT_ROWS[0]), await run(LATENT_ROWS[1])];
-  return { got: one, same: { name: "four rows at once against one", got: bits(four), want: bits(one), limit: 0 } };
+): Promise<{ readonly got: Float32Array; readonly same: readonly Comparison[] }> {
+  const got = await run(LATENT_ROWS[0]);
+  const same: Comparison[] = [];
+  for (const rows of ways.filter((way) => way > 1)) {
+    same.push({ name: `${rows} rows at once against one`, got: bits(await run(rows)), want: bits(got), limit: 0 });
+  }
+  return { got, same };
 }
 
-function queryCase(s: LatentShape): Case {
+/** Queries of a step, by each number of rows at once. */
+export function latentQueryCase(s: LatentShape): Case {
   const { heads, latent, nope, rotaryDim, layout } = s;
   const rows = s.counts.reduce((a, b) => a + b, 0);
   const scaled = layouts[layout].scaling !== "none";
@@ -378,7 +389,7 @@ function queryCase(s: LatentShape): Case {
         out_stride: heads * width,
         sorted: s.sorted ? 1 : 0,
       };
-      const { got, same } = await everyWay(async (m) => {
+      const { got, same } = await everyWay(s, async (m) => {
         const out = bed.output(rows * heads * width);
         const grid = [heads, Math.ceil(rows / m), 1] as const;
         await bed.submit((recorder) =>
@@ -403,12 +414,13 @@ function queryCase(s: LatentShape): Case {
           const part = turned(asAttention(s, rotaryDim), from, row, Float64Array.from(own.subarray(nope)));
           want.set(part, (row * heads + h) * width + latent);
         }
-      return [{ name: "queries", got, want, limit: SUM_LIMIT }, same];
+      return [{ name: "queries", got, want, limit: SUM_LIMIT }, ...same];
     },
   };
 }
 
-function valueCase(s: LatentShape): Case {
+/** Values of a step, by each number of rows at once. */
+export function latentValueCase(s: LatentShape): Case {
   const { heads, latent, valueDim, layout } = s;
   const rows = s.counts.reduce((a, b) => a + b, 0);
   return {
@@ -431,7 +443,7 @@ function valueCase(s: LatentShape): Case {
         value_dim: valueDim,
         out_stride: out.stride,
       };
-      const { got, same } = await everyWay(async (m) => {
+      const { got, same } = await everyWay(s, async (m) => {
         const result = bed.output(out.bytes / 4);
         const grid = [heads * head_blocks, Math.ceil(rows / m), 1] as const;
         await bed.submit((recorder) =>
@@ -457,7 +469,7 @@ function valueCase(s: LatentShape): Case {
           limit: 0,
         },
         untouched(got, (i) => i < rows * stride),
-        same,
+        ...same,
       ];
     },
   };
@@ -489,7 +501,7 @@ function padCase(rows: number, cols: number, seed: number): Case {
 }
 
 /** A small model's. */
-const SMALL: LatentShape = {
+export const LATENT: LatentShape = {
   kvType: "f32",
   layout: "f32",
   group: 32,
@@ -530,13 +542,13 @@ const SHAPES: readonly Partial<LatentShape>[] = [
 export function latentCases(firstSeed: number, names: readonly LayoutName[]): Case[] {
   const shapes = SHAPES.map((shape, i): LatentShape => {
     const layout = names[i % names.length] ?? "f32";
-    return { ...SMALL, ...shape, layout, kvType: KV_TYPES[i % 2] ?? "f32", seed: firstSeed + 10 * i };
+    return { ...LATENT, ...shape, layout, kvType: KV_TYPES[i % 2] ?? "f32", seed: firstSeed + 10 * i };
   });
   return shapes.flatMap((s, i) => [
-    attentionCase(s),
+    latentAttentionCase(s),
     storeCase({ ...s, seed: s.seed + 1 }),
-    queryCase({ ...s, seed: s.seed + 2 }),
-    valueCase({ ...s, seed: s.seed + 3 }),
+    latentQueryCase({ ...s, seed: s.seed + 2 }),
+    latentValueCase({ ...s, seed: s.seed + 3 }),
     ...(i === 0 ? KV_TYPES.map((kvType, k) => sameRowsCase(kvType, s.seed + 4 + k)) : []),
     ...(i === 1 ? [padCase(5, 24, s.seed + 4), padCase(2, 2100, s.seed + 5)] : []),
   ]);
@@ -552,19 +564,19 @@ export function realLatentCases(firstSeed: number): Case[] {
   const attended = steps.flatMap((step, i) =>
     KV_TYPES.flatMap((kvType, k) => {
       const s: LatentShape = {
-        ...SMALL,
+        ...LATENT,
         ...real,
         ...step,
         kvType,
         rank: i === 0 ? 1536 : 0,
         seed: firstSeed + 4 * i + 2 * k,
       };
-      return [attentionCase(s), storeCase({ ...s, seed: s.seed + 1 })];
+      return [latentAttentionCase(s), storeCase({ ...s, seed: s.seed + 1 })];
     }),
   );
   const projections = LAYOUT_NAMES.flatMap((layout, i) => {
     const s: LatentShape = {
-      ...SMALL,
+      ...LATENT,
       ...real,
       heads: 2,
       layout,
@@ -573,7 +585,7 @@ export function realLatentCases(firstSeed: number): Case[] {
       counts: [6],
       seed: firstSeed + 100 + 2 * i,
     };
-    return [queryCase(s), valueCase({ ...s, seed: s.seed + 1 })];
+    return [latentQueryCase(s), latentValueCase({ ...s, seed: s.seed + 1 })];
   });
   return [...attended, ...projections];
 }
