@@ -57,7 +57,10 @@ export function testsFor(adapter: AdapterDescription): SelfTest[] {
     const name = first?.name ?? "";
     // These come in several ways, of which an adapter gets one; narrow ones only where --precision asks for them.
     if (/ M=/.test(name)) return xFromName(name) === xFrom(gpu);
-    return !/^(attention_(fused|paged)|latent_attention) /.test(name) || name.endsWith(" broadcast") === (queriesFor(gpu) === "broadcast");
+    return (
+      !/^(attention_(fused|paged)|latent_attention) /.test(name) ||
+      name.endsWith(" broadcast") === (queriesFor(gpu) === "broadcast")
+    );
   });
 }
 

@@ -63,7 +63,7 @@ export function selfTests(names: readonly LayoutName[] = LAYOUT_NAMES): SelfTest
     ...matmuls.map(oneRow),
     ...heads.flatMap((it) => [fusedAttention(it), pagedAttention(it)]),
     ...KV_TYPES.flatMap((kvType) =>
-      LATENT_WIDTHS.flatMap((width) => X_FROM.map((from) => latents({ kvType, width, from }))),
+      LATENT_WIDTHS.flatMap((width) => QUERIES_FROM.map((from) => latents({ kvType, width, from }))),
     ),
     ...names.flatMap((layout) => latentRows(layout, 1)),
     ...names.map(embedding),
@@ -198,7 +198,7 @@ function pagedAttention(choice: HeadChoice): SelfTest {
 interface LatentChoice {
   readonly kvType: KvType;
   readonly width: LatentWidth;
-  readonly from: XFrom;
+  readonly from: QueriesFrom;
 }
 
 function latents({ kvType, width, from }: LatentChoice): SelfTest {

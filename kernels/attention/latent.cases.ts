@@ -53,7 +53,7 @@ export interface LatentShape {
   /** Rows at once that are tried; left out: each number. */
   readonly ways?: readonly LatentRows[];
   /** Where queries and exponentials come from; left out, as the model has them on the adapter. */
-  readonly queriesFrom?: XFrom;
+  readonly queriesFrom?: QueriesFrom;
   readonly seed: number;
 }
 
