@@ -87,6 +87,8 @@ export class FakeEngine implements ServedEngine {
     const answer = new AnswerStream(resolved, this.model.tokenizer);
     const parts = answer.parts();
     this.running++;
+    const heard = () => {}; // as the engine does, so that Node may complain of too many
+    request.signal?.addEventListener("abort", heard, { once: true });
     try {
       for (let i = 0; ; i++) {
         await this.#script.beforeToken?.(i, request);
@@ -101,6 +103,7 @@ export class FakeEngine implements ServedEngine {
         if (value.finishReason !== null) return;
       }
     } finally {
+      request.signal?.removeEventListener("abort", heard);
       this.running--;
     }
   }

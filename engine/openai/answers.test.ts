@@ -135,6 +135,19 @@ describe("a chat", () => {
     await expect.poll(() => stuck.running).toBe(0);
   });
 
+  test("many answers are no leak: nothing warns of one", async () => {
+    const warnings: string[] = [];
+    const take = (warning: Error) => warnings.push(warning.message);
+    process.on("warning", take);
+    const { choices } = await chat().create(
+      { messages, n: 40, max_tokens: 2 },
+      { signal: new AbortController().signal },
+    );
+    await new Promise((resolve) => setImmediate(resolve));
+    process.off("warning", take);
+    expect([choices.length, warnings]).toEqual([40, []]);
+  });
+
   test("a signal ends all of its work", async () => {
     const slow = await FakeEngine.load({ beforeToken: () => new Promise((resolve) => setTimeout(resolve, 10)) });
     const stop = new AbortController();

@@ -8,6 +8,7 @@ import { type Body, booleanField, checkNames, integerField, RequestFieldError } 
 import type { Host } from "./host.ts";
 import { identity } from "./identity.ts";
 import { DELIVERY_NAMES, delivery, type Job } from "./job.ts";
+import type { Leave } from "./leave.ts";
 import { promptLogprobs } from "./logprobs.ts";
 import { CHAT_NEUTRAL, inTheirNames, SAMPLING_NAMES, samplingFields, type TheirNames, unchecked } from "./sampling.ts";
 import type { ChatCompletion, ChatCompletionChunk } from "./shapes.ts";
@@ -51,11 +52,11 @@ function makeJob(host: Host, fields: Body, names: TheirNames, maxTokens: unknown
   const sampling = samplingFields(fields, { maxTokens, logprobs: top });
   const telling: Telling = { host, identity: identity("chatcmpl", model), top };
   let prompt: readonly ScoredToken[] | undefined;
-  async function* run(signal: AbortSignal): Events {
+  async function* run(leave: Leave): Events {
     try {
-      if (how.promptTop !== undefined) prompt = await scorePrompt(host, tokens, how.promptTop, signal);
-      const request = { ...sampling, tokens, signal };
-      yield* sharingPrompt((choice) => answerOf(host, request, choice, choice), how.n);
+      if (how.promptTop !== undefined) prompt = await scorePrompt(host, tokens, how.promptTop, leave);
+      const request = { ...sampling, tokens };
+      yield* sharingPrompt((choice) => answerOf(host, request, choice, choice, leave), how.n);
     } catch (error) {
       throw inTheirNames(error, names);
     }

@@ -2,12 +2,24 @@
 import type { GenerateRequest } from "../types.ts";
 import { type ChoiceEvent, type Events, eventOf, type ScoredToken, scoredTokens } from "./events.ts";
 import type { Host } from "./host.ts";
+import { Leave } from "./leave.ts";
 
-/** One answer. Each of several draws with a seed of its own: the first with the one that was given. */
-export async function* answerOf(host: Host, request: GenerateRequest, choice: number, drawn: number): Events {
+/** One answer, until `leave`. Each of several draws with a seed of its own: the first with the one that was given. */
+export async function* answerOf(
+  host: Host,
+  request: GenerateRequest,
+  choice: number,
+  drawn: number,
+  leave: Leave,
+): Events {
   const { seed } = request;
-  const own = seed === undefined || drawn === 0 ? request : { ...request, seed: seed + drawn };
-  for await (const part of host.generate(own)) yield eventOf(part, choice);
+  const { signal, end } = leave.begin();
+  const own = seed === undefined || drawn === 0 ? { signal } : { signal, seed: seed + drawn };
+  try {
+    for await (const part of host.generate({ ...request, ...own })) yield eventOf(part, choice);
+  } finally {
+    end();
+  }
 }
 
 /** The tokens of a prompt with their log-probabilities. */
@@ -15,9 +27,14 @@ export async function scorePrompt(
   host: Host,
   tokens: readonly number[],
   top: number,
-  signal: AbortSignal,
+  leave: Leave,
 ): Promise<readonly ScoredToken[]> {
-  return scoredTokens(await host.score({ tokens, top, signal }));
+  const { signal, end } = leave.begin();
+  try {
+    return scoredTokens(await host.score({ tokens, top, signal }));
+  } finally {
+    end();
+  }
 }
 
 /** What a source gave, or how it failed. */
@@ -77,18 +94,18 @@ export async function* sharingPrompt(make: (index: number) => Events, n: number)
 }
 
 /**
- * Runs `work` with a signal that is aborted once the caller leaves, or by `outer`: what `work` asked of the engine ends with it.
- * The link to `outer`, which may live long, is undone at the end.
+ * Runs `work`, and leaves it once the caller does, or `outer` says so: what it asked of the engine ends then. The link to `outer`,
+ * which may live long, is undone at the end.
  */
-export async function* untilLeft(outer: AbortSignal | undefined, work: (signal: AbortSignal) => Events): Events {
-  const left = new AbortController();
-  const abort = () => left.abort(outer?.reason);
+export async function* untilLeft(outer: AbortSignal | undefined, work: (leave: Leave) => Events): Events {
+  const leave = new Leave();
+  const abort = () => leave.abort(outer?.reason);
   if (outer?.aborted === true) abort();
   outer?.addEventListener("abort", abort, { once: true });
   try {
-    yield* work(left.signal);
+    yield* work(leave);
   } finally {
     outer?.removeEventListener("abort", abort);
-    left.abort();
+    leave.abort();
   }
 }

@@ -7,6 +7,7 @@ import { type Body, booleanField, checkNames, integerField, RequestFieldError } 
 import type { Host } from "./host.ts";
 import { identity } from "./identity.ts";
 import { DELIVERY_NAMES, delivery, type Job } from "./job.ts";
+import type { Leave } from "./leave.ts";
 import { inTheirNames, SAMPLING_NAMES, samplingFields } from "./sampling.ts";
 import type { TextCompletion } from "./shapes.ts";
 import { TextTeller } from "./textAnswer.ts";
@@ -68,9 +69,9 @@ async function makeJob(host: Host, fields: Body, model: string): Promise<TextJob
     scored: wanted.length === 0 ? undefined : Math.max(...wanted),
   };
   const teller = new TextTeller(host, identity("cmpl", model), { top, promptTop: how.promptTop });
-  async function* run(signal: AbortSignal): Events {
+  async function* run(leave: Leave): Events {
     try {
-      yield* merged(prompts.map((prompt, i) => continuations(plan, prompt, i * how.n, teller, signal)));
+      yield* merged(prompts.map((prompt, i) => continuations(plan, prompt, i * how.n, teller, leave)));
     } catch (error) {
       throw inTheirNames(error, THEIR_NAMES);
     }
@@ -86,25 +87,19 @@ async function makeJob(host: Host, fields: Body, model: string): Promise<TextJob
 }
 
 /** The choices of one prompt, which are numbered from `first` on. */
-async function* continuations(
-  plan: Plan,
-  prompt: Prompt,
-  first: number,
-  teller: TextTeller,
-  signal: AbortSignal,
-): Events {
+async function* continuations(plan: Plan, prompt: Prompt, first: number, teller: TextTeller, leave: Leave): Events {
   const { host, n, scored, maxTokens, sampling } = plan;
   const { tokens } = prompt;
   const begun = performance.now();
-  const scores = scored === undefined ? undefined : await scorePrompt(host, tokens, scored, signal);
+  const scores = scored === undefined ? undefined : await scorePrompt(host, tokens, scored, leave);
   const end = promptEnd(tokens.length, performance.now() - begun);
-  const request = { ...sampling, tokens, signal };
+  const request = { ...sampling, tokens };
   for (let choice = first; choice < first + n; choice++) {
     if (scores !== undefined) teller.prompts.set(choice, scores);
     if (plan.echo) yield echo(prompt, choice, scores);
     if (maxTokens === 0) yield { choice, text: "", tokens: [], echoed: false, end };
   }
-  if (maxTokens > 0) yield* sharingPrompt((i) => answerOf(host, request, first + i, i), n);
+  if (maxTokens > 0) yield* sharingPrompt((i) => answerOf(host, request, first + i, i, leave), n);
 }
 
 function echo({ text, tokens }: Prompt, choice: number, scores: readonly ScoredToken[] | undefined) {
