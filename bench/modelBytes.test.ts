@@ -27,20 +27,20 @@ describe("bytes of a model", () => {
   const of = (tie_word_embeddings: boolean, list: readonly Matrix[]) =>
     modelBytes(
       { config: { tie_word_embeddings } as ModelConfig, weights: { matrices: [...list] } },
-      { kvBytesPerToken: 7 },
+      { kvBytesPerToken: 7, states: 30, sequences: 6 },
     );
 
   test("leave the embedding out, from which rows are only gathered", () => {
-    expect(of(false, matrices)).toEqual({ layers: 3 * BLOCK, head: 10 * BLOCK, kvToken: 7 });
+    expect(of(false, matrices)).toEqual({ layers: 3 * BLOCK, head: 10 * BLOCK, kvToken: 7, states: 5 });
   });
 
   test("count it where it is the head too", () => {
-    expect(of(true, matrices.slice(0, 2))).toEqual({ layers: 3 * BLOCK, head: 100 * BLOCK, kvToken: 7 });
+    expect(of(true, matrices.slice(0, 2))).toEqual({ layers: 3 * BLOCK, head: 100 * BLOCK, kvToken: 7, states: 5 });
   });
 });
 
 describe("bytes a token", () => {
-  const bytes = { layers: 1000, head: 200, kvToken: 4 };
+  const bytes = { layers: 1000, head: 200, kvToken: 4, states: 0 };
 
   test("of generation are the weights, shared by the batch, and the keys that a step sees", () => {
     expect(bytesPerToken(bytes, speedTest({ tokens: 1 }), 64)).toBe(1200 + 2 * 4);
@@ -52,6 +52,12 @@ describe("bytes a token", () => {
     expect(bytesPerToken(bytes, speedTest({ kind: "pp", tokens: 128 }), 64)).toBe((2000 + 200 + keys * 4) / 128);
     const deep = bytesPerToken(bytes, speedTest({ kind: "pp", tokens: 128, depth: 10, batch: 2 }), 64);
     expect(deep).toBe((4000 + 400 + 2 * (keys + 20) * 4) / 256);
+  });
+
+  test("count states once a step and sequence", () => {
+    const kept = { ...bytes, kvToken: 0, states: 6 };
+    expect(bytesPerToken(kept, speedTest({ tokens: 3, batch: 4 }), 64)).toBe(300 + 6);
+    expect(bytesPerToken(kept, speedTest({ kind: "pp", tokens: 128 }), 64)).toBe((2000 + 200 + 2 * 6) / 128);
   });
 });
 

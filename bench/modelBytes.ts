@@ -13,12 +13,14 @@ export interface ModelBytes {
   readonly head: number;
   /** Keys and values. */
   readonly kvToken: number;
+  /** States of one sequence. */
+  readonly states: number;
 }
 
 /** The embedding matrix is gathered from, a row a token, and counts only where it is the head too. */
 export function modelBytes(
   { weights, config }: Pick<ReadModel, "config"> & { readonly weights: Pick<ReadModel["weights"], "matrices"> },
-  plan: Pick<MemoryPlan, "kvBytesPerToken">,
+  plan: Pick<MemoryPlan, "kvBytesPerToken" | "states" | "sequences">,
 ): ModelBytes {
   const size = (matrices: readonly Matrix[]) =>
     matrices.reduce((sum, matrix) => {
@@ -30,23 +32,25 @@ export function modelBytes(
     ? embeddings
     : weights.matrices.filter(({ name }) => /\blm_head$/.test(name));
   const layers = weights.matrices.filter((it) => !embeddings.includes(it) && !heads.includes(it));
-  return { layers: size(layers), head: size(heads), kvToken: plan.kvBytesPerToken };
+  const states = plan.states / plan.sequences;
+  return { layers: size(layers), head: size(heads), kvToken: plan.kvBytesPerToken, states };
 }
 
 /**
- * Bytes a token: weights once a step, keys and values once a step and sequence, shared by the step's tokens. Windows are not
+ * Bytes a token: weights once a step, keys, values and states once a step and sequence, shared by the step's tokens. Windows are not
  * taken into account, so that a model with windows reads less.
  */
 export function bytesPerToken(bytes: ModelBytes, test: SpeedTest, rowsPerStep: number): number {
   const { tokens, depth, batch } = test;
   if (test.kind === "tg") {
     const keys = tgPrompt(test) + (tokens + 1) / 2; // the mean of what the timed steps see
-    return (bytes.layers + bytes.head) / batch + keys * bytes.kvToken;
+    return (bytes.layers + bytes.head) / batch + keys * bytes.kvToken + bytes.states;
   }
   const all = tokens * batch;
   const steps = Math.ceil(all / rowsPerStep);
   const chunks = Math.ceil(tokens / rowsPerStep);
   let keys = 0;
   for (let i = 1; i <= chunks; i++) keys += depth + Math.min(i * rowsPerStep, tokens);
-  return (bytes.layers * steps + bytes.head * Math.min(batch, steps) + batch * keys * bytes.kvToken) / all;
+  const kept = batch * (keys * bytes.kvToken + chunks * bytes.states);
+  return (bytes.layers * steps + bytes.head * Math.min(batch, steps) + kept) / all;
 }

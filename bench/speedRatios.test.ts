@@ -10,7 +10,7 @@ const subject: SpeedSubject = {
   weights: "affine4/32",
   kv: "f16",
   adapter: "a",
-  bytes: { layers: 900, head: 100, kvToken: 1 },
+  bytes: { layers: 900, head: 100, kvToken: 1, states: 0 },
   rowsPerStep: 64,
   bandwidth: 1e6,
 };

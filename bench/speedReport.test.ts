@@ -9,7 +9,7 @@ const subject: SpeedSubject = {
   weights: "affine4/64",
   kv: "f16",
   adapter: "llvmpipe",
-  bytes: { layers: 1_000_000, head: 0, kvToken: 0 },
+  bytes: { layers: 1_000_000, head: 0, kvToken: 0, states: 0 },
   rowsPerStep: 64,
   bandwidth: 1e9,
 };

@@ -26,7 +26,7 @@ export interface EngineOptions {
   readonly precision?: "auto" | Precision;
   /** Tokens a sequence; unset: the model's own, or what fits. */
   readonly context?: number;
-  /** Bytes for keys and values of all sequences. */
+  /** Bytes for keys and values of all sequences, and their states where layers keep some. */
   readonly kvMemory?: number;
   /** Part of an adapter's name, or its index in `ingle doctor`. */
   readonly adapter?: string;

@@ -31,7 +31,7 @@ export function shortConvolution(
     layer,
     channels,
     taps,
-    weight: weights.convolution(`${path}.conv.weight`, [channels], taps),
+    weight: weights.convolution(`${path}.conv.weight`, [channels], taps, { mlx: true }),
     bias: bias ? weights.vector(`${path}.conv.bias`, channels) : undefined,
     activation: "linear",
     columns: { before: 0, after: stride, x: 2 * stride },

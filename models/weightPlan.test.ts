@@ -1,7 +1,7 @@
 /** The weight plan: what is claimed, where it goes, and what is refused, from headers alone. */
 import { describe, expect, test } from "vitest";
 import { paddedRows } from "../kernels/formats/layout.ts";
-import { type TinyModel, type TinyShape, tinyFolder, tinyModel } from "../test/tinyModel.ts";
+import { floats, type TinyModel, type TinyShape, tinyFolder, tinyModel } from "../test/tinyModel.ts";
 import { ModelFormatError } from "./errors.ts";
 import { readConfig } from "./families/registry.ts";
 import { planBytes, WeightPlan } from "./weightPlan.ts";
@@ -21,6 +21,35 @@ const qkv = [
 ];
 /** 2 heads and one KV head of 24: no part is a whole number of blocks. */
 const ragged: TinyShape = { layers: 1, hidden: 64, heads: 2, kvHeads: 1, headDim: 24, intermediate: 80, bias: true };
+
+describe("convolution", () => {
+  const name = "model.layers.0.conv.conv.weight";
+  const withTaps = (shape: readonly number[]): TinyModel => {
+    const model = tinyModel(ragged);
+    model.tensors.set(name, floats(new Float32Array(40 * 3), "F32", shape));
+    return model;
+  };
+
+  test("its taps lie by tap, its groups of channels from a whole block on", async () => {
+    const plan = await planOf(withTaps([40, 1, 3]));
+    expect(plan.convolution(name, [30, 10], 3)).toEqual({ offset: 0 });
+    expect(plan.auxLength).toBe(3 * 64);
+    // (channels, taps) in the file: channel 1 begins at element 3, the second group at 90.
+    const places = plan.vectors.map(({ from, at, count }) => [count, from(4), at(4), from(0), at(0)]);
+    expect(places).toEqual([
+      [90, 4, 64 + 1, 0, 0],
+      [30, 94, 64 + 32 + 1, 90, 32],
+    ]);
+  });
+
+  test("MLX's order of dimensions is taken where it is expected, and refused elsewhere", async () => {
+    const plan = await planOf(withTaps([40, 3, 1]));
+    expect(() => plan.convolution(name, [40], 3)).toThrow(`${name}: shape (40, 3, 1), expected (40, 1, 3)`);
+    const other = await planOf(withTaps([40, 3, 1]));
+    other.convolution(name, [40], 3, { mlx: true });
+    expect(other.vectors[0]?.at(4)).toBe(64 + 1);
+  });
+});
 
 describe("stacked", () => {
   test("parts stored alike are one matrix, each from a whole block on", async () => {

@@ -221,9 +221,9 @@ export class WeightPlan {
 
   /**
    * The taps of a depthwise convolution as (taps, channels), from a tensor (channels, 1, taps). Its channels are groups one after the other,
-   * each of which begins at a whole block as the rows of `stacked` do.
+   * each of which begins at a whole block as the rows of `stacked` do. With `mlx` it may be (channels, taps, 1), as MLX writes it.
    */
-  convolution(name: string, groups: readonly number[], taps: number): Vector {
+  convolution(name: string, groups: readonly number[], taps: number, { mlx = false } = {}): Vector {
     const channels = groups.reduce((sum, count) => sum + count, 0);
     const width = groups.reduce((sum, count) => sum + paddedRows(count), 0);
     let [first, column] = [0, 0];
@@ -233,7 +233,8 @@ export class WeightPlan {
       column += paddedRows(count);
       const at = (i: number) => (i % taps) * width + left + Math.floor(i / taps);
       const of = [channels, 1, taps];
-      return { name, length: count * taps, of, from: (i) => begin + i, at, add: 0, shared: true };
+      const also = mlx ? [channels, taps, 1] : undefined;
+      return { name, length: count * taps, of, also, from: (i) => begin + i, at, add: 0, shared: true };
     });
     return this.#vector(parts, taps * width);
   }
@@ -306,10 +307,10 @@ export class WeightPlan {
   #vector(parts: readonly PlannedVector[], length: number): Vector {
     const offset = this.auxLength;
     this.auxLength += length;
-    for (const { name, length: count, of, from, at, add, shared } of parts) {
+    for (const { name, length: count, of, also, from, at, add, shared } of parts) {
       const tensor = shared ? this.#claims.share(name) : this.#claims.claim(name);
       if (tensor === undefined) continue;
-      checkShape(tensor, of);
+      if (also === undefined || also.join() !== tensor.shape.join()) checkShape(tensor, of);
       checkDtype(tensor, ...Object.keys(PLAIN));
       this.vectors.push({ tensor, count, from, at: (i) => offset + at(i), add });
     }
@@ -388,6 +389,8 @@ interface PlannedVector {
   readonly length: number;
   /** The tensor's shape. */
   readonly of: readonly number[];
+  /** Another shape that it may have, whose elements lie in the same order. */
+  readonly also?: readonly number[] | undefined;
   from(index: number): number;
   at(index: number): number;
   readonly add: number;
