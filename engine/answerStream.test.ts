@@ -44,6 +44,7 @@ function request(more: Partial<ResolvedRequest> = {}): ResolvedRequest {
     stop: [],
     stopIds: new Set(),
     top: 0,
+    priority: 0,
     speculation: undefined,
     promptTop: null,
     minTokens: 0,

@@ -103,6 +103,7 @@ export class Engine {
     const sequence = new Sequence({
       tokens: resolved.tokens,
       kind: "generate",
+      priority: resolved.priority,
       sampling: resolved.sampling,
       top: resolved.top,
       logits: false,
@@ -142,13 +143,14 @@ export class Engine {
 
   /** Scores a prompt before its answer begins, which then finds its pages. */
   async #promptLogprobs(
-    { tokens, promptTop }: ResolvedRequest,
+    { tokens, promptTop, priority }: ResolvedRequest,
     { signal, onPrompt }: GenerateRequest,
   ): Promise<PromptLogprobs> {
     const { logprobs, best } = await scoreTokens({
       what: "generate",
       tokens,
       top: promptTop ?? 0,
+      priority,
       onProgress: onPrompt,
       signal,
       model: this.model,
@@ -161,12 +163,13 @@ export class Engine {
   /** Log-probability of every token of a text, and the best tokens at its place. Throws as `generate`. */
   async score(request: ScoreRequest): Promise<ScoreResult> {
     this.#checkOpen();
-    const { tokens, top } = resolveScore(request, this.#request);
+    const { tokens, top, priority } = resolveScore(request, this.#request);
     const { logprobs, best, experts } = await scoreTokens({
       ...request,
       what: "score",
       tokens,
       top,
+      priority,
       model: this.model,
       scheduler: this.#scheduler,
       submit: (sequence) => this.#submit(sequence),

@@ -67,6 +67,8 @@ describe("generate", () => {
     [{ prompt: "a", maxTokens: 0 }, "maxTokens: is 0, expected an integer from 1"],
     [{ prompt: "a", maxTokens: null }, "maxTokens: is null"],
     [{ prompt: "a", maxTokens: 1.5 }, "maxTokens: is 1.5"],
+    [{ prompt: "a", priority: "1" }, "priority: is 1, expected an integer from -2147483648 to 2147483647"],
+    [{ prompt: "a", priority: 2 ** 31 }, "priority: is 2147483648"],
     [{ prompt: "a", stop: "x" }, "stop: expected a list of at most 64 strings"],
     [{ prompt: "a", stop: ["x", ""] }, "stop[1]: expected a string that is not empty"],
     [{ prompt: "a", stop: [1] }, "stop[0]"],

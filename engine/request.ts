@@ -33,6 +33,7 @@ export interface ResolvedRequest extends CheckedSampling {
   readonly top: number;
   /** Best tokens to report at each place of the prompt; null: its log-probabilities are not asked for. */
   readonly promptTop: number | null;
+  readonly priority: number;
   /** undefined: nobody proposes tokens. */
   readonly speculation: ResolvedSpeculation | undefined;
 }
@@ -71,6 +72,7 @@ const GENERATE_FIELDS: Readonly<Record<keyof GenerateRequest, true>> = {
   parseSpecial: true,
   chatTemplateKwargs: true,
   speculation: true,
+  priority: true,
   onPrompt: true,
   signal: true,
 };
@@ -81,6 +83,7 @@ const SCORE_FIELDS: Readonly<Record<keyof ScoreRequest, true>> = {
   onProgress: true,
   onLogits: true,
   experts: true,
+  priority: true,
   signal: true,
 };
 
@@ -122,6 +125,7 @@ export function resolveGenerate(request: GenerateRequest, context: RequestContex
     stop: stopStrings(request.stop),
     stopIds,
     top: integer(request.logprobs, "logprobs", 0, MAX_TOP) ?? 0,
+    priority: priorityOf(request),
     speculation: speculationOf(request.speculation, context),
     promptTop: integer(request.promptLogprobs, "promptLogprobs", 0, MAX_TOP) ?? null,
   };
@@ -131,7 +135,7 @@ export function resolveGenerate(request: GenerateRequest, context: RequestContex
 export function resolveScore(
   request: ScoreRequest,
   context: RequestContext,
-): { tokens: readonly number[]; top: number } {
+): { tokens: readonly number[]; top: number; priority: number } {
   checkFields(request, SCORE_FIELDS, "score");
   const { text, tokens } = request;
   checkType(request.onLogits, "onLogits", "function");
@@ -149,7 +153,7 @@ export function resolveScore(
       `score: ${ids.length} tokens, at most ${context.context} in the context; split the text or raise --context`,
     );
   }
-  return { tokens: ids, top: integer(request.top, "top", 0, MAX_TOP) ?? 0 };
+  return { tokens: ids, top: integer(request.top, "top", 0, MAX_TOP) ?? 0, priority: priorityOf(request) };
 }
 
 /** The ids of a prompt; a bos where it is empty. Throws InvalidRequestError. */
@@ -222,6 +226,10 @@ function checkedMessages(messages: unknown) {
   } catch (cause) {
     throw new InvalidRequestError(cause instanceof Error ? cause.message : String(cause), { cause });
   }
+}
+
+function priorityOf({ priority }: Pick<GenerateRequest, "priority">): number {
+  return integer(priority, "priority", -(2 ** 31), 2 ** 31 - 1) ?? 0;
 }
 
 function speculationOf(

@@ -1,9 +1,12 @@
 /**
  * The scheduler: what the next step computes.
  *
- * Decoding sequences come first, a token each; then prompts in chunks, in order of arrival, up to the rows of a step. What is
- * left goes to proposals of the decoding ones, a row a proposal, where pages are free. A sequence that finds no page makes the youngest one give its pages up; that one waits at the front of the queue and is
- * computed again from its tokens: never lost.
+ * Sequences have an order: by priority, the lower number first, and among equals by arrival. Those that run are always its
+ * first ones. A step decodes first, a token a sequence; then come prompts in chunks, in order, up to the rows of a step. What is
+ * left goes to proposals of the decoding ones, a row a proposal, where pages are free.
+ *
+ * A sequence that finds no page makes the last one of the order give its pages up, if need be its own: that one waits, and is
+ * computed again from its tokens: never lost. So does one that runs where a sequence of a better priority waits for a place.
  */
 import { PAGE_TOKENS } from "../kernels/fragments/batch.ts";
 import type { PagePool } from "./pages.ts";
@@ -65,7 +68,7 @@ export class Scheduler {
 
   add(sequence: Sequence): void {
     sequence.arrival = ++this.#arrivals;
-    this.#waiting.push(sequence);
+    insert(this.#waiting, sequence);
   }
 
   /** Takes a sequence out, in whatever state, and frees its pages. */
@@ -103,35 +106,45 @@ export class Scheduler {
     return { kind, entries: this.#fill(kind) };
   }
 
-  /** Moves waiting sequences to the running ones while pages last. */
+  /** Moves waiting sequences to the running ones while there is a place, which one of a better priority makes for itself. */
   #admit(): void {
-    while (this.#running.length < this.#limits.sequences) {
+    for (;;) {
       const [sequence] = this.#waiting;
       if (sequence === undefined) return;
-      // A page must be left for it, beyond one for each that is running and may want one soon.
-      if (this.#running.length > 0 && this.#pool.available <= this.#running.length) return;
-      this.#waiting.shift();
-      sequence.state = this.#states.pop();
-      sequence.shareFrom(this.#pool);
-      insertByArrival(this.#running, sequence);
+      if (this.#hasPlace()) {
+        this.#waiting.shift();
+        sequence.state = this.#states.pop();
+        sequence.shareFrom(this.#pool);
+        insert(this.#running, sequence);
+      } else {
+        const last = this.#running.at(-1);
+        if (last === undefined || last.priority <= sequence.priority) return;
+        this.#preempt(last);
+      }
     }
   }
 
+  /** Whether one more may run. A page must be left for it, beyond one for each that is running and may want one soon. */
+  #hasPlace(): boolean {
+    const running = this.#running.length;
+    return running === 0 || (running < this.#limits.sequences && this.#pool.available > running);
+  }
+
   #fill(kind: "generate" | "score"): Room[] {
-    let rows = kind === "score" ? this.#limits.scoreRows : this.#limits.rows;
+    const rows = kind === "score" ? this.#limits.scoreRows : this.#limits.rows;
     const entries: Room[] = [];
     const left = ({ tokens, computed }: Sequence) => tokens.length - computed;
     const candidates = this.#running.filter(({ options }) => options.kind === kind);
-    const decodingFirst = [...candidates.filter((s) => left(s) === 1), ...candidates.filter((s) => left(s) > 1)];
+    // The last token of a prompt is no decoding: a short prompt would overtake a long one.
+    const decodes = (one: Sequence) => left(one) === 1 && one.computed >= one.promptLength;
+    const decodingFirst = [...candidates.filter(decodes), ...candidates.filter((one) => !decodes(one))];
     for (const sequence of decodingFirst) {
-      const count = Math.min(left(sequence), rows);
+      const count = Math.min(left(sequence), rows - rowsOf(entries));
       if (count === 0) break;
       if (!this.#running.includes(sequence)) continue; // gave its pages up meanwhile
-      if (!this.#reserve(sequence, count, entries)) continue;
-      entries.push({ sequence, count, drafts: [], room: 0 });
-      rows -= count;
+      if (this.#reserve(sequence, count, entries)) entries.push({ sequence, count, drafts: [], room: 0 });
     }
-    return kind === "score" ? entries : this.#withRoom(entries, rows);
+    return kind === "score" ? entries : this.#withRoom(entries, rows - rowsOf(entries));
   }
 
   /** Shares the rows that are left among those that decode and have a use for them. Takes pages that are free, and nobody's. */
@@ -154,27 +167,24 @@ export class Scheduler {
     });
   }
 
-  /** Pages for `count` tokens, if need be from the youngest sequence that is not in the step yet; false: it waits itself. */
-  #reserve(sequence: Sequence, count: number, entries: readonly Scheduled[]): boolean {
+  /** Pages for `count` tokens, if need be from the last ones of the order, which leave the step; false: it was last itself. */
+  #reserve(sequence: Sequence, count: number, entries: Room[]): boolean {
     while (!sequence.reserve(this.#pool, count)) {
-      const taken = new Set(entries.map((entry) => entry.sequence));
-      const holders = this.#running.filter((other) => !taken.has(other) && other.pages.length > 0);
-      const victim = holders.at(-1);
-      // Never an older one, or two that fill the pool would drive each other out for ever: this way the oldest goes on.
-      if (victim === undefined || victim.arrival <= sequence.arrival) {
-        this.#preempt(sequence);
-        return false;
-      }
+      // Never one before it, or two that fill the pool would drive each other out for ever: this way the first one goes on.
+      const victim = this.#running.at(-1) ?? sequence;
       this.#preempt(victim);
+      if (victim === sequence) return false;
+      const at = entries.findIndex((entry) => entry.sequence === victim);
+      if (at >= 0) entries.splice(at, 1);
     }
     return true;
   }
 
   #preempt(sequence: Sequence): void {
+    if (sequence.pages.length > 0) this.preemptions++;
     this.#running.splice(this.#running.indexOf(sequence), 1);
     this.#release(sequence);
-    insertByArrival(this.#waiting, sequence);
-    this.preemptions++;
+    insert(this.#waiting, sequence);
   }
 
   /** Counts what a step computed, but for proposals that were not taken; finished sequences leave and free their pages. */
@@ -190,7 +200,14 @@ export class Scheduler {
   }
 }
 
-function insertByArrival(list: Sequence[], sequence: Sequence): void {
-  const index = list.findIndex(({ arrival }) => arrival > sequence.arrival);
+const rowsOf = (entries: readonly Scheduled[]): number => entries.reduce((sum, { count }) => sum + count, 0);
+
+/** Puts a sequence in its place of the order. */
+function insert(list: Sequence[], sequence: Sequence): void {
+  const index = list.findIndex((other) => isBefore(sequence, other));
   list.splice(index < 0 ? list.length : index, 0, sequence);
+}
+
+function isBefore(one: Sequence, other: Sequence): boolean {
+  return one.priority === other.priority ? one.arrival < other.arrival : one.priority < other.priority;
 }

@@ -11,6 +11,7 @@ export interface ScoreWish {
   readonly what: "score" | "generate";
   readonly tokens: readonly number[];
   readonly top: number;
+  readonly priority: number;
   readonly onProgress?: ScoreRequest["onProgress"] | undefined;
   readonly onLogits?: ScoreRequest["onLogits"] | undefined;
   readonly experts?: boolean | undefined;
@@ -42,6 +43,7 @@ export async function scoreTokens(wish: ScoreWish): Promise<Scored> {
     const sequence: Sequence = new Sequence({
       tokens,
       kind: "score",
+      priority: wish.priority,
       sampling: GREEDY,
       top: wish.top,
       logits: wish.onLogits !== undefined,

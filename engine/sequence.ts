@@ -48,6 +48,8 @@ export interface SequenceOptions {
   readonly tokens: readonly number[];
   /** "generate" draws a token after the last one; "score" wants the log-probability of every one. */
   readonly kind: "generate" | "score";
+  /** Sequences of a lower number go first. Unset: 0. */
+  readonly priority?: number | undefined;
   readonly sampling: SamplingParams;
   /** Best tokens to report with each. */
   readonly top: number;
@@ -75,8 +77,9 @@ export class Sequence {
   readonly promptLength: number;
   /** Tokens whose keys and values are in its pages. */
   computed = 0;
-  /** Prompt tokens that were not computed, since their pages were shared. */
+  /** Tokens at the beginning of the prompt that it never computed itself, since their pages were shared. */
   cachedTokens = 0;
+  readonly priority: number;
   readonly pages: number[] = [];
   /** Which of the states that layers keep is its own while it runs: set by the scheduler. */
   state: number | undefined;
@@ -87,11 +90,14 @@ export class Sequence {
   /** Order of arrival: set by the scheduler. */
   arrival = 0;
   #keys: PageKey[] = [];
+  /** Whether it computed anything: what it finds of its own after it gave its pages up is no gift. */
+  #begun = false;
 
   constructor(options: SequenceOptions) {
     this.options = options;
     this.tokens = [...options.tokens];
     this.promptLength = this.tokens.length;
+    this.priority = options.priority ?? 0;
   }
 
   /** Length of the pass that row `position` was part of: rope scalings may depend on it. */
@@ -111,7 +117,7 @@ export class Sequence {
       this.#keys.push(key);
     }
     this.computed = this.pages.length * PAGE_TOKENS;
-    if (this.tokens.length === this.promptLength) this.cachedTokens = this.computed;
+    this.cachedTokens = this.#begun ? Math.min(this.cachedTokens, this.computed) : this.computed;
   }
 
   /** Takes pages for `count` more tokens; false, and nothing taken beyond what it keeps, where there are too few. */
@@ -128,6 +134,7 @@ export class Sequence {
   /** Counts tokens as computed and publishes the pages that became full. */
   advance(pool: PagePool, count: number): void {
     this.computed += count;
+    this.#begun = true;
     this.options.onComputed?.(this.computed);
     this.publish(pool);
   }

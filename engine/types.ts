@@ -46,6 +46,8 @@ export interface GenerateRequest {
   readonly chatTemplateKwargs?: Readonly<Record<string, unknown>>;
   /** Whether and how tokens are proposed, which changes the speed only. Unset: by the engine's draft model, if it has one. */
   readonly speculation?: false | SpeculationWish;
+  /** An integer: requests of a lower one go first, and may make others give their place up for a while. Default: 0. */
+  readonly priority?: number;
   /** Tokens of the prompt that are computed so far, cached ones included. */
   readonly onPrompt?: (computed: number, total: number) => void;
   readonly signal?: AbortSignal;
@@ -131,6 +133,8 @@ export interface ScoreRequest {
   readonly onLogits?: (position: number, logits: Float32Array) => void;
   /** Whether to report the experts that tokens went to. */
   readonly experts?: boolean;
+  /** As in a GenerateRequest. */
+  readonly priority?: number;
   readonly signal?: AbortSignal;
 }
 

@@ -54,8 +54,8 @@ function makeJob(host: Host, fields: Body, names: TheirNames, maxTokens: unknown
   let prompt: readonly ScoredToken[] | undefined;
   async function* run(leave: Leave): Events {
     try {
-      if (how.promptTop !== undefined) prompt = await scorePrompt(host, tokens, how.promptTop, leave);
       const request = { ...sampling, tokens };
+      if (how.promptTop !== undefined) prompt = await scorePrompt(host, request, how.promptTop, leave);
       yield* sharingPrompt((choice) => answerOf(host, request, choice, choice, leave), how.n);
     } catch (error) {
       throw inTheirNames(error, names);

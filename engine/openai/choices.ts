@@ -22,16 +22,16 @@ export async function* answerOf(
   }
 }
 
-/** The tokens of a prompt with their log-probabilities. */
+/** The tokens of a request's prompt with their log-probabilities. */
 export async function scorePrompt(
   host: Host,
-  tokens: readonly number[],
+  { tokens, priority }: { tokens: readonly number[]; priority?: number },
   top: number,
   leave: Leave,
 ): Promise<readonly ScoredToken[]> {
   const { signal, end } = leave.begin();
   try {
-    return scoredTokens(await host.score({ tokens, top, signal }));
+    return scoredTokens(await host.score({ tokens, top, signal, ...(priority === undefined ? {} : { priority }) }));
   } finally {
     end();
   }

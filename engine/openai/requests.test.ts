@@ -58,6 +58,7 @@ describe("fields of a chat", () => {
       stop: "mat",
       stop_token_ids: [5],
       ignore_eos: true,
+      priority: -3,
       logprobs: true,
       top_logprobs: 2,
       chat_template_kwargs: { mood: "kind" },
@@ -86,6 +87,7 @@ describe("fields of a chat", () => {
       stop: ["mat"],
       stopTokenIds: [5],
       ignoreEos: true,
+      priority: -3,
       logprobs: 2,
     });
   });
@@ -135,6 +137,7 @@ describe("fields of a chat", () => {
     [{ ...chat, bad_words: [[]] }, "bad_words", "bad_words[0]: has 0 tokens"],
     [{ ...chat, min_tokens: 3 }, "min_tokens", "min_tokens: is 3, expected at most maxTokens, 2"],
     [{ ...chat, seed: 2 ** 60 }, "seed", "seed: is 1152921504606847000, expected an integer"],
+    [{ ...chat, priority: 0.5 }, "priority", "priority: is 0.5, expected an integer from -2147483648 to 2147483647"],
     [{ ...chat, stop: [""] }, "stop", "stop[0]: expected a string that is not empty"],
     [{ ...chat, stop: Array(65).fill("x") }, "stop", "stop: expected a list of at most 64 strings"],
     [{ ...chat, stop_token_ids: [1e9] }, "stop_token_ids", "stop_token_ids[0]: is 1000000000"],

@@ -25,6 +25,7 @@ const SAME = {
   stop: "stop",
   stop_token_ids: "stopTokenIds",
   ignore_eos: "ignoreEos",
+  priority: "priority",
 } as const satisfies Readonly<Record<string, keyof GenerateRequest>>;
 
 /** Names of fields that this file reads. */

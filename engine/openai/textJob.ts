@@ -91,9 +91,9 @@ async function* continuations(plan: Plan, prompt: Prompt, first: number, teller:
   const { host, n, scored, maxTokens, sampling } = plan;
   const { tokens } = prompt;
   const begun = performance.now();
-  const scores = scored === undefined ? undefined : await scorePrompt(host, tokens, scored, leave);
-  const end = promptEnd(tokens.length, performance.now() - begun);
   const request = { ...sampling, tokens };
+  const scores = scored === undefined ? undefined : await scorePrompt(host, request, scored, leave);
+  const end = promptEnd(tokens.length, performance.now() - begun);
   for (let choice = first; choice < first + n; choice++) {
     if (scores !== undefined) teller.prompts.set(choice, scores);
     if (plan.echo) yield echo(prompt, choice, scores);

@@ -1,0 +1,50 @@
+/** The scheduler with any requests: everybody ends, nobody is overtaken, the sums agree. */
+import fc from "fast-check";
+import { describe, test } from "vitest";
+import { PAGE_TOKENS } from "../kernels/fragments/batch.ts";
+import { play, tokens, type Wish } from "../test/schedulerPlay.ts";
+
+describe("Scheduler", () => {
+  test("any requests, at any time, with any pool that holds the longest: all end, with what each would get alone", {
+    timeout: 300_000,
+  }, () => {
+    const MOST = 90; // tokens of a request
+    const anyWish = fc
+      .record({
+        kind: fc.constantFrom<Wish["kind"]>("generate", "generate", "score"),
+        length: fc.integer({ min: 1, max: 70 }),
+        family: fc.nat(1), // few beginnings, so that pages are shared
+        count: fc.integer({ min: 1, max: 20 }),
+        at: fc.nat(30),
+        priority: fc.constantFrom(0, 0, -1, 5),
+        abortAt: fc.option(fc.nat(60), { nil: undefined, freq: 2 }),
+        abortEarly: fc.boolean(),
+        proposals: fc.record({ count: fc.nat(9), right: fc.constantFrom(0, 0.5, 1) }),
+      })
+      .map(
+        ({ kind, length, family, count, ...more }): Wish => ({
+          kind,
+          prompt: tokens(length, family),
+          count: kind === "score" ? 0 : count,
+          ...more,
+        }),
+      );
+    const anyLimits = fc.record({
+      rows: fc.constantFrom(1, 2, 5, 16, 64),
+      scoreRows: fc.constantFrom(1, 4, 16),
+      sequences: fc.constantFrom(1, 2, 3, 8),
+    });
+    const least = Math.ceil(MOST / PAGE_TOKENS);
+    fc.assert(
+      fc.property(
+        fc.integer({ min: least, max: 3 * least }),
+        fc.array(anyWish, { minLength: 1, maxLength: 8 }),
+        anyLimits,
+        (pages, wishes, limits) => {
+          play(pages, wishes, { ...limits, sequences: Math.min(limits.sequences, limits.rows) });
+        },
+      ),
+      { numRuns: process.env.INGLE_SUITE === "full" ? 3000 : 150 },
+    );
+  });
+});
