@@ -1,0 +1,103 @@
+/** Pages under 100,000 random commands of sequences: allocate, fork, append, propose, truncate, preempt, evict, free. */
+import { describe, expect, test } from "vitest";
+import { PAGE_TOKENS } from "../kernels/fragments/batch.ts";
+import { PageWalk, type Parts, REAL } from "../test/pageWalk.ts";
+import { type PageKey, PagePool } from "./pages.ts";
+import { Sequence } from "./sequence.ts";
+
+const EACH = 2_000;
+
+/** Walks of EACH commands with pools of many sizes; returns how often what happened. */
+function walk(commands: number, parts: Parts = REAL): Record<string, number> {
+  const counts: Record<string, number> = {};
+  for (let seed = 0; seed < commands / EACH; seed++) {
+    const one = new PageWalk(seed, 6 + (seed % 20), parts);
+    let done = 0;
+    try {
+      for (; done < EACH; done++) one.step();
+      one.end();
+    } catch (cause) {
+      throw new Error(`seed ${seed}, command ${done}: ${cause instanceof Error ? cause.message : cause}`, { cause });
+    }
+    for (const [what, count] of Object.entries(one.counts)) counts[what] = (counts[what] ?? 0) + count;
+  }
+  return counts;
+}
+
+/** Holds a page that it shares without being counted. */
+class Uncounted extends PagePool {
+  override share(key: PageKey): number | undefined {
+    const page = super.share(key);
+    if (page !== undefined) this.release(page);
+    return page;
+  }
+}
+
+/** Gives a page that somebody holds where none is left. */
+class Generous extends PagePool {
+  override take(): number | undefined {
+    return super.take() ?? 0;
+  }
+}
+
+/** Names a page before its last rows are written. */
+class Hasty extends Sequence {
+  override advance(pool: PagePool, count: number): void {
+    super.advance(pool, count);
+    const { computed } = this;
+    if (computed % PAGE_TOKENS < PAGE_TOKENS - 2) return;
+    this.computed = Math.ceil(computed / PAGE_TOKENS) * PAGE_TOKENS;
+    this.publish(pool);
+    this.computed = computed;
+  }
+}
+
+/** Keeps the pages of proposals that were not taken. */
+class Hoarding extends Sequence {
+  override trim(): void {}
+}
+
+/** Leaves a page behind. */
+class Leaking extends Sequence {
+  override release(pool: PagePool): void {
+    this.pages.shift();
+    super.release(pool);
+  }
+}
+
+/** Takes what was computed of other tokens for its own. */
+class Credulous extends Sequence {
+  override rollBack(pool: PagePool, tokens: readonly number[]): void {
+    const { computed } = this;
+    super.rollBack(pool, tokens);
+    if (computed <= this.pages.length * PAGE_TOKENS) this.computed = Math.min(computed, tokens.length);
+  }
+}
+
+/** Gives its first page back first, so that the beginning of a prefix is evicted before its end. */
+class Forward extends Sequence {
+  override release(pool: PagePool): void {
+    this.pages.reverse();
+    super.release(pool);
+  }
+}
+
+describe("pages and sequences", () => {
+  test("are their model after each of 100,000 commands", { timeout: 120_000 }, () => {
+    const counts = walk(100_000);
+    const kinds = ["join", "append", "propose", "truncate", "preempt", "leave", "evict", "found", "evicted", "in vain"];
+    for (const kind of kinds) expect(counts[kind], kind).toBeGreaterThan(500);
+  });
+
+  test.each<[string, Partial<Parts>, RegExp]>([
+    ["a shared page that is not counted", { Pool: Uncounted }, /pages are used, but/],
+    ["a page given twice", { Pool: Generous }, /reserve: expected false/],
+    ["a page named before it is full", { Seq: Hasty }, /cached|holds|named|row/],
+    ["pages of proposals that are kept", { Seq: Hoarding }, /holds|used/],
+    ["a page that is not given back", { Seq: Leaking }, /used/],
+    ["rows of other tokens", { Seq: Credulous }, /tokens are computed/],
+    ["a prefix that is evicted from its beginning", { Seq: Forward }, /evicted|holds/],
+  ])("find %s", { timeout: 120_000 }, (_, bug, message) => {
+    expect(() => walk(20_000, { ...REAL, ...bug })).toThrow(message);
+  });
+});
