@@ -37,7 +37,7 @@ describe("Scheduler", () => {
     const least = Math.ceil(MOST / PAGE_TOKENS);
     fc.assert(
       fc.property(
-        fc.integer({ min: least, max: 3 * least }),
+        fc.oneof(fc.constant(least), fc.integer({ min: least, max: 3 * least })), // often the least, where most give way
         fc.array(anyWish, { minLength: 1, maxLength: 8 }),
         anyLimits,
         (pages, wishes, limits) => {
