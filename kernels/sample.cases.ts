@@ -246,7 +246,8 @@ export function typicalSampleCases(count: number, firstSeed: number): Case[] {
   return Array.from({ length: count }, (_, i) => {
     const seed = firstSeed + i;
     const settings = TYPICAL[i % TYPICAL.length] ?? OFF;
-    const kind = LOGIT_KINDS[(i + Math.floor(i / TYPICAL.length)) % LOGIT_KINDS.length] ?? "normal";
+    // Settings and kinds by turns, shifted by one each round, so that each meets every other.
+    const kind = LOGIT_KINDS[((i % TYPICAL.length) + Math.floor(i / TYPICAL.length)) % LOGIT_KINDS.length] ?? "normal";
     const vocab = new Random(seed * 4003).pick([...VOCABS, 1000]);
     return sampleCase({ vocab, kind, draws: 24, settings, seed });
   });
