@@ -61,7 +61,7 @@ describe("a model of the hub", () => {
     expect(pulled).toMatchObject({ code: 0, stdout: `${snapshot()}\n` });
     expect(pulled.stderr).toMatch(/^downloading owner\/name\ndownloaded in 1 s\n$/);
     const inspected = await ingle(["inspect", "owner/name", "--json"], { env: { HF_HUB_OFFLINE: "1" } });
-    expect(JSON.parse(inspected.stdout)).toMatchObject({ model: "owner/name", architecture: "llama" });
+    expect(JSON.parse(inspected.stdout)).toMatchObject({ model: "owner/name", architecture: "qwen3_moe" });
     const listed = await ingle(["ls"]);
     expect(listed.stdout).toMatch(/^id +revision +size +last used \(UTC\)\nowner\/name +main 0123456789ab +\d/);
     const rows = (await ingle(["ls", "--json"])).stdout;
