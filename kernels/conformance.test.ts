@@ -98,8 +98,8 @@ describe.each(adapters)("on $name", ({ name: adapter, ...description }) => {
     expect(report.pipelines).toBeLessThanOrEqual(120);
     expect(leanVariants.filter((name) => !report.kernels.includes(name))).toEqual([]);
     expect(report.kernels.filter((name) => / M=\d wide$/.test(name))).toEqual(
-      ["matmul_residual", "norm_gate_up", "norm_matmul"].flatMap((name) =>
-        [1, 8].map((m) => `${name} affine4 M=${m} wide`),
+      [1, 8].flatMap((m) =>
+        ["norm_matmul", "norm_gate_up", "matmul_residual"].map((name) => `${name} affine4 M=${m} wide`),
       ),
     );
     expect(report.features.filter((it) => ["shader-f16", "subgroups", "timestamp-query"].includes(it))).toEqual([]);
