@@ -76,7 +76,7 @@ export async function wordsOf(bed: Testbed, kernel: MatmulKernel, shape: MatmulS
 }
 
 /** What the numbers of rows are compared on. */
-const sharedShape = (kernel: MatmulKernel, layout: LayoutName, seed: number): MatmulShape => ({
+export const sharedShape = (kernel: MatmulKernel, layout: LayoutName, seed: number): MatmulShape => ({
   layout,
   group: 64,
   scaleType: "f16",

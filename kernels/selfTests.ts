@@ -29,7 +29,16 @@ import { type MatmulShape, matmulResidualCase, normGateUpCase, normMatmulCase } 
 import { matmulResidual } from "./matmul_residual.ts";
 import { normGateUp } from "./norm_gate_up.ts";
 import { normMatmul } from "./norm_matmul.ts";
-import { ATTENTION, bits, equal, MANY_ROWS, MATMUL_KERNELS, type MatmulKernel, wordsOf } from "./sameBits.cases.ts";
+import {
+  ATTENTION,
+  bits,
+  equal,
+  MANY_ROWS,
+  MATMUL_KERNELS,
+  type MatmulKernel,
+  sharedShape,
+  wordsOf,
+} from "./sameBits.cases.ts";
 import { sampleCases } from "./sample.cases.ts";
 import { sample } from "./sample.ts";
 import type { Case } from "./testbed.ts";
@@ -85,23 +94,11 @@ interface MatmulChoice {
 }
 
 const shapeOf = ({ kernel, layout, storedSums, from }: MatmulChoice): MatmulShape => ({
-  layout,
-  group: 64,
-  scaleType: "f16",
-  outputs: 70,
-  cols: layouts[layout].scaling !== "none" ? 320 : 301,
-  rows: 8,
-  m: 1,
-  norm: kernel !== "matmul_residual",
-  bias: true,
+  ...sharedShape(kernel, layout, 1),
   delta: false,
   storedSums,
-  activation: "silu",
-  shard: 0,
-  spread: 1,
   from,
   parts: isWide(from) ? 4 : 1, // the third has less than the others, the last nothing
-  seed: 1,
 });
 
 function matmulKernel({ kernel, layout, storedSums, from }: MatmulChoice, m: MatmulRows): CompiledKernel {

@@ -26,7 +26,7 @@ import { ropeKv } from "./rope_kv.ts";
 import type { QueriesFrom } from "./tile.ts";
 
 /** exp of drivers is good to about 1e-6; a key that rounds to the other half, where its f32 differs in the last bit, costs more. */
-const LIMIT = { f16: 1e-7, f32: 1e-9 } as const;
+export const LIMIT = { f16: 1e-7, f32: 1e-9 } as const;
 /** A stored half may round the other way where the f32 before it differs in its last bit. */
 const STORED_LIMIT = 1e-6;
 
@@ -166,7 +166,12 @@ export function attentionCase(shape: AttentionShape): Case {
 }
 
 /** The pages after the step: what is cached as the reference has it, every other word as it was. */
-function storedCache(shape: AttentionShape, from: AttentionInputs, cache: Caches, after: Uint32Array): Comparison[] {
+export function storedCache(
+  shape: AttentionShape,
+  from: AttentionInputs,
+  cache: Caches,
+  after: Uint32Array,
+): Comparison[] {
   const [want, got]: [number[], number[]] = [[], []];
   const cachedWords = new Set<number>();
   words(shape, from.tables, cache, (word, dim, value) => {

@@ -10,6 +10,7 @@ import { NONE } from "../kernel.ts";
 import { PAD_RUNS, padRows } from "../pad_rows.ts";
 import { type Case, type Comparison, Random, type Testbed } from "../testbed.ts";
 import { queriesFor } from "../xFrom.ts";
+import { LIMIT, storedCache } from "./attention.cases.ts";
 import { attentionReduce } from "./attention_reduce.ts";
 import {
   type AttentionInputs,
@@ -17,13 +18,11 @@ import {
   attentionInputs,
   batchOf,
   type Caches,
-  EMPTY,
   pagesWith,
   stepsOf,
-  words,
 } from "./attentionData.ts";
 import { caches, reference, turned } from "./attentionReference.ts";
-import { cached, KV_TYPES, type KvType, kvDims, kvValue, pageWords } from "./kv_page.ts";
+import { cached, KV_TYPES, type KvType, kvDims, pageWords } from "./kv_page.ts";
 import { LATENT_QUADS, latentAttention } from "./latent_attention.ts";
 import { latentKv } from "./latent_kv.ts";
 import { LATENT_ROWS, type LatentRows, latentQuery } from "./latent_query.ts";
@@ -57,9 +56,6 @@ export interface LatentShape {
   readonly seed: number;
 }
 
-/** As those of attention: exp, and what is stored as halves. */
-const LIMIT = { f16: 1e-7, f32: 1e-9 } as const;
-const STORED_LIMIT = 1e-6;
 const SUM_LIMIT = 1e-10;
 const EPS = 1e-6;
 const at = (list: ArrayLike<number>, index: number) => list[index] ?? Number.NaN;
@@ -265,7 +261,7 @@ function storeCase(s: LatentShape): Case {
         const v = Float64Array.from(x.subarray(row * stride + kvAt, row * stride + kvAt + latent + rotaryDim));
         all[sequence]?.[0]?.push({ k: tokenOf(s, shape, from, row, v, kvNorm), v: new Float64Array(0) });
       });
-      const comparisons = storedPages(shape, from, all, await bed.u32(kv));
+      const comparisons = storedCache(shape, from, all, await bed.u32(kv));
       if (rank === 0) return comparisons;
       const got = await bed.f32(out);
       const low = columns(x, from.outRows, stride, 0, rank);
@@ -302,22 +298,6 @@ function tokenOf(
   const c = v.subarray(0, latent).map((x, d) => x * factor * at(weights, d));
   const k = turned(shape, from, row, v.subarray(latent));
   return Float64Array.from([...c, ...k], (x) => cached(x, kvType));
-}
-
-/** The pages after a step: what is cached as it should be, every other word as it was. */
-function storedPages(shape: AttentionShape, from: AttentionInputs, all: Caches, after: Uint32Array): Comparison[] {
-  const [want, got]: [number[], number[]] = [[], []];
-  const known = new Set<number>();
-  words(shape, from.tables, all, (word, dim, value) => {
-    known.add(word);
-    want.push(value);
-    got.push(kvValue(after[word] ?? 0, shape.kvType, dim));
-  });
-  const strays = after.filter((word, i) => word !== EMPTY[shape.kvType] && !known.has(i)).length;
-  return [
-    { name: "pages", got, want, limit: STORED_LIMIT },
-    { name: "words of free slots that were written", got: [strays], want: [0], limit: 0 },
-  ];
 }
 
 /** A matrix of heads, each from a whole block on: what lies between them is not zero, and must not count. */
