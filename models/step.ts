@@ -99,7 +99,7 @@ export function matmulWay(
 ): { readonly from: XFrom; readonly m: MatmulRows } {
   const from = xFrom(gpu);
   const most = matmulRows(gpu, shape.rows);
-  const choices = MATMUL_ROWS.filter((m) => m <= most);
+  const choices = MATMUL_ROWS.filter((m) => m <= most && !gpu.off.has(rowsVariant(m)));
   if (from !== "broadcast") return { from, m: most };
   const m = choices.findLast((it) => windowRows(shape, it) > 0);
   // Without a window at most four: matmulRows says why.
