@@ -16,17 +16,8 @@ import type { ActivationShape } from "./fragments/activation.ts";
 import { MATMUL_ROWS, type MatmulRows } from "./fragments/matmul.ts";
 import { NARROW, type Narrow } from "./fragments/narrow_activation.ts";
 import { takesNarrow } from "./fragments/narrow_dot.ts";
-import {
-  gateUpInputs,
-  type MatmulShape,
-  matmulInputs,
-  needsOf,
-  residualInputs,
-  residualStream,
-  runMatmulResidual,
-  runNormGateUp,
-  runNormMatmul,
-} from "./matmul.cases.ts";
+import { gateUpInputs, type MatmulShape, matmulInputs, needsOf, residualInputs, residualStream } from "./matmulData.ts";
+import { runMatmulResidual, runNormGateUp, runNormMatmul } from "./matmulRuns.ts";
 import { runNorm } from "./norm.cases.ts";
 import { deltaInputs, runDelta } from "./state/delta_rule.cases.ts";
 import { convInputs, runConv } from "./state/short_conv.cases.ts";

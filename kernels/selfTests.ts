@@ -25,8 +25,9 @@ import { type MatmulRows, X_FROM, type XFrom } from "./fragments/matmul.ts";
 import { NARROW } from "./fragments/narrow_activation.ts";
 import { takesNarrow } from "./fragments/narrow_dot.ts";
 import { isWide } from "./fragments/wide.ts";
-import { type MatmulShape, matmulResidualCase, normGateUpCase, normMatmulCase } from "./matmul.cases.ts";
 import { matmulResidual } from "./matmul_residual.ts";
+import type { MatmulShape } from "./matmulData.ts";
+import { matmulResidualCase, normGateUpCase, normMatmulCase } from "./matmulRuns.ts";
 import { normGateUp } from "./norm_gate_up.ts";
 import { normMatmul } from "./norm_matmul.ts";
 import {
