@@ -40,6 +40,7 @@ function request(more: Partial<ResolvedRequest> = {}): ResolvedRequest {
   return {
     tokens: [9],
     maxTokens: 100,
+    n: 1,
     sampling,
     stop: [],
     stopIds: new Set(),

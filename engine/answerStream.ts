@@ -1,28 +1,28 @@
-/** One answer on its way out: from drawn ids to parts with text, in the order they came, to a reader who may be slower. */
+/** One answer on its way out: from drawn ids to parts with text. */
 
 import { NO_TOKEN } from "../kernels/sample.ts";
 import { StopMatcher } from "../models/text/stopStrings.ts";
 import type { Detokenizer, Tokenizer } from "../models/text/tokenizer.ts";
 import { InvalidRequestError, NonFiniteError } from "./errors.ts";
+import { PartQueue } from "./partQueue.ts";
 import type { ResolvedRequest } from "./request.ts";
 import type { RowOutput, Sequence } from "./sequence.ts";
 import type { FinishReason, Part, PromptLogprobs, Timings, Usage } from "./types.ts";
 
+/** What becomes of one choice of a request: its parts go to a queue, which it may share with other choices. */
 export class AnswerStream {
   readonly #request: ResolvedRequest;
   readonly #detokenizer: Detokenizer | undefined;
   readonly #stops: StopMatcher;
-  readonly #queue: Part[] = [];
+  readonly #queue: PartQueue;
   readonly #started = performance.now();
   #firstAt = 0;
   #count = 0;
-  #done = false;
-  #error: { readonly reason: unknown } | undefined;
-  #wake: (() => void) | undefined;
   /** Goes with the first part. Its prompt was computed for it alone, and not taken from anybody's pages. */
   prompt: PromptLogprobs | undefined;
 
-  constructor(request: ResolvedRequest, tokenizer: Tokenizer | undefined) {
+  constructor(request: ResolvedRequest, tokenizer: Tokenizer | undefined, queue = new PartQueue()) {
+    this.#queue = queue;
     this.#request = request;
     this.#detokenizer = tokenizer?.stream({ skipSpecial: true });
     this.#stops = new StopMatcher(request.stop);
@@ -43,7 +43,7 @@ export class AnswerStream {
     this.#count++;
     const { text, finishReason } = this.#textOf(token);
     const part: Part = {
-      choice: 0,
+      choice: this.#request.sampling.choice,
       index: this.#count - 1,
       text,
       token,
@@ -56,9 +56,7 @@ export class AnswerStream {
         : { usage: this.#usage(sequence), timings: this.#timings(sequence), seed: this.#request.sampling.seed }),
     };
     this.#queue.push(part);
-    this.#done = finishReason !== null;
-    this.#wake?.();
-    return this.#done;
+    return finishReason !== null;
   }
 
   #textOf(token: number): { text: string; finishReason: FinishReason | null } {
@@ -77,19 +75,21 @@ export class AnswerStream {
     return this.#count <= this.#request.minTokens ? { text, stopped: false } : this.#stops.push(text);
   }
 
-  #cached({ cachedTokens }: Sequence): number {
-    return this.prompt === undefined ? cachedTokens : 0;
+  /** Tokens of the prompt, and those of them that it found: of several answers, the first one read it for all. */
+  #read({ promptLength, cachedTokens }: Sequence): Pick<Usage, "promptTokens" | "cachedTokens"> {
+    if (this.#request.sampling.choice > 0) return { promptTokens: 0, cachedTokens: 0 };
+    return { promptTokens: promptLength, cachedTokens: this.prompt === undefined ? cachedTokens : 0 };
   }
 
   #usage(sequence: Sequence): Usage {
-    const { promptLength, proposed, accepted } = sequence;
-    const cachedTokens = this.#cached(sequence);
-    const usage = { promptTokens: promptLength, completionTokens: this.#count, cachedTokens };
+    const { proposed, accepted } = sequence;
+    const usage = { ...this.#read(sequence), completionTokens: this.#count };
     return proposed === 0 ? usage : { ...usage, draft: { proposed, accepted } };
   }
 
   #timings(sequence: Sequence): Timings {
-    const computed = sequence.promptLength - this.#cached(sequence);
+    const { promptTokens, cachedTokens } = this.#read(sequence);
+    const computed = promptTokens - cachedTokens;
     const [promptMs, generatedMs] = [this.#firstAt - this.#started, performance.now() - this.#firstAt];
     return {
       promptMs,
@@ -101,30 +101,13 @@ export class AnswerStream {
     };
   }
 
-  /** Ends the stream with an error, after the parts that came before it. */
+  /** Ends the queue with an error, after the parts that came before it. */
   fail(reason: unknown): void {
-    if (this.#done) return;
-    this.#error ??= { reason };
-    this.#wake?.();
+    this.#queue.fail(reason);
   }
 
-  async *parts(): AsyncGenerator<Part, void, undefined> {
-    for (;;) {
-      const part = this.#queue.shift();
-      if (part !== undefined) {
-        yield part;
-        if (part.finishReason !== null) return;
-      } else if (this.#error !== undefined) throw this.#error.reason;
-      else await this.#change();
-    }
-  }
-
-  #change(): Promise<void> {
-    return new Promise((resolve) => {
-      this.#wake = () => {
-        this.#wake = undefined;
-        resolve();
-      };
-    });
+  /** The queue's. */
+  parts(): AsyncGenerator<Part, void, undefined> {
+    return this.#queue.parts();
   }
 }

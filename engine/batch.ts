@@ -6,7 +6,7 @@ import { NONE } from "../kernels/kernel.ts";
 import type { RopeTable } from "./ropeTable.ts";
 import type { SampleLists } from "./sampleLists.ts";
 import type { Schedule } from "./scheduler.ts";
-import type { Sequence } from "./sequence.ts";
+import type { PageCopy, Sequence } from "./sequence.ts";
 
 /** Most rows of a step. */
 export const MAX_ROWS = 64;
@@ -57,6 +57,8 @@ export interface Batch {
   /** Rules of the samples: empty unless the bucket is adjusted. */
   readonly lists: Uint32Array<ArrayBuffer>;
   readonly samples: readonly Sample[];
+  /** Pages that are copied before it. */
+  readonly copies: readonly PageCopy[];
 }
 
 /** u32 words that any batch of the engine fits in. */
@@ -83,7 +85,7 @@ export interface BatchMemory {
 }
 
 /** Lays a schedule out. */
-export function buildBatch({ kind, entries }: Schedule, { rope, words, lists }: BatchMemory): Batch {
+export function buildBatch({ kind, entries, copies }: Schedule, { rope, words, lists }: BatchMemory): Batch {
   rope.beginStep();
   lists.begin();
   const samples: Sample[] = [];
@@ -126,13 +128,13 @@ export function buildBatch({ kind, entries }: Schedule, { rope, words, lists }: 
     adjusted: lists.words.length > 0,
   };
   fillUp(bucket, words, row, samples.length);
-  return { bucket, words: words.subarray(0, table), lists: lists.words, samples };
+  return { bucket, words: words.subarray(0, table), lists: lists.words, samples, copies };
 }
 
 /** A step of the bucket that computes nothing for anybody. */
 export function emptyBatch(bucket: Bucket, words: Uint32Array<ArrayBuffer>): Batch {
   fillUp(bucket, words, 0, 0);
-  return { bucket, words: words.subarray(0, TABLES_AT), lists: new Uint32Array(), samples: [] };
+  return { bucket, words: words.subarray(0, TABLES_AT), lists: new Uint32Array(), samples: [], copies: [] };
 }
 
 /** Rows and samples that only fill the bucket up: no token of a sequence, nothing to see, nothing to write. */
@@ -177,7 +179,7 @@ function writeSample(
   row: number,
   rules: number,
 ): void {
-  const { temperature, topK, topP, minP, typicalP, seed } = sequence.options.sampling;
+  const { temperature, topK, topP, minP, typicalP, seed, choice } = sequence.options.sampling;
   const at = SAMPLES_AT + index * SAMPLE_WORDS;
   words.fill(0, at, at + SAMPLE_WORDS);
   words[at + SAMPLE.row] = row;
@@ -187,7 +189,7 @@ function writeSample(
   words[at + SAMPLE.minP] = f32Bits(minP);
   words[at + SAMPLE.seedLow] = seed % 2 ** 32;
   words[at + SAMPLE.seedHigh] = Math.floor(seed / 2 ** 32);
-  words[at + SAMPLE.choice] = 0;
+  words[at + SAMPLE.choice] = choice;
   words[at + SAMPLE.position] = position + 1;
   words[at + SAMPLE.target] = target;
   words[at + SAMPLE.typicalP] = f32Bits(typicalP);

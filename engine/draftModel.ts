@@ -160,7 +160,7 @@ export class DraftModel implements Proposer {
   async #step(entries: readonly { copy: Copy; scheduled: Scheduled }[], times: StepTimes): Promise<void> {
     if (entries.length === 0) return;
     const { memory, runner } = this.#started;
-    const schedule = { kind: "generate" as const, entries: entries.map(({ scheduled }) => scheduled) };
+    const schedule = { kind: "generate" as const, entries: entries.map(({ scheduled }) => scheduled), copies: [] };
     const batch = buildBatch(schedule, memory);
     const begun = performance.now();
     const { outputs } = await runner.run(batch);

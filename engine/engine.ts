@@ -6,7 +6,7 @@
 import type { Folder } from "../device/files.ts";
 import type { Gpu } from "../device/gpu.ts";
 import type { KvType } from "../kernels/attention/kv_page.ts";
-import { AnswerStream } from "./answerStream.ts";
+import { Answers } from "./answers.ts";
 import { type Batch, buildBatch } from "./batch.ts";
 import { DraftModel } from "./draftModel.ts";
 import { takesBack } from "./draftVocabulary.ts";
@@ -21,7 +21,7 @@ import { promptTokens, type RequestContext, type ResolvedRequest, resolveGenerat
 import type { StepResult } from "./runner.ts";
 import { type Schedule, Scheduler } from "./scheduler.ts";
 import { scoreTokens } from "./scoring.ts";
-import { Sequence } from "./sequence.ts";
+import type { Sequence } from "./sequence.ts";
 import { Speculation } from "./speculation.ts";
 import { type Started, start } from "./start.ts";
 import type {
@@ -98,41 +98,30 @@ export class Engine {
   async *generate(request: GenerateRequest): AsyncGenerator<Part, void, undefined> {
     this.#checkOpen();
     const resolved = resolveGenerate(request, this.#request);
-    const answer = new AnswerStream(resolved, this.model.tokenizer);
-    const drafting = this.#speculation.drafting(resolved);
-    const sequence = new Sequence({
-      tokens: resolved.tokens,
-      kind: "generate",
-      priority: resolved.priority,
-      sampling: resolved.sampling,
-      top: resolved.top,
-      logits: false,
-      experts: false,
+    const answers = new Answers(resolved, {
+      tokenizer: this.model.tokenizer,
       ropeVariant: this.model.ropeVariant,
-      onOutput: (output) => answer.take(output, sequence),
-      onComputed: (computed) => {
-        const total = resolved.tokens.length;
-        if (computed < total) request.onPrompt?.(computed, total);
-      },
-      drafting,
-      onRelease: () => this.#speculation.forget(sequence),
-      onError: (error) => answer.fail(error),
+      shares: this.#pool.shares,
+      drafting: () => this.#speculation.drafting(resolved),
+      onRelease: (sequence) => this.#speculation.forget(sequence),
+      onPrompt: request.onPrompt,
     });
+    const { sequences } = answers;
     const aborted = () => new AbortError("generate: aborted by its signal", { cause: request.signal?.reason });
     if (request.signal?.aborted === true) throw aborted();
     const stop = () => {
-      this.#scheduler.remove(sequence);
-      answer.fail(aborted());
+      for (const sequence of sequences) this.#scheduler.remove(sequence);
+      answers.fail(aborted());
     };
     request.signal?.addEventListener("abort", stop, { once: true });
     try {
-      if (resolved.promptTop !== null) answer.prompt = await this.#promptLogprobs(resolved, request);
-      this.#submit(sequence);
-      yield* answer.parts();
+      if (resolved.promptTop !== null) answers.prompt = await this.#promptLogprobs(resolved, request);
+      for (const sequence of sequences) this.#submit(sequence);
+      yield* answers.parts();
     } finally {
       request.signal?.removeEventListener("abort", stop);
-      if (answer.prompt === undefined) this.#cachedTokens += sequence.cachedTokens;
-      if (!sequence.finished) this.#scheduler.remove(sequence);
+      this.#cachedTokens += answers.cachedTokens;
+      for (const sequence of sequences) if (!sequence.finished) this.#scheduler.remove(sequence);
     }
   }
 

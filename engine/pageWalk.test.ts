@@ -1,9 +1,9 @@
-/** Pages under 100,000 random commands of sequences: allocate, fork, append, propose, truncate, preempt, evict, free. */
+/** Pages under 100,000 random commands of sequences: allocate, fork, copy, append, propose, truncate, preempt, evict, free. */
 import { describe, expect, test } from "vitest";
 import { PAGE_TOKENS } from "../kernels/fragments/batch.ts";
 import { PageWalk, type Parts, REAL } from "../test/pageWalk.ts";
 import { type PageKey, PagePool } from "./pages.ts";
-import { Sequence } from "./sequence.ts";
+import { type PageCopy, Sequence } from "./sequence.ts";
 
 const EACH = 2_000;
 
@@ -37,6 +37,32 @@ class Uncounted extends PagePool {
 class Generous extends PagePool {
   override take(): number | undefined {
     return super.take() ?? 0;
+  }
+}
+
+/** Goes on from another's pages without being counted. */
+class Unheld extends PagePool {
+  override hold(): void {}
+}
+
+/** Writes into the page that it should have copied. */
+class Copyless extends Sequence {
+  override fork(pool: PagePool): PageCopy | undefined {
+    const copy = super.fork(pool);
+    if (copy === undefined) return undefined;
+    pool.release(copy.to);
+    pool.hold(copy.from);
+    this.pages.splice(-1, 1, copy.from);
+    return { from: copy.from, to: copy.from };
+  }
+}
+
+/** Takes the whole prompt for computed, though nothing was drawn from its last token. */
+class Overdone extends Sequence {
+  override fork(pool: PagePool): PageCopy | undefined {
+    const copy = super.fork(pool);
+    if (copy !== undefined) this.computed++;
+    return copy;
   }
 }
 
@@ -85,14 +111,30 @@ class Forward extends Sequence {
 describe("pages and sequences", () => {
   test("are their model after each of 100,000 commands", { timeout: 120_000 }, () => {
     const counts = walk(100_000);
-    const kinds = ["join", "append", "propose", "truncate", "preempt", "leave", "evict", "found", "evicted", "in vain"];
+    const kinds = [
+      "join",
+      "copy",
+      "append",
+      "propose",
+      "truncate",
+      "preempt",
+      "leave",
+      "evict",
+      "found",
+      "evicted",
+      "in vain",
+    ];
     for (const kind of kinds) expect(counts[kind], kind).toBeGreaterThan(500);
+    expect(counts.fork, "without a copy").toBeGreaterThan(100);
   });
 
   test.each<[string, Partial<Parts>, RegExp]>([
     ["a shared page that is not counted", { Pool: Uncounted }, /pages are used, but/],
+    ["a fork whose pages are not counted", { Pool: Unheld }, /pages are used, but|held by none|holds/],
+    ["a page that two write", { Seq: Copyless }, /somebody holds it|written by/],
+    ["a fork that computes no row", { Seq: Overdone }, /page .* has another row|tokens are computed/],
     ["a page given twice", { Pool: Generous }, /reserve: expected false/],
-    ["a page named before it is full", { Seq: Hasty }, /cached|holds|named|row/],
+    ["a page named before it is full", { Seq: Hasty }, /cached|holds|named|row|tokens are computed/],
     ["pages of proposals that are kept", { Seq: Hoarding }, /holds|used/],
     ["a page that is not given back", { Seq: Leaking }, /used/],
     ["rows of other tokens", { Seq: Credulous }, /tokens are computed/],

@@ -75,6 +75,13 @@ export class PagePool {
     return page;
   }
 
+  /** One more holder of a page that somebody holds, of whatever content. It must not be written. Throws RangeError for any other. */
+  hold(page: number): void {
+    const holders = this.#count(page);
+    if (holders <= 0) throw new RangeError(`page ${page}: held once more, but held by none`);
+    this.#holders[page] = holders + 1;
+  }
+
   /** Names a full page, so that others may share it. A second page of one content stays its holder's own. */
   publish(page: number, key: PageKey): void {
     if (this.#byKey.has(key) || this.#keys.has(page)) return;

@@ -74,6 +74,8 @@ describe("generate", () => {
     [{ prompt: "a", stop: [1] }, "stop[0]"],
     [{ prompt: "a", stop: Array(65).fill("x") }, "stop: expected a list of at most 64"],
     [{ prompt: "a", stopTokenIds: [512] }, "stopTokenIds[0]: is 512"],
+    [{ prompt: "a", n: 0 }, "n: is 0, expected an integer from 1 to 128"],
+    [{ prompt: "a", n: 129 }, "n: is 129"],
     [{ prompt: "a", ignoreEos: "yes" }, "ignoreEos: is string, expected a boolean"],
     [{ prompt: "a", temperature: -1 }, "temperature: is -1, expected a number from 0 to 10000"],
     [{ prompt: "a", temperature: Number.NaN }, "temperature: is NaN"],
@@ -190,10 +192,19 @@ describe("generate", () => {
       resolveGenerate({ prompt: "a", ...request }, context({ defaults: readGenerationConfig(file) })).sampling;
     expect(sampling({})).toEqual({ ...GREEDY, temperature: 1, seed: 42 });
     const file = { do_sample: true, temperature: 0.6, top_k: 20, top_p: 0.9, min_p: 0.05, typical_p: 0.5 };
-    const asFile = { temperature: 0.6, topK: 20, topP: 0.9, minP: 0.05, typicalP: 0.5, seed: 42, rules: null };
+    const asFile = {
+      temperature: 0.6,
+      topK: 20,
+      topP: 0.9,
+      minP: 0.05,
+      typicalP: 0.5,
+      seed: 42,
+      choice: 0,
+      rules: null,
+    };
     expect(sampling({}, file)).toEqual(asFile);
     const own = { temperature: 0.2, topK: 0, topP: 1, minP: 0, typicalP: 1, seed: 2 ** 53 - 1 };
-    expect(sampling(own, file)).toEqual({ ...own, rules: null });
+    expect(sampling(own, file)).toEqual({ ...own, choice: 0, rules: null });
     expect(sampling({}, { ...file, do_sample: false }).temperature).toBe(0);
     expect(sampling({ temperature: 0.7 }, { ...file, do_sample: false }).temperature).toBe(0.7);
   });

@@ -28,6 +28,8 @@ export interface RequestContext {
 export interface ResolvedRequest extends CheckedSampling {
   readonly tokens: readonly number[];
   readonly maxTokens: number;
+  /** Answers to the prompt. */
+  readonly n: number;
   readonly stop: readonly string[];
   readonly stopIds: ReadonlySet<number>;
   readonly top: number;
@@ -54,6 +56,7 @@ const GENERATE_FIELDS: Readonly<Record<keyof GenerateRequest, true>> = {
   stop: true,
   stopTokenIds: true,
   ignoreEos: true,
+  n: true,
   temperature: true,
   topK: true,
   topP: true,
@@ -90,6 +93,8 @@ const SCORE_FIELDS: Readonly<Record<keyof ScoreRequest, true>> = {
 const SPECULATION_FIELDS: Readonly<Record<keyof SpeculationWish, true>> = { draftTokens: true, promptLookup: true };
 
 const MAX_STOPS = 64;
+/** Answers to one prompt: OpenAI's limit. */
+export const MAX_ANSWERS = 128;
 /** Of what is further away next to nothing is accepted. */
 export const MAX_DRAFT_TOKENS = 16;
 
@@ -121,6 +126,7 @@ export function resolveGenerate(request: GenerateRequest, context: RequestContex
   return {
     tokens,
     maxTokens: most,
+    n: integer(request.n, "n", 1, MAX_ANSWERS) ?? 1,
     ...samplingOf(request, context, { promptLength: tokens.length, maxTokens: most, stopIds }),
     stop: stopStrings(request.stop),
     stopIds,

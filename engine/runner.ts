@@ -17,6 +17,8 @@ import type { Precision } from "../kernels/xFrom.ts";
 import type { Logits, Model } from "../models/model.ts";
 import type { StepBuffers, StepRoute } from "../models/step.ts";
 import { type Batch, type Bucket, bucketKey, bucketTitle, SAMPLES_AT } from "./batch.ts";
+import { layerPageBytes } from "./memoryPlan.ts";
+import { PageCopies } from "./pageCopies.ts";
 import type { RowOutput } from "./sequence.ts";
 import { bestWords, DRAWN_WORDS, logitRows, type OutputReads, outputsOf, type Read } from "./stepOutputs.ts";
 
@@ -67,6 +69,7 @@ export class Runner {
   readonly #options: RunnerOptions;
   readonly #arena: Arena;
   readonly #programs = new Map<number, Recorded>();
+  readonly #copies: PageCopies;
   #staging: GPUBuffer | undefined;
   /** Rules of samples, where a request ever had some. */
   #lists: GPUBuffer | undefined;
@@ -75,6 +78,12 @@ export class Runner {
   constructor(options: RunnerOptions) {
     this.#options = options;
     this.#arena = new Arena(options.gpu);
+    const { gpu, model, buffers, kvType } = options;
+    const layers = model.caches.flatMap((cache, i) => {
+      const buffer = buffers.kv[i];
+      return buffer === undefined ? [] : [{ buffer, pageBytes: layerPageBytes(cache, kvType) }];
+    });
+    this.#copies = new PageCopies(gpu, layers);
   }
 
   get arenaBytes(): number {
@@ -123,7 +132,7 @@ export class Runner {
   /** Submits the program and copies of what is read back, to the buffer that it returns. */
   #submit(
     { program, logits, reads }: Recorded,
-    { bucket, words, lists, samples }: Batch,
+    { bucket, words, lists, samples, copies }: Batch,
     tokenBytes: number,
     bytes: number,
   ): GPUBuffer {
@@ -133,6 +142,7 @@ export class Runner {
     queue.writeBuffer(buffers.batch, 0, words);
     if (this.#lists !== undefined && lists.length > 0) queue.writeBuffer(this.#lists, 0, lists);
     const encoder = gpu.device.createCommandEncoder();
+    this.#copies.encode(encoder, copies);
     const timed = profiler?.encode(encoder, program, `${title}${bucketTitle(bucket)}`);
     if (timed === undefined) {
       const start = performance.now();
@@ -285,6 +295,7 @@ export class Runner {
     for (const { program } of this.#programs.values()) program.destroy();
     this.#programs.clear();
     this.#arena.destroy();
+    this.#copies.destroy();
     for (const buffer of [this.#staging, this.#lists])
       if (buffer !== undefined) destroyBuffer(this.#options.gpu, buffer);
   }

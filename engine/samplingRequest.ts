@@ -45,6 +45,7 @@ export function samplingOf(request: GenerateRequest, context: SamplingContext, l
     minP: number(request.minP, "minP", 0, 1) ?? defaults.minP ?? 0,
     typicalP: number(request.typicalP, "typicalP", 0, 1, true) ?? defaults.typicalP ?? 1,
     seed: integer(request.seed, "seed", 0, 2 ** 53 - 1) ?? context.randomSeed(),
+    choice: 0,
     rules: logitRules(rulesOf(request, context, limits, minTokens), context.vocabulary),
   };
   return { sampling, minTokens };

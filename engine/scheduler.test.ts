@@ -1,6 +1,6 @@
 /** The scheduler, step by step: who computes how many tokens when, and who gives way. */
 import { describe, expect, test } from "vitest";
-import { LIMITS, newSequence, type Play, play, tokens, wish } from "../test/schedulerPlay.ts";
+import { inARow, LIMITS, newSequence, Play, play, tokens, wish, withForks } from "../test/schedulerPlay.ts";
 import { PagePool } from "./pages.ts";
 import { Scheduler } from "./scheduler.ts";
 
@@ -52,7 +52,9 @@ describe("Scheduler", () => {
     const all = play(100, [wish(tokens(4, 1), { count: 12 }), wish(tokens(500, 2), { at: 2 })]);
     const first = all.jobs[0]?.sequence;
     const steps = all.schedules.filter(({ entries }) => entries.some(({ sequence }) => sequence === first));
-    expect(all.schedules.indexOf(steps.at(-1) ?? all.schedules[0] ?? { kind: "score", entries: [] })).toBe(11);
+    expect(all.schedules.indexOf(steps.at(-1) ?? all.schedules[0] ?? { kind: "score", entries: [], copies: [] })).toBe(
+      11,
+    );
   });
 
   test("shares the pages of an earlier prompt, but computes one token at least", () => {
@@ -158,6 +160,46 @@ describe("Scheduler", () => {
     const all = play(3, [wish(tokens(14), { count: 20, proposals })]);
     expect(shape(all).slice(0, 3)).toEqual(["14", "1+3", "1+3"]);
     expect(all.scheduler.preemptions).toBe(0);
+  });
+
+  test("answers to one prompt hold its pages together, and each a copy of the last one", () => {
+    const pages = new Set<number>();
+    const all = new Play(100, LIMITS, withForks(wish(tokens(40), { count: 9 }), [{ count: 3 }, { count: 5 }]));
+    all.run((schedule) => {
+      for (const { from, to } of schedule.copies) expect(from).not.toBe(to);
+      pages.add(all.pool.used);
+    });
+    all.expectDone();
+    // Two full pages, and one each: three answers of 43 to 49 tokens hold 5 pages, then 6 with a fourth.
+    expect(shape(all)).toEqual(["40", "1 1 1", "1 1 1", "1 1 1", "1 1", "1 1", "1", "1", "1"]);
+    expect(all.schedules.map(({ copies }) => copies.length)).toEqual([0, 2, ...new Array(7).fill(0)]);
+    expect(Math.max(...pages)).toBe(5);
+    expect(all.jobs.map(({ sequence }) => sequence.cachedTokens)).toEqual([0, 39, 39]);
+  });
+
+  test("an answer that finds no page for its copy computes what is in it", () => {
+    const all = play(4, withForks(wish(tokens(40), { count: 2 }), [{ count: 2 }, { count: 2 }]));
+    expect(all.schedules.flatMap(({ copies }) => copies)).toHaveLength(1);
+  });
+
+  test("where the one that read the prompt is gone, the others find its pages", () => {
+    const gone = play(100, withForks(wish(tokens(40), { count: 1 }), [{ count: 2 }]));
+    expect(shape(gone)).toEqual(["40", "1", "1"]);
+    const aborted = play(100, withForks(wish(tokens(150), { count: 9, abortAt: 1 }), [{ count: 2 }]));
+    expect(aborted.jobs.map(({ state }) => state)).toEqual(["aborted", "ended"]);
+    const few = { rows: 64, scoreRows: 64, sequences: 1 };
+    const later = play(100, withForks(wish(tokens(40), { count: 2 }), [{ count: 2 }]), few);
+    expect(shape(later)).toEqual(["40", "1", "8", "1"]);
+  });
+
+  test("while it waits for its prompt, others that come behind fill the step", () => {
+    const wishes = inARow([withForks(wish(tokens(10, 1)), [{}]), [wish(tokens(12, 2))]]);
+    expect(shape(play(100, wishes))[0]).toBe("10 12");
+  });
+
+  test("where layers keep states, each answer reads its prompt", () => {
+    const all = play(100, withForks(wish(tokens(40)), [{}]), LIMITS, false);
+    expect(shape(all)[0]).toBe("40 24");
   });
 
   test("clear takes out what waits and what runs", () => {

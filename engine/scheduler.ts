@@ -10,7 +10,7 @@
  */
 import { PAGE_TOKENS } from "../kernels/fragments/batch.ts";
 import type { PagePool } from "./pages.ts";
-import type { Sequence } from "./sequence.ts";
+import type { PageCopy, Sequence } from "./sequence.ts";
 
 /** `count` tokens of a sequence after its computed ones, then proposals for what comes behind its last one. */
 export interface Scheduled {
@@ -28,6 +28,8 @@ export interface Room extends Scheduled {
 export interface Schedule<Entry extends Scheduled = Scheduled> {
   readonly kind: "generate" | "score";
   readonly entries: readonly Entry[];
+  /** Copies of pages that come before it, in this order. */
+  readonly copies: readonly PageCopy[];
 }
 
 /** What one step may hold. */
@@ -48,6 +50,8 @@ export class Scheduler {
   readonly #running: Sequence[] = [];
   /** States that no running sequence has, of which there are as many as sequences may run. */
   readonly #states: number[];
+  /** Copies of pages that no step has made yet. Until one has, none has written either: what is to be copied is still there. */
+  readonly #copies: PageCopy[] = [];
   #last: "generate" | "score" = "score";
   #arrivals = 0;
   /** How often a sequence gave its pages up. */
@@ -92,6 +96,7 @@ export class Scheduler {
   clear(): Sequence[] {
     const all = [...this.#running, ...this.#waiting];
     for (const sequence of all) this.remove(sequence);
+    this.#copies.length = 0;
     return all;
   }
 
@@ -103,7 +108,7 @@ export class Scheduler {
     const other = this.#last === "generate" ? "score" : "generate";
     const kind = kinds.has(other) ? other : this.#last;
     this.#last = kind;
-    return { kind, entries: this.#fill(kind) };
+    return { kind, entries: this.#fill(kind), copies: [...this.#copies] };
   }
 
   /** Moves waiting sequences to the running ones while there is a place, which one of a better priority makes for itself. */
@@ -114,7 +119,7 @@ export class Scheduler {
       if (this.#hasPlace()) {
         this.#waiting.shift();
         sequence.state = this.#states.pop();
-        sequence.shareFrom(this.#pool);
+        this.#begin(sequence);
         insert(this.#running, sequence);
       } else {
         const last = this.#running.at(-1);
@@ -122,6 +127,14 @@ export class Scheduler {
         this.#preempt(last);
       }
     }
+  }
+
+  /** Holds what is computed of it already. One whose prompt is being read waits for that, in its place of the order. */
+  #begin(sequence: Sequence): void {
+    if (sequence.waits) return;
+    const copy = sequence.fork(this.#pool);
+    if (copy !== undefined) this.#copies.push(copy);
+    if (sequence.computed === 0) sequence.shareFrom(this.#pool);
   }
 
   /** Whether one more may run. A page must be left for it, beyond one for each that is running and may want one soon. */
@@ -134,7 +147,7 @@ export class Scheduler {
     const rows = kind === "score" ? this.#limits.scoreRows : this.#limits.rows;
     const entries: Room[] = [];
     const left = ({ tokens, computed }: Sequence) => tokens.length - computed;
-    const candidates = this.#running.filter(({ options }) => options.kind === kind);
+    const candidates = this.#running.filter(({ options, waits }) => options.kind === kind && !waits);
     // The last token of a prompt is no decoding: a short prompt would overtake a long one.
     const decodes = (one: Sequence) => left(one) === 1 && one.computed >= one.promptLength;
     const decodingFirst = [...candidates.filter(decodes), ...candidates.filter((one) => !decodes(one))];
@@ -188,15 +201,24 @@ export class Scheduler {
   }
 
   /** Counts what a step computed, but for proposals that were not taken; finished sequences leave and free their pages. */
-  commit({ entries }: Schedule, finished: ReadonlySet<Sequence>): void {
+  commit({ entries, copies }: Schedule, finished: ReadonlySet<Sequence>): void {
+    this.#copies.splice(0, copies.length);
     for (const { sequence, count, drafts } of entries) {
       if (sequence.finished) continue; // removed while the step ran
       const { tokens, computed } = sequence;
       // The row of a sequence's newest token is still to come, whatever was proposed for it.
       sequence.advance(this.#pool, drafts.length === 0 ? count : tokens.length - 1 - computed);
       sequence.trim(this.#pool);
+      this.#passOn(sequence, computed);
       if (finished.has(sequence)) this.remove(sequence);
     }
+  }
+
+  /** Where its prompt was read to the end just now, those that waited for it go on from its pages. */
+  #passOn(sequence: Sequence, before: number): void {
+    const { promptLength, computed } = sequence;
+    if (before >= promptLength || computed < promptLength) return;
+    for (const other of this.#running) if (other.options.forkOf === sequence) this.#begin(other);
   }
 }
 

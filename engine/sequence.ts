@@ -11,6 +11,8 @@ export interface SamplingParams {
   readonly minP: number;
   readonly typicalP: number;
   readonly seed: number;
+  /** Which of the answers to one prompt: each has random numbers of its own. */
+  readonly choice: number;
   /** Penalties, biases and masks; null: there are none. */
   readonly rules: LogitRules | null;
 }
@@ -24,7 +26,16 @@ export interface LogitRules {
 }
 
 /** Always the likeliest token. */
-export const GREEDY: SamplingParams = { temperature: 0, topK: 0, topP: 1, minP: 0, typicalP: 1, seed: 0, rules: null };
+export const GREEDY: SamplingParams = {
+  temperature: 0,
+  topK: 0,
+  topP: 1,
+  minP: 0,
+  typicalP: 1,
+  seed: 0,
+  choice: 0,
+  rules: null,
+};
 
 /** What the scheduler asks of whoever proposes tokens for a sequence. */
 export interface Drafting {
@@ -50,6 +61,8 @@ export interface SequenceOptions {
   readonly kind: "generate" | "score";
   /** Sequences of a lower number go first. Unset: 0. */
   readonly priority?: number | undefined;
+  /** Another answer to the same prompt, which arrived just before: it reads the prompt for this one. */
+  readonly forkOf?: Sequence | undefined;
   readonly sampling: SamplingParams;
   /** Best tokens to report with each. */
   readonly top: number;
@@ -68,6 +81,12 @@ export interface SequenceOptions {
   /** Unset: nobody proposes tokens for it. */
   readonly drafting?: Drafting | undefined;
   readonly onError: (error: unknown) => void;
+}
+
+/** A page whose content another one is to have. */
+export interface PageCopy {
+  readonly from: number;
+  readonly to: number;
 }
 
 /** One request's tokens and pages. */
@@ -118,6 +137,34 @@ export class Sequence {
     }
     this.computed = this.pages.length * PAGE_TOKENS;
     this.cachedTokens = this.#begun ? Math.min(this.cachedTokens, this.computed) : this.computed;
+  }
+
+  /** Whether its prompt is being read for it. */
+  get waits(): boolean {
+    const { forkOf } = this.options;
+    if (forkOf === undefined || forkOf.finished || this.#begun || this.computed > 0) return false;
+    return forkOf.computed < this.promptLength;
+  }
+
+  /**
+   * Goes on before the last token of a prompt that `forkOf` read: holds its full pages, and takes a page for a copy of the next one,
+   * which both will write. Returns the copy that is to be made, if any: without a page for it, it computes that part itself.
+   */
+  fork(pool: PagePool): PageCopy | undefined {
+    const { forkOf } = this.options;
+    const last = this.promptLength - 1; // computed by each, which draws from its logits
+    if (forkOf === undefined || this.#begun || this.pages.length > 0 || forkOf.computed < last) return undefined;
+    const full = Math.floor(last / PAGE_TOKENS);
+    this.pages.push(...forkOf.pages.slice(0, full));
+    for (const page of this.pages) pool.hold(page);
+    this.#keys = forkOf.#keys.slice(0, full);
+    const from = forkOf.pages[full];
+    const to = from === undefined || last % PAGE_TOKENS === 0 ? undefined : pool.take();
+    this.computed = to === undefined ? full * PAGE_TOKENS : last;
+    this.cachedTokens = this.computed;
+    if (from === undefined || to === undefined) return undefined;
+    this.pages.push(to);
+    return { from, to };
   }
 
   /** Takes pages for `count` more tokens; false, and nothing taken beyond what it keeps, where there are too few. */

@@ -76,16 +76,16 @@ export class Speculation {
   }
 
   /** The schedule with proposals, without sequences that ended while these were made. */
-  async propose({ kind, entries }: Schedule<Room>): Promise<Schedule> {
+  async propose({ entries, ...schedule }: Schedule<Room>): Promise<Schedule> {
     const proposals = new Map<Sequence, readonly number[]>();
     for (const [proposer, wanted] of this.#wanted(entries)) {
       const made = await proposer.propose(wanted);
       for (const [i, { sequence, k }] of wanted.entries()) proposals.set(sequence, made[i]?.slice(0, k) ?? []);
     }
-    if (proposals.size === 0) return { kind, entries };
+    if (proposals.size === 0) return { ...schedule, entries };
     const left = entries.filter(({ sequence }) => !sequence.finished);
     return {
-      kind,
+      ...schedule,
       entries: left.map(({ sequence, count }) => {
         const drafts = proposals.get(sequence) ?? [];
         sequence.proposed += drafts.length;

@@ -13,6 +13,8 @@ export interface GenerateRequest {
   readonly stop?: readonly string[];
   readonly stopTokenIds?: readonly number[];
   readonly ignoreEos?: boolean;
+  /** Answers to the prompt, which is read once for all: 1 to 128. Default: 1. */
+  readonly n?: number;
   /** 0 is greedy. Default for each of these: generation_config.json, else 1 and nothing cut off. */
   readonly temperature?: number;
   /** 0: off. */
@@ -82,8 +84,9 @@ export interface PromptLogprobs {
   readonly top: readonly (readonly TokenLogprob[] | null)[];
 }
 
-/** Tokens that a request took. */
+/** Tokens that an answer took. */
 export interface Usage {
+  /** Of several answers to one prompt, the first one counts it; 0 for the others. */
   readonly promptTokens: number;
   readonly completionTokens: number;
   /** Prompt tokens whose pages were there already. */
@@ -104,18 +107,19 @@ export interface Timings {
 /** Why an answer ended: a stop id or string, or `maxTokens`. */
 export type FinishReason = "stop" | "length";
 
-/** One part a token. The texts of all parts join to the answer: a part's own may be empty, or hold that of tokens before. */
+/** One part a token. The texts of a choice's parts join to its answer: a part's own may be empty, or hold that of tokens before. */
 export interface Part {
+  /** Which of the answers, from 0 on. */
   readonly choice: number;
   readonly index: number;
   readonly text: string;
   readonly token: number;
   readonly logprob: number;
   readonly top?: readonly TokenLogprob[];
-  /** On the first part, where asked for. */
+  /** On the first part of the first choice, where asked for. */
   readonly prompt?: PromptLogprobs;
   readonly finishReason: FinishReason | null;
-  /** On the last part. */
+  /** On the last part of each choice. */
   readonly usage?: Usage;
   readonly timings?: Timings;
   readonly seed?: number;

@@ -399,10 +399,11 @@ describe("metrics", () => {
     const response = await made.fetch(get("/metrics"));
     expect(response.headers.get("content-type")).toContain("text/plain; version=0.0.4");
     const text = await response.text();
-    const prompt = 2 * made.engine.encode(chat).length;
+    const prompt = made.engine.encode(chat).length;
     for (const line of [
       'vllm:generation_tokens_total{model_name="tiny"} 6',
       `vllm:prompt_tokens_total{model_name="tiny"} ${prompt}`,
+      'vllm:request_prompt_tokens_count{model_name="tiny"} 1',
       'vllm:request_success_total{model_name="tiny",finished_reason="length"} 2',
       'vllm:kv_cache_usage_perc{model_name="tiny"} 0.25',
       'vllm:request_generation_tokens_bucket{model_name="tiny",le="2"} 0',

@@ -39,7 +39,7 @@ export class Metrics {
     this.#finished.add(1, { finished_reason: reason });
     this.#promptTokens.add(promptTokens);
     this.#cached.add(cachedTokens);
-    this.#promptSizes.observe(promptTokens);
+    if (promptTokens > 0) this.#promptSizes.observe(promptTokens); // several answers count their prompt once
     this.#answerSizes.observe(completionTokens);
     this.#whole.observe(seconds);
     if (completionTokens > 0) this.#firstToken.observe(timings.firstTokenMs / 1000);

@@ -2,6 +2,7 @@
 import { openFolder } from "../device/nodeFiles.ts";
 import { AnswerStream } from "../engine/answerStream.ts";
 import { AbortError } from "../engine/errors.ts";
+import { PartQueue } from "../engine/partQueue.ts";
 import {
   promptTokens,
   type RequestContext,
@@ -37,7 +38,7 @@ export class FakeEngine implements ServedEngine {
   readonly plan: { readonly context: number };
   readonly asked: GenerateRequest[] = [];
   readonly scored: ScoreRequest[] = [];
-  /** Requests in it now, and tokens made since it began. */
+  /** Answers in it now, and tokens made since it began. */
   running = 0;
   made = 0;
   readonly #script: Script;
@@ -83,10 +84,13 @@ export class FakeEngine implements ServedEngine {
   async *generate(request: GenerateRequest): AsyncGenerator<Part, void, undefined> {
     const resolved = resolveGenerate(request, this.#context);
     this.asked.push(request);
-    const sequence = sequenceOf(resolved);
-    const answer = new AnswerStream(resolved, this.model.tokenizer);
-    const parts = answer.parts();
-    this.running++;
+    const queue = new PartQueue(resolved.n);
+    const open = Array.from({ length: resolved.n }, (_, choice) => {
+      const own = { ...resolved, sampling: { ...resolved.sampling, choice } };
+      return { sequence: sequenceOf(own), answer: new AnswerStream(own, this.model.tokenizer, queue) };
+    });
+    const parts = queue.parts();
+    this.running += resolved.n;
     const heard = () => {}; // as the engine does, so that Node may complain of too many
     request.signal?.addEventListener("abort", heard, { once: true });
     try {
@@ -94,17 +98,19 @@ export class FakeEngine implements ServedEngine {
         await this.#script.beforeToken?.(i, request);
         await new Promise((resolve) => setImmediate(resolve));
         if (request.signal?.aborted === true) throw new AbortError("generate: aborted by its signal");
-        this.made++;
         const token = this.#says[i % this.#says.length] ?? EOS;
-        answer.take({ token, logprob: -0.5, top: best(token, resolved.top), finite: true }, sequence);
-        const { value } = await parts.next();
-        if (value === undefined) return;
-        yield value;
-        if (value.finishReason !== null) return;
+        for (const one of [...open]) {
+          this.made++;
+          const output = { token, logprob: -0.5, top: best(token, resolved.top), finite: true };
+          if (one.answer.take(output, one.sequence)) open.splice(open.indexOf(one), 1);
+          const { value } = await parts.next();
+          if (value !== undefined) yield value;
+        }
+        if (open.length === 0) return;
       }
     } finally {
       request.signal?.removeEventListener("abort", heard);
-      this.running--;
+      this.running -= resolved.n;
     }
   }
 

@@ -74,7 +74,8 @@ export class PageWalk {
   step(): void {
     const draw = this.#below(100);
     const member = this.#members[this.#below(Math.max(this.#members.length, 1))];
-    if (member === undefined || (draw < 12 && this.#members.length < MEMBERS)) this.#join();
+    if (member === undefined || (draw < 8 && this.#members.length < MEMBERS)) this.#join();
+    else if (draw < 16) this.#fork(member);
     else if (draw < 60) this.#append(member);
     else if (draw < 75) this.#propose(member);
     else if (draw < 82) this.#truncate(member);
@@ -101,6 +102,31 @@ export class PageWalk {
     this.#members.push(member);
     this.#count("join");
     this.#admit(member);
+  }
+
+  /** Another answer to a member's prompt: it holds the full pages before the last token, and a copy of the next one. */
+  #fork({ sequence: forkOf, pages, computed }: Member): void {
+    const { tokens } = forkOf.options;
+    if (tokens.some((token, i) => forkOf.tokens[i] !== token)) return; // truncated to another prompt
+    const sequence = new this.#Seq({ tokens, kind: "generate", ropeVariant, forkOf, ...SILENT });
+    must(sequence.waits === computed < tokens.length, `waits: is ${sequence.waits} with ${computed} tokens computed`);
+    if (sequence.waits || this.#members.length >= MEMBERS) return;
+    const last = tokens.length - 1;
+    const full = Math.floor(last / PAGE_TOKENS);
+    const member: Member = { sequence, pages: pages.slice(0, full), computed: full * PAGE_TOKENS, named: full };
+    this.#members.push(member);
+    const copies = last % PAGE_TOKENS > 0 && this.#held().size < this.#pool.total;
+    const copy = sequence.fork(this.#pool);
+    must((copy !== undefined) === copies, `fork: expected ${copies ? "a" : "no"} copy behind ${full} pages`);
+    if (copy !== undefined) {
+      must(copy.from === pages[full], `fork: copies page ${copy.from}, expected ${pages[full]}`);
+      must(copy.to === sequence.pages[full], `fork: copies to page ${copy.to}, which it does not hold`);
+      this.#taken(member, copy.to);
+      this.#slots.copyWithin(copy.to * PAGE_TOKENS, copy.from * PAGE_TOKENS, (copy.from + 1) * PAGE_TOKENS);
+      member.computed = last;
+    }
+    this.#read(member);
+    this.#count(copies ? "copy" : "fork");
   }
 
   /** Holds the pages that begin as it does: as many as the model knows, and the same. */
@@ -204,19 +230,22 @@ export class PageWalk {
     const { pages } = member.sequence;
     const before = pages.length;
     must(member.sequence.reserve(this.#pool, count) === enough, `reserve: expected ${enough} for ${wanted} pages`);
-    for (const page of pages.slice(before)) {
-      const held = this.#held();
-      must(!held.has(page), `page ${page} was taken, but somebody holds it`);
-      if (held.size + this.#cached.length === this.#pool.total) {
-        must(page === this.#cached.shift(), `page ${page} was evicted, but another was let go before it`);
-        this.#pageOf.delete(this.#nameOf.get(page) ?? Number.NaN);
-        this.#nameOf.delete(page);
-        this.#count("evicted");
-      } else must(!this.#nameOf.has(page), `page ${page} was taken, but it is named, and others are free`);
-      member.pages.push(page);
-    }
+    for (const page of pages.slice(before)) this.#taken(member, page);
     if (!enough) this.#count("in vain");
     return enough;
+  }
+
+  /** A page that nobody held is the member's: a free one, or where there is none the one that was let go first. */
+  #taken(member: Member, page: number): void {
+    const held = this.#held();
+    must(!held.has(page), `page ${page} was taken, but somebody holds it`);
+    if (held.size + this.#cached.length === this.#pool.total) {
+      must(page === this.#cached.shift(), `page ${page} was evicted, but another was let go before it`);
+      this.#pageOf.delete(this.#nameOf.get(page) ?? Number.NaN);
+      this.#nameOf.delete(page);
+      this.#count("evicted");
+    } else must(!this.#nameOf.has(page), `page ${page} was taken, but it is named, and others are free`);
+    member.pages.push(page);
   }
 
   /** Writes the rows after the computed ones, which it reads. */

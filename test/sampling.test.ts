@@ -44,11 +44,11 @@ function rulesOf(request: GenerateRequest): SampleRules {
 }
 
 /** The token that the reference draws behind `tokens`. */
-function expected(logits: Float32Array, request: GenerateRequest, tokens: readonly number[]): number {
+function expected(logits: Float32Array, request: GenerateRequest, tokens: readonly number[], choice = 0): number {
   const { temperature = 1, topK = 0, topP = 1, minP = 0, typicalP = 1, seed = 0 } = request;
   const scores = Float32Array.from(adjustedLogits(logits, rulesOf(request), tokens));
   if (temperature === 0) return scores.indexOf(scores.reduce((a, b) => Math.max(a, b)));
-  const random = philox([tokens.length, 0, PURPOSE.sample, 0], [seed, 0]);
+  const random = philox([tokens.length, choice, PURPOSE.sample, 0], [seed, 0]);
   const record = { ...PLAIN_SAMPLE, temperature, topK, topP, minP, typicalP };
   return drawn(keptWeights(scores, record), unitInterval(random[0]));
 }

@@ -24,6 +24,8 @@ export interface Wish {
   readonly abortEarly?: boolean;
   /** Tokens that are proposed for it in each step, and the share of them that is right. */
   readonly proposals?: { readonly count: number; readonly right: number };
+  /** Which wish, by its index, reads the prompt for it: the last one before it that is no fork itself. */
+  readonly forkOf?: number | undefined;
 }
 
 /** What becomes of a request. */
@@ -41,13 +43,15 @@ export interface Job {
   begun: number | undefined;
 }
 
-/** The token after these: any function of all of them. */
-const next = (tokens: readonly number[]): number => tokens.reduce((sum, token) => (31 * sum + token + 7) % 101, 3);
+/** The token after these: any function of all of them, another one for each choice. */
+const next = (tokens: readonly number[], choice: number): number =>
+  tokens.reduce((sum, token) => (31 * sum + token + 7) % 101, 3 + choice);
 
 /** A sequence that nobody listens to. */
 export function newSequence(
   { kind, prompt, proposals, priority }: Pick<Wish, "kind" | "prompt" | "proposals" | "priority">,
   variant = (_: number) => 0,
+  forkOf?: Sequence,
 ): Sequence {
   const drafting = proposals === undefined ? undefined : { wanted: () => proposals.count };
   const callbacks = { onOutput: () => false, onError: () => {}, drafting };
@@ -55,6 +59,7 @@ export function newSequence(
     tokens: prompt,
     kind,
     priority,
+    forkOf,
     sampling: GREEDY,
     top: 0,
     logits: false,
@@ -80,19 +85,23 @@ export class Play {
     this.#limits = limits;
     this.pool = new PagePool(pages, { shares });
     this.scheduler = new Scheduler(this.pool, limits);
-    this.jobs = wishes.map((wish) => ({
-      wish,
-      sequence: newSequence(wish),
-      scored: [],
-      state: "coming",
-      read: new Set(),
-      shared: undefined,
-      begun: undefined,
-    }));
+    this.jobs = [];
+    for (const wish of wishes) {
+      const forkOf = wish.forkOf === undefined || !shares ? undefined : this.jobs[wish.forkOf]?.sequence;
+      this.jobs.push({
+        wish,
+        sequence: newSequence(wish, undefined, forkOf),
+        scored: [],
+        state: "coming",
+        read: new Set(),
+        shared: undefined,
+        begun: undefined,
+      });
+    }
   }
 
-  /** Runs until nothing is left to do. */
-  run(): void {
+  /** Runs until nothing is left to do; `onStep` is called before each step. */
+  run(onStep: (schedule: Schedule) => void = () => {}): void {
     const work = this.jobs.reduce((sum, { wish }) => sum + wish.prompt.length + wish.count, 0);
     const most = 1000 + 60 * work; // far above what it takes, far below for ever
     for (let step = 0; ; step++) {
@@ -101,8 +110,11 @@ export class Play {
       this.#leave(step, true);
       const schedule = this.scheduler.next();
       this.#expectOrder(schedule);
-      if (schedule !== undefined) this.#step(this.#propose(schedule), step);
-      else if (this.jobs.every(({ state }) => state !== "coming")) break;
+      if (schedule !== undefined) {
+        onStep(schedule);
+        this.#step(this.#propose(schedule), step);
+      }
+      if (schedule === undefined && this.jobs.every(({ state }) => state !== "coming")) break;
     }
   }
 
@@ -134,7 +146,9 @@ export class Play {
     if (schedule === undefined) return;
     const reads = ({ sequence: { tokens, computed, promptLength } }: Job) =>
       computed < promptLength || tokens.length - computed > 1;
-    const same = inside.filter(({ wish, sequence }) => wish.kind === schedule.kind && sequence.state !== undefined);
+    const same = inside.filter(
+      ({ wish, sequence }) => wish.kind === schedule.kind && sequence.state !== undefined && !sequence.waits,
+    );
     const order = [...same.filter((job) => !reads(job)), ...same.filter(reads)];
     expect(schedule.entries.map(({ sequence }) => sequence.arrival)).toEqual(
       order.slice(0, schedule.entries.length).map(({ sequence }) => sequence.arrival),
@@ -144,14 +158,15 @@ export class Play {
   }
 
   /** Proposals as far as there is room: right ones, then one that is wrong, then any. */
-  #propose({ kind, entries }: Schedule<Room>): Schedule {
+  #propose({ entries, ...schedule }: Schedule<Room>): Schedule {
     return {
-      kind,
+      ...schedule,
       entries: entries.map(({ sequence, count, room }) => {
-        const right = this.jobs.find((job) => job.sequence === sequence)?.wish.proposals?.right ?? 0;
+        const job = this.#jobOf(sequence);
+        const right = job.wish.proposals?.right ?? 0;
         const all = [...sequence.tokens];
         const drafts = Array.from({ length: room }, (_, i) => {
-          all.push(next(all));
+          all.push(next(all, this.#choiceOf(job)));
           return (all.at(-1) ?? 0) + (i < right * room ? 0 : 1);
         });
         return { sequence, count, drafts };
@@ -165,6 +180,12 @@ export class Play {
     const rows = entries.reduce((sum, { count, drafts }) => sum + count + drafts.length, 0);
     expect(rows).toBeLessThanOrEqual(kind === "score" ? this.#limits.scoreRows : this.#limits.rows);
     expect(this.scheduler.running).toBeLessThanOrEqual(this.#limits.sequences);
+    for (const { from, to } of schedule.copies) {
+      for (let i = 0; i < PAGE_TOKENS; i++) {
+        const content = this.#slots.get(from * PAGE_TOKENS + i);
+        if (content !== undefined) this.#slots.set(to * PAGE_TOKENS + i, content);
+      }
+    }
     for (const entry of entries) {
       this.#compute(entry);
       if (!this.pool.shares) this.#recur(entry);
@@ -210,6 +231,10 @@ export class Play {
     this.#states.set(own, tokens.slice(0, computed + count).join(" "));
   }
 
+  #choiceOf({ wish }: Job): number {
+    return wish.forkOf === undefined ? 0 : this.jobs.findIndex((job) => job.wish === wish) - wish.forkOf;
+  }
+
   #jobOf(sequence: Sequence): Job {
     const job = this.jobs.find((each) => each.sequence === sequence);
     if (job === undefined) throw new Error("a sequence of nobody");
@@ -231,7 +256,7 @@ export class Play {
     if (job.wish.kind === "generate" && computed + count === tokens.length) {
       job.begun ??= this.schedules.length;
       for (const draft of [...drafts, undefined]) {
-        tokens.push(next(tokens));
+        tokens.push(next(tokens, this.#choiceOf(job)));
         ended = tokens.length - job.wish.prompt.length === job.wish.count;
         if (ended || tokens.at(-1) !== draft) break;
       }
@@ -242,22 +267,25 @@ export class Play {
 
   /** Everyone has what they asked for, and nobody holds anything. */
   expectDone(): void {
-    for (const { wish, sequence, scored, state } of this.jobs) {
+    for (const job of this.jobs) {
+      const { wish, sequence, scored, state } = job;
       if (wish.abortAt === undefined) expect(state).toBe("ended");
       if (state !== "ended") continue;
       if (wish.kind === "score") expect(scored).toEqual(wish.prompt.map((_, i) => i));
       const alone = [...wish.prompt];
-      if (wish.kind === "generate") for (let i = 0; i < wish.count; i++) alone.push(next(alone));
+      if (wish.kind === "generate") for (let i = 0; i < wish.count; i++) alone.push(next(alone, this.#choiceOf(job)));
       expect(sequence.tokens).toEqual(alone);
     }
     this.#expectNobodyOvertaken();
     this.#expectSums();
   }
 
-  /** First tokens come in order among equals, whoever left meanwhile. */
+  /** First tokens come in order among equals, whoever left meanwhile. An answer that waits for its prompt holds nobody up. */
   #expectNobodyOvertaken(): void {
     for (const kind of ["generate", "score"]) {
-      const begun = this.jobs.filter((job) => job.wish.kind === kind && job.begun !== undefined).sort(byOrder);
+      const begun = this.jobs
+        .filter((job) => job.wish.kind === kind && job.begun !== undefined && job.wish.forkOf === undefined)
+        .sort(byOrder);
       begun.forEach(({ wish, begun: own }, i) => {
         const before = begun[i - 1];
         if (before === undefined || (before.wish.priority ?? 0) !== (wish.priority ?? 0)) return;
@@ -301,6 +329,21 @@ export const wish = (prompt: readonly number[], more: Partial<Wish> = {}): Wish 
   abortAt: undefined,
   ...more,
 });
+
+/** A wish, and other answers to its prompt, which come with it. */
+export function withForks(first: Wish, forks: readonly Partial<Wish>[]): readonly Wish[] {
+  return [first, ...forks.map((fork): Wish => ({ ...first, abortAt: undefined, ...fork, forkOf: 0 }))];
+}
+
+/** Several of these as one list. */
+export function inARow(lists: readonly (readonly Wish[])[]): Wish[] {
+  const all: Wish[] = [];
+  for (const list of lists) {
+    const first = all.length;
+    all.push(...list.map((one) => (one.forkOf === undefined ? one : { ...one, forkOf: first })));
+  }
+  return all;
+}
 
 /** Plays to the end, checks all, and returns what was played. */
 export function play(pages: number, wishes: readonly Wish[], limits: SchedulerLimits = LIMITS, shares = true): Play {

@@ -124,6 +124,17 @@ describe.each<[string, StateShape]>([
     }
   });
 
+  test("several answers: each reads the prompt, and the first is that of one", async () => {
+    await withEngine(folder, options, async (engine) => {
+      const request = { tokens: prompt, maxTokens: 8, seed: 3, ignoreEos: true };
+      const one = await answer(engine, request);
+      const tokens: number[][] = [[], [], []];
+      for await (const part of engine.generate({ ...request, n: 3 })) tokens[part.choice]?.push(part.token);
+      expect(tokens[0]).toEqual(one.tokens);
+      expect(new Set(tokens.map(String)).size).toBe(3);
+    });
+  });
+
   test("few pages: sequences give them up and are computed again", async () => {
     const small = shape.family === "lfm2" ? shape : { ...shape, group: 1, keyDim: 8, valueDim: 8 };
     const folder = tinyFolder(stateModel(small)); // its states take less than pages do

@@ -2,7 +2,7 @@
 import { MAX_TOP } from "../../kernels/log_probs.ts";
 import type { PromptFields } from "../types.ts";
 import { chatChunk, chatChunks, type Telling, wholeChat } from "./chatAnswer.ts";
-import { answerOf, scorePrompt, sharingPrompt, untilLeft } from "./choices.ts";
+import { answersOf, scorePrompt, untilLeft } from "./choices.ts";
 import type { Events, ScoredToken } from "./events.ts";
 import { type Body, booleanField, checkNames, integerField, RequestFieldError } from "./fields.ts";
 import type { Host } from "./host.ts";
@@ -56,7 +56,7 @@ function makeJob(host: Host, fields: Body, names: TheirNames, maxTokens: unknown
     try {
       const request = { ...sampling, tokens };
       if (how.promptTop !== undefined) prompt = await scorePrompt(host, request, how.promptTop, leave);
-      yield* sharingPrompt((choice) => answerOf(host, request, choice, choice, leave), how.n);
+      yield* answersOf(host, { ...request, n: how.n }, 0, leave);
     } catch (error) {
       throw inTheirNames(error, names);
     }

@@ -4,19 +4,11 @@ import { type ChoiceEvent, type Events, eventOf, type ScoredToken, scoredTokens 
 import type { Host } from "./host.ts";
 import { Leave } from "./leave.ts";
 
-/** One answer, until `leave`. Each of several draws with a seed of its own: the first with the one that was given. */
-export async function* answerOf(
-  host: Host,
-  request: GenerateRequest,
-  choice: number,
-  drawn: number,
-  leave: Leave,
-): Events {
-  const { seed } = request;
+/** The answers to one prompt, until `leave`: choices numbered from `first` on. */
+export async function* answersOf(host: Host, request: GenerateRequest, first: number, leave: Leave): Events {
   const { signal, end } = leave.begin();
-  const own = seed === undefined || drawn === 0 ? { signal } : { signal, seed: seed + drawn };
   try {
-    for await (const part of host.generate({ ...request, ...own })) yield eventOf(part, choice);
+    for await (const part of host.generate({ ...request, signal })) yield eventOf(part, first + part.choice);
   } finally {
     end();
   }
@@ -77,19 +69,6 @@ export async function* merged(sources: readonly Events[]): Events {
   } finally {
     // One that still waits for its next event ends with it; that is not waited for.
     for (const source of sources) source.return().catch(() => {});
-  }
-}
-
-/** The choices of one prompt: the others begin once the first one's prompt is computed, and find its pages. */
-export async function* sharingPrompt(make: (index: number) => Events, n: number): Events {
-  const first = make(0);
-  try {
-    const begun = await first.next();
-    if (begun.done === true) return;
-    yield begun.value;
-    yield* merged([first, ...Array.from({ length: n - 1 }, (_, i) => make(i + 1))]);
-  } finally {
-    first.return().catch(() => {});
   }
 }
 

@@ -70,6 +70,7 @@ describe("fields of a chat", () => {
     expect(signal).toBeInstanceOf(AbortSignal);
     expect(asked).toEqual({
       tokens: engine.encode({ messages }),
+      n: 1,
       maxTokens: 3,
       temperature: 0.5,
       topP: 0.9,
@@ -109,7 +110,7 @@ describe("fields of a chat", () => {
       unheard_of: null,
     });
     const { signal: _, tokens: __, ...asked } = engine.asked.at(-1) ?? {};
-    expect(asked).toEqual({ maxTokens: 1 });
+    expect(asked).toEqual({ maxTokens: 1, n: 1 });
   });
 
   const chat = { messages, max_tokens: 2 };

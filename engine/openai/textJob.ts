@@ -1,7 +1,7 @@
 /** `/v1/completions`: prompts as texts or ids, echoed and scored where asked for, and what comes of them in OpenAI's shape. */
 import { MAX_TOP } from "../../kernels/log_probs.ts";
 import type { GenerateRequest } from "../types.ts";
-import { answerOf, merged, scorePrompt, sharingPrompt, untilLeft } from "./choices.ts";
+import { answersOf, merged, scorePrompt, untilLeft } from "./choices.ts";
 import { type Events, promptEnd, type ScoredToken } from "./events.ts";
 import { type Body, booleanField, checkNames, integerField, RequestFieldError } from "./fields.ts";
 import type { Host } from "./host.ts";
@@ -99,7 +99,7 @@ async function* continuations(plan: Plan, prompt: Prompt, first: number, teller:
     if (plan.echo) yield echo(prompt, choice, scores);
     if (maxTokens === 0) yield { choice, text: "", tokens: [], echoed: false, end };
   }
-  if (maxTokens > 0) yield* sharingPrompt((i) => answerOf(host, request, first + i, i, leave), n);
+  if (maxTokens > 0) yield* answersOf(host, { ...request, n }, first, leave);
 }
 
 function echo({ text, tokens }: Prompt, choice: number, scores: readonly ScoredToken[] | undefined) {
