@@ -1,6 +1,7 @@
 /** Attention over a filled cache, and the sampler over a row of logits, as the model launches them. */
 import { Recorder } from "../device/program.ts";
-import { kvDims, pageWords } from "../kernels/attention/kv_page.ts";
+import { pageWords } from "../kernels/attention/kv_page.ts";
+import { kvNumbers } from "../kernels/attention/kv_types.ts";
 import { PLAIN_SAMPLE, sampleWords } from "../kernels/caseData.ts";
 import { f16Bits } from "../kernels/formats/halves.ts";
 import { KEY_SPLIT, PAGE_TOKENS, ROW_WORDS } from "../kernels/fragments/batch.ts";
@@ -41,7 +42,7 @@ async function buildAttention(bed: PerfBed, spec: AttentionSpec, copies: number)
   const buffers = new BufferSet(bed.gpu);
   const pages = Math.ceil((depth + rows) / PAGE_TOKENS);
   const words = pages * pageWords("f16", kvHeads, headDim);
-  const halves = random.floats(words * kvDims("f16"));
+  const halves = random.floats(words * kvNumbers.f16.dims);
   const cache = Uint32Array.from({ length: words }, (_, i) => {
     return f16Bits(halves[2 * i] ?? Number.NaN) | (f16Bits(halves[2 * i + 1] ?? Number.NaN) << 16);
   });

@@ -2,7 +2,7 @@
 import type { Gpu } from "../device/gpu.ts";
 import type { CompiledKernel } from "../device/pipelines.ts";
 import { MAX_ROWS } from "../engine/batch.ts";
-import type { KvType } from "../kernels/attention/kv_page.ts";
+import type { KvType } from "../kernels/attention/kv_types.ts";
 import { paddedCols } from "../kernels/formats/layout.ts";
 import { LAYOUT_NAMES } from "../kernels/formats/layouts.ts";
 import { headDimFor, LATENT_WIDTHS } from "../kernels/fragments/batch.ts";

@@ -2,7 +2,7 @@
 import { bytes } from "../device/buffers.ts";
 import { type ReadModel, readModel } from "../engine/loadModel.ts";
 import { pageBytes } from "../engine/memoryPlan.ts";
-import { KV_TYPES, type KvType } from "../kernels/attention/kv_page.ts";
+import { KV_TYPES, type KvType } from "../kernels/attention/kv_types.ts";
 import { PAGE_TOKENS } from "../kernels/fragments/batch.ts";
 import type { Checkpoint } from "../models/weights/checkpoint.ts";
 import type { Context } from "./command.ts";

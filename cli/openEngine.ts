@@ -9,7 +9,7 @@ import type { LoadProgress } from "../engine/loadModel.ts";
 import type { MemoryPlan } from "../engine/memoryPlan.ts";
 import type { SharedDevice } from "../engine/options.ts";
 import { precisionLine } from "../engine/precision.ts";
-import { KV_TYPES } from "../kernels/attention/kv_page.ts";
+import { KV_TYPES } from "../kernels/attention/kv_types.ts";
 import { PRECISIONS } from "../kernels/xFrom.ts";
 import type { Context } from "./command.ts";
 import { UsageError } from "./errors.ts";

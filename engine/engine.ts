@@ -5,7 +5,7 @@
  */
 import type { Folder } from "../device/files.ts";
 import type { Gpu } from "../device/gpu.ts";
-import type { KvType } from "../kernels/attention/kv_page.ts";
+import type { KvType } from "../kernels/attention/kv_types.ts";
 import { Answers } from "./answers.ts";
 import { type Batch, buildBatch } from "./batch.ts";
 import { DraftModel } from "./draftModel.ts";

@@ -2,7 +2,8 @@
 import { bytes } from "../device/buffers.ts";
 import { OutOfMemoryError } from "../device/errors.ts";
 import type { Gpu } from "../device/gpu.ts";
-import { type KvType, pageWords } from "../kernels/attention/kv_page.ts";
+import { pageWords } from "../kernels/attention/kv_page.ts";
+import type { KvType } from "../kernels/attention/kv_types.ts";
 import { PAGE_TOKENS } from "../kernels/fragments/batch.ts";
 import type { CacheDeclaration } from "../models/model.ts";
 import { MAX_ROWS } from "./batch.ts";

@@ -4,7 +4,7 @@ import type { Folder, KeptTexts } from "../device/files.ts";
 import type { Gpu } from "../device/gpu.ts";
 import type { PipelineCache } from "../device/pipelines.ts";
 import type { StepEncoder } from "../device/profiler.ts";
-import type { KvType } from "../kernels/attention/kv_page.ts";
+import type { KvType } from "../kernels/attention/kv_types.ts";
 import { PRECISIONS, type Precision } from "../kernels/xFrom.ts";
 import { MAX_ROWS } from "./batch.ts";
 import { InvalidRequestError } from "./errors.ts";

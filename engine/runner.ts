@@ -10,7 +10,7 @@ import type { StepEncoder } from "../device/profiler.ts";
 import { encode, type Program, Recorder } from "../device/program.ts";
 import { insideErrorScopes } from "../device/scopes.ts";
 import { ADJUST_CHUNK, adjust } from "../kernels/adjust.ts";
-import type { KvType } from "../kernels/attention/kv_page.ts";
+import type { KvType } from "../kernels/attention/kv_types.ts";
 import { logProbs } from "../kernels/log_probs.ts";
 import { sample } from "../kernels/sample.ts";
 import type { Precision } from "../kernels/xFrom.ts";

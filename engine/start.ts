@@ -3,7 +3,7 @@ import type { Folder } from "../device/files.ts";
 import { type Gpu, openGpu } from "../device/gpu.ts";
 import { keptTexts } from "../device/keptTexts.ts";
 import { type CompiledKernel, PipelineCache } from "../device/pipelines.ts";
-import type { KvType } from "../kernels/attention/kv_page.ts";
+import type { KvType } from "../kernels/attention/kv_types.ts";
 import { loadWeights } from "../models/loadWeights.ts";
 import { MAX_ROWS } from "./batch.ts";
 import { checkDraft } from "./draftVocabulary.ts";

@@ -1,7 +1,7 @@
 /** The buffers that a model's steps work on, all made before the first byte of the weights is read. */
 import { allocateBuffer, destroyBuffer } from "../device/buffers.ts";
 import type { Gpu } from "../device/gpu.ts";
-import type { KvType } from "../kernels/attention/kv_page.ts";
+import type { KvType } from "../kernels/attention/kv_types.ts";
 import { PAGE_TOKENS } from "../kernels/fragments/batch.ts";
 import { allocateWeights, freeWeights } from "../models/allocateWeights.ts";
 import type { StepBuffers } from "../models/step.ts";

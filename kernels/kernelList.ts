@@ -5,7 +5,7 @@ import { activateRows } from "./activate.ts";
 import { adjust } from "./adjust.ts";
 import { attentionFused, attentionPaged } from "./attention/attention.ts";
 import { attentionReduce } from "./attention/attention_reduce.ts";
-import { KV_TYPES } from "./attention/kv_page.ts";
+import { KV_TYPES } from "./attention/kv_types.ts";
 import { latentAttention } from "./attention/latent_attention.ts";
 import { latentKv } from "./attention/latent_kv.ts";
 import { LATENT_ROWS, latentQuery } from "./attention/latent_query.ts";

@@ -7,7 +7,7 @@
 import { type AttentionPath, runAttention } from "./attention/attention.cases.ts";
 import { type AttentionShape, attentionInputs, pagesWith, stepsOf } from "./attention/attentionData.ts";
 import { caches } from "./attention/attentionReference.ts";
-import { KV_TYPES, type KvType } from "./attention/kv_page.ts";
+import { KV_TYPES, type KvType } from "./attention/kv_types.ts";
 import { fixedSums } from "./caseData.ts";
 import { runEmbed } from "./embed.cases.ts";
 import type { LayoutName } from "./formats/layout.ts";

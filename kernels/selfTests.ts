@@ -9,7 +9,7 @@ import { attentionFused, attentionPaged } from "./attention/attention.ts";
 import { attentionReduce } from "./attention/attention_reduce.ts";
 import { type AttentionShape, attentionInputs, pagesWith } from "./attention/attentionData.ts";
 import { caches } from "./attention/attentionReference.ts";
-import { KV_TYPES, type KvType } from "./attention/kv_page.ts";
+import { KV_TYPES, type KvType } from "./attention/kv_types.ts";
 import { LATENT, latentAttentionCase, latentQueryCase, latentValueCase } from "./attention/latent.cases.ts";
 import { latentAttention } from "./attention/latent_attention.ts";
 import { LATENT_ROWS, latentQuery } from "./attention/latent_query.ts";

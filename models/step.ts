@@ -2,7 +2,7 @@
 import type { Slot } from "../device/arena.ts";
 import type { Gpu } from "../device/gpu.ts";
 import type { Recorder } from "../device/program.ts";
-import type { KvType } from "../kernels/attention/kv_page.ts";
+import type { KvType } from "../kernels/attention/kv_types.ts";
 import { type ActivationShape, activationShape } from "../kernels/fragments/activation.ts";
 import { MATMUL_ROWS, type MatmulRows, type XFrom } from "../kernels/fragments/matmul.ts";
 import { type Rows, windowRows } from "../kernels/fragments/window.ts";

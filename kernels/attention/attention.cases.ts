@@ -14,12 +14,13 @@ import {
   attentionInputs,
   batchOf,
   type Caches,
-  EMPTY,
+  emptyWord,
   pagesWith,
-  words,
+  vectors,
 } from "./attentionData.ts";
 import { caches, EPS, reference } from "./attentionReference.ts";
-import { KV_TYPES, kvDims, kvValue, pageWords } from "./kv_page.ts";
+import { keyWords, pageWords, valueWords } from "./kv_page.ts";
+import { KV_TYPES, kvNumbers } from "./kv_types.ts";
 import { qkNorm } from "./qk_norm.ts";
 import { NORM, unitsOf } from "./rope_heads.ts";
 import { ropeKv } from "./rope_kv.ts";
@@ -77,8 +78,8 @@ export async function runAttention(
   const headParams = {
     ...sizes,
     value_dim: valueDim,
-    head_words: headDim / kvDims(kvType),
-    value_words: valueDim / kvDims(kvType),
+    head_words: keyWords(kvType, headDim),
+    value_words: valueWords(kvType, valueDim),
     page_words: pageWords(kvType, kvHeads, headDim, valueDim),
     value_base: pageWords(kvType, kvHeads, headDim, 0),
     ...columns,
@@ -174,12 +175,13 @@ export function storedCache(
 ): Comparison[] {
   const [want, got]: [number[], number[]] = [[], []];
   const cachedWords = new Set<number>();
-  words(shape, from.tables, cache, (word, dim, value) => {
-    cachedWords.add(word);
-    want.push(value);
-    got.push(kvValue(after[word] ?? 0, shape.kvType, dim));
+  const empty = emptyWord(shape.kvType);
+  vectors(shape, from.tables, cache, (at, vector) => {
+    for (const word of at) cachedWords.add(word);
+    want.push(...vector);
+    got.push(...kvNumbers[shape.kvType].decode(at.map((word) => after[word] ?? empty)));
   });
-  const strays = after.filter((word, i) => word !== EMPTY[shape.kvType] && !cachedWords.has(i)).length;
+  const strays = after.filter((word, i) => word !== empty && !cachedWords.has(i)).length;
   return [
     { name: "pages", got, want, limit: STORED_LIMIT },
     { name: "words of free slots that were written", got: [strays], want: [0], limit: 0 },

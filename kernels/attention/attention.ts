@@ -21,7 +21,7 @@ import { type HeadDim, KEY_BLOCK, KEY_SPLIT, ROW } from "../fragments/batch.ts";
 import { xSuffix } from "../fragments/matmul.ts";
 import { kernel, variants } from "../kernel.ts";
 import { FINISH, FINISH_PARAMS, MASKED, PARTIAL_AT } from "./finish.ts";
-import type { KvType } from "./kv_page.ts";
+import type { KvType } from "./kv_types.ts";
 import { HEAD_PARAMS, headsFragment, type Quads, unitFragment } from "./rope_heads.ts";
 import { scoresFragment } from "./scores.ts";
 import { each, type QueriesFrom, type Tile } from "./tile.ts";

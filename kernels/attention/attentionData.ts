@@ -1,9 +1,9 @@
 /** Inputs of attention's cases: random vectors, block tables, pages and the batch. */
-import { f16Bits, f32Bits } from "../formats/halves.ts";
 import { PAGE_TOKENS, ROW_WORDS } from "../fragments/batch.ts";
 import { NONE } from "../kernel.ts";
 import { Random } from "../testbed.ts";
-import { type KvType, kvDims, pageWords } from "./kv_page.ts";
+import { keyWords, pageWords, valueWords } from "./kv_page.ts";
+import { type KvType, kvNumbers } from "./kv_types.ts";
 
 /** The norms that queries and keys can have in a case. */
 export type NormShape =
@@ -45,8 +45,9 @@ export interface AttentionShape {
   readonly seed: number;
 }
 
-/** NaN, by which a read of a free slot shows. */
-export const EMPTY = { f16: 0x7e007e00, f32: 0x7fc00000 } as const;
+/** A word of NaNs, by which a read of a free slot shows. */
+export const emptyWord = (kvType: KvType): number =>
+  kvNumbers[kvType].encode(new Float64Array(kvNumbers[kvType].dims).fill(Number.NaN)).at(-1) ?? Number.NaN;
 
 interface Row {
   readonly sequence: number;
@@ -121,41 +122,35 @@ export function stepsOf(from: AttentionInputs): AttentionInputs[] {
   }));
 }
 
-/** Calls `visit` with the word index and dimension of every stored key and value of a cache. */
-export function words(
+/** Calls `visit` with every vector of a cache and the indices of its words. */
+export function vectors(
   shape: AttentionShape,
   tables: readonly number[][],
   cache: Caches,
-  visit: (word: number, dim: number, value: number) => void,
+  visit: (at: number[], vector: Float64Array) => void,
 ) {
-  const dims = kvDims(shape.kvType);
-  const [keyWords, valueWords] = [shape.headDim / dims, shape.valueDim / dims];
-  const size = pageWords(shape.kvType, shape.kvHeads, shape.headDim, shape.valueDim);
-  const values = pageWords(shape.kvType, shape.kvHeads, shape.headDim, 0);
+  const { kvType, kvHeads, headDim, valueDim } = shape;
+  const [kWords, vWords] = [keyWords(kvType, headDim), valueWords(kvType, valueDim)];
+  const size = pageWords(kvType, kvHeads, headDim, valueDim);
+  const values = kvHeads * PAGE_TOKENS * kWords;
   cache.forEach((heads, sequence) => {
     heads.forEach((tokens, h) => {
       tokens.forEach(({ k, v }, token) => {
         const base = (tables[sequence]?.[Math.floor(token / PAGE_TOKENS)] ?? Number.NaN) * size;
         const offset = token % PAGE_TOKENS;
-        for (const [d, value] of k.entries()) {
-          visit(base + (h * keyWords + Math.floor(d / dims)) * PAGE_TOKENS + offset, d % dims, value);
-        }
-        for (const [d, value] of v.entries()) {
-          const w = (h * PAGE_TOKENS + offset) * valueWords + Math.floor(d / dims);
-          visit(base + values + w, d % dims, value);
-        }
+        const kAt = (w: number) => base + (h * kWords + w) * PAGE_TOKENS + offset;
+        const vAt = (w: number) => base + values + (h * PAGE_TOKENS + offset) * vWords + w;
+        visit(
+          Array.from({ length: kWords }, (_, w) => kAt(w)),
+          k,
+        );
+        visit(
+          Array.from({ length: vWords }, (_, w) => vAt(w)),
+          v,
+        );
       });
     });
   });
-}
-
-function storeWord(buffer: Uint32Array, kvType: KvType, word: number, dim: number, value: number): void {
-  if (kvType === "f32") {
-    buffer[word] = f32Bits(value);
-  } else {
-    const mask = dim === 0 ? 0xffff0000 : 0xffff;
-    buffer[word] = ((buffer[word] ?? 0) & mask) | (f16Bits(value) << (16 * dim));
-  }
 }
 
 /** The u32 buffer of the batch: records of rows, padding ones last, then block tables. */
@@ -180,7 +175,9 @@ export function batchOf(from: AttentionInputs): Uint32Array {
 /** A layer's pages with `cache` in them and NaN in every other slot. */
 export function pagesWith(shape: AttentionShape, from: AttentionInputs, cache: Caches): Uint32Array {
   const { kvType, kvHeads, headDim, valueDim } = shape;
-  const pages = new Uint32Array(from.pages * pageWords(kvType, kvHeads, headDim, valueDim)).fill(EMPTY[kvType]);
-  words(shape, from.tables, cache, (word, dim, value) => storeWord(pages, kvType, word, dim, value));
+  const pages = new Uint32Array(from.pages * pageWords(kvType, kvHeads, headDim, valueDim)).fill(emptyWord(kvType));
+  vectors(shape, from.tables, cache, (at, vector) => {
+    for (const [i, word] of kvNumbers[kvType].encode(vector).entries()) pages[at[i] ?? Number.NaN] = word;
+  });
   return pages;
 }

@@ -1,6 +1,6 @@
 /** Attention in f64, straight from its formula: what the kernels are compared with. */
 import type { AttentionInputs, AttentionShape, Caches } from "./attentionData.ts";
-import { cached } from "./kv_page.ts";
+import { cached } from "./kv_types.ts";
 
 /** Of norms. */
 export const EPS = 1e-6;
@@ -86,8 +86,7 @@ function rotatedHeads(shape: AttentionShape, from: AttentionInputs, row: number,
 /** Keys and values by sequence, KV head and token, as the cache holds them after the step. */
 export function caches(shape: AttentionShape, from: AttentionInputs) {
   const { kvHeads, headDim, valueDim, kvType } = shape;
-  const vector = (length: number) =>
-    Float64Array.from(from.random.floats(length, shape.spread), (v) => cached(v, kvType));
+  const vector = (length: number) => cached(from.random.floats(length, shape.spread), kvType);
   const past: Caches = shape.past.map((count) =>
     Array.from({ length: kvHeads }, () =>
       Array.from({ length: count }, () => ({ k: vector(headDim), v: vector(valueDim) })),
@@ -96,9 +95,12 @@ export function caches(shape: AttentionShape, from: AttentionInputs) {
   const all = past.map((heads) => heads.map((tokens) => [...tokens]));
   from.rows.forEach(({ sequence }, row) => {
     for (const [h, key] of rotatedHeads(shape, from, row, "k").entries()) {
-      const k = key.map((v) => cached(v, kvType));
+      const k = cached(key, kvType);
       const at = row * from.stride + from.vAt + h * valueDim;
-      const v = Float64Array.from(from.qkv.subarray(at, at + valueDim), (x) => cached(clipped(shape, x), kvType));
+      const v = cached(
+        from.qkv.subarray(at, at + valueDim).map((x) => clipped(shape, x)),
+        kvType,
+      );
       all[sequence]?.[h]?.push({ k, v });
     }
   });

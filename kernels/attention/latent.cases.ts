@@ -22,7 +22,8 @@ import {
   stepsOf,
 } from "./attentionData.ts";
 import { caches, reference, turned } from "./attentionReference.ts";
-import { cached, KV_TYPES, type KvType, kvDims, pageWords } from "./kv_page.ts";
+import { keyWords, pageWords, valueWords } from "./kv_page.ts";
+import { cached, KV_TYPES, type KvType } from "./kv_types.ts";
 import { LATENT_QUADS, latentAttention } from "./latent_attention.ts";
 import { latentKv } from "./latent_kv.ts";
 import { LATENT_ROWS, type LatentRows, latentQuery } from "./latent_query.ts";
@@ -116,8 +117,8 @@ async function runAttention(
     kv_heads: 1,
     head_dim: width,
     value_dim: latent,
-    head_words: width / kvDims(kvType),
-    value_words: latent / kvDims(kvType),
+    head_words: keyWords(kvType, width),
+    value_words: valueWords(kvType, latent),
     page_words: pageWords(kvType, 1, width, 0),
     qkv_stride: from.stride,
     q_at: 0,
@@ -244,7 +245,7 @@ function storeCase(s: LatentShape): Case {
         interleaved: s.interleaved ? 1 : 0,
         kv_norm: kvAt,
         eps: EPS,
-        head_words: (latent + rotaryDim) / kvDims(kvType),
+        head_words: keyWords(kvType, latent + rotaryDim),
         page_words: pageWords(kvType, 1, latent + rotaryDim, 0),
         q_at: 0,
         q_norm: 0,
@@ -297,7 +298,7 @@ function tokenOf(
   const factor = 1 / Math.sqrt(square / latent + EPS);
   const c = v.subarray(0, latent).map((x, d) => x * factor * at(weights, d));
   const k = turned(shape, from, row, v.subarray(latent));
-  return Float64Array.from([...c, ...k], (x) => cached(x, kvType));
+  return cached([...c, ...k], kvType);
 }
 
 /** A matrix of heads, each from a whole block on: what lies between them is not zero, and must not count. */

@@ -17,7 +17,7 @@ import { xSuffix } from "../fragments/matmul.ts";
 import { kernel, variants } from "../kernel.ts";
 import { attentionCode, LOAD_QUERIES } from "./attention.ts";
 import { FINISH_PARAMS } from "./finish.ts";
-import type { KvType } from "./kv_page.ts";
+import type { KvType } from "./kv_types.ts";
 import type { Quads } from "./rope_heads.ts";
 import type { QueriesFrom } from "./tile.ts";
 

@@ -14,7 +14,8 @@
 import { FIXED_SUMS } from "../fragments/activation.ts";
 import { ROW, ROW_WORDS } from "../fragments/batch.ts";
 import { kernel, variants } from "../kernel.ts";
-import { type KvType, kvDims, kvFragment } from "./kv_page.ts";
+import { kvFragment } from "./kv_page.ts";
+import { type KvType, kvNumbers, numbersOf } from "./kv_types.ts";
 import { TURN } from "./rope_heads.ts";
 
 const LANES = 64;
@@ -72,8 +73,8 @@ fn store_token(row: u32, lane: u32) {
   if (slot == NONE) { return; }
   let table = batch[row * ${ROW_WORDS}u + ${ROW.rope}u] * params.rotary_dim;
   for (var w = lane; w < params.head_words; w += WG) {
-    let d = w * ${kvDims(kvType)}u;
-    let word = kv_word(entry(base, table, d, inverse), entry(base, table, d + ${kvDims(kvType) - 1}u, inverse));
+    let d = w * ${kvNumbers[kvType].dims}u;
+    let word = kv_word(${numbersOf(kvType, (i) => `entry(base, table, d + ${i}u, inverse)`)});
     kv[k_at(slot / PAGE, 0u, w, slot % PAGE)] = word;
   }
 }

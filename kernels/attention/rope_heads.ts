@@ -11,7 +11,8 @@
 
 import { FIXED_SUMS } from "../fragments/activation.ts";
 import { type HeadDim, ROW, ROW_WORDS } from "../fragments/batch.ts";
-import { type KvType, kvDims, kvFragment } from "./kv_page.ts";
+import { kvFragment } from "./kv_page.ts";
+import { type KvType, kvNumbers, numbersOf } from "./kv_types.ts";
 
 /** Queries of a workgroup in fours: components of as many vec4fs. */
 export type Quads = 1 | 2;
@@ -107,7 +108,7 @@ fn turn_of(d: u32, table: u32) -> Turn {
  * which writes the row's key and value. Both are called in uniform control flow, after `unitFragment`.
  */
 export function headsFragment(kvType: KvType, headDim: HeadDim, quads: Quads): string {
-  const dims = kvDims(kvType);
+  const { dims } = kvNumbers[kvType];
   return /* wgsl */ `
 /** Of the heads of q and behind them the one of k: eight chains each, what the norm takes off, what it multiplies by. */
 var<workgroup> head_chains: array<f32, ${8 * (4 * quads + 1)}>;
@@ -219,12 +220,12 @@ fn store_kv(row: u32, unit: Unit, lane: u32) {
   if (slot == NONE) { return; }
   for (var w = lane; w < params.head_words; w += WG) {
     let d = w * ${dims}u;
-    kv[k_at(slot / PAGE, unit.kv_head, w, slot % PAGE)] = kv_word(key[d], key[d + ${dims - 1}u]);
+    kv[k_at(slot / PAGE, unit.kv_head, w, slot % PAGE)] = kv_word(${numbersOf(kvType, (i) => `key[d + ${i}u]`)});
   }
   let v = row * params.qkv_stride + params.v_at + unit.kv_head * params.v_stride;
   for (var w = lane; w < params.value_words; w += WG) {
     let d = v + w * ${dims}u;
-    kv[v_at(slot / PAGE, unit.kv_head, w, slot % PAGE)] = kv_word(clipped(qkv[d]), clipped(qkv[d + ${dims - 1}u]));
+    kv[v_at(slot / PAGE, unit.kv_head, w, slot % PAGE)] = kv_word(${numbersOf(kvType, (i) => `clipped(qkv[d + ${i}u])`)});
   }
 }`;
 }

@@ -7,7 +7,7 @@
  */
 import type { HeadDim } from "../fragments/batch.ts";
 import { kernel, variants } from "../kernel.ts";
-import type { KvType } from "./kv_page.ts";
+import type { KvType } from "./kv_types.ts";
 import { HEAD_PARAMS, headsFragment, unitFragment } from "./rope_heads.ts";
 
 export const ropeKv = variants((kvType: KvType, headDim: HeadDim) =>

@@ -6,7 +6,7 @@
  * multiplications, by a read a lane and broadcasts in the subgroup.
  */
 import { MASKED } from "./finish.ts";
-import { kvDims } from "./kv_page.ts";
+import { kvNumbers, numberOf } from "./kv_types.ts";
 import { each, type Tile } from "./tile.ts";
 
 /** Fills `p` with exponentials and `block_max`; leaves a barrier to be made before `p` is read. */
@@ -69,19 +69,19 @@ ${each(keys, (i) =>
 
 /** Adds the products of `count` dimensions from d on to the scores. */
 function dot({ kvType, quads, subgroups }: Tile, count: number): string {
-  const dims = kvDims(kvType);
+  const { dims } = kvNumbers[kvType];
   const keys = 4 / quads;
   const query = (j: number, q: number) =>
     subgroups ? `subgroupBroadcast(q${q}, ${j}u)` : `q4[(d + ${j}u) * QUADS + ${q}u]`;
   const words = count / dims;
   return `${subgroups ? each(quads, (q) => `        let q${q} = q4[(d + sub) * QUADS + ${q}u];`) : ""}
-${each(keys, (i) => each(words, (w) => `        let k${i}_${w} = ${dims === 2 ? "unpack2x16float" : "bitcast<f32>"}(kv[at${i} + (d / ${dims}u + ${w}u) * PAGE]);`))}
+${each(keys, (i) => each(words, (w) => `        let k${i}_${w} = kv_numbers(kv[at${i} + (d / ${dims}u + ${w}u) * PAGE]);`))}
 ${each(count, (j) =>
   each(quads, (q) => {
-    const component = dims === 1 ? "" : j % 2 === 0 ? ".x" : ".y";
+    const key = (i: number) => numberOf(`k${i}_${Math.floor(j / dims)}`, dims, j % dims);
     return `        let x${j}_${q} = ${query(j, q)};\n${each(
       keys,
-      (i) => `        s${i}_${q} = fma(x${j}_${q}, vec4f(k${i}_${Math.floor(j / dims)}${component}), s${i}_${q});`,
+      (i) => `        s${i}_${q} = fma(x${j}_${q}, vec4f(${key(i)}), s${i}_${q});`,
     )}`;
   }),
 )}`;

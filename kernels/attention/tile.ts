@@ -1,5 +1,5 @@
 /** What changes the source of attention's kernels, and a helper to write WGSL out a number of times. */
-import type { KvType } from "./kv_page.ts";
+import type { KvType } from "./kv_types.ts";
 import type { Quads } from "./rope_heads.ts";
 
 /**

@@ -5,29 +5,29 @@
  * exponentials come from workgroup memory, or on software drivers by a read a lane and broadcasts in the subgroup.
  */
 import { MAX_LATENT } from "../fragments/batch.ts";
-import { kvDims } from "./kv_page.ts";
+import { kvNumbers, numberOf } from "./kv_types.ts";
 import { each, type Tile } from "./tile.ts";
 
 const LANES = 64;
 const KEYS = 8;
 
 const wordsALane = ({ kvType, headDim }: Tile): number =>
-  Math.max(1, Math.min(headDim, MAX_LATENT) / kvDims(kvType) / LANES);
+  Math.max(1, Math.min(headDim, MAX_LATENT) / kvNumbers[kvType].taken / LANES);
 
 /** The parts of it. */
 export const valuesFragment = {
   /** Declares the accumulators of the split, by word of the lane, dimension and quad. */
   declare: (tile: Tile): string =>
     each(wordsALane(tile), (r) =>
-      each(kvDims(tile.kvType), (d) => each(tile.quads, (q) => `  var part${r}_${d}_${q} = vec4f();`)),
+      each(kvNumbers[tile.kvType].taken, (d) => each(tile.quads, (q) => `  var part${r}_${d}_${q} = vec4f();`)),
     ),
 
   /** Folds the chunk's blocks into them. */
   fold(tile: Tile): string {
     const { kvType, quads, subgroups, rows, latent } = tile;
-    const dims = kvDims(kvType);
+    const { taken } = kvNumbers[kvType];
     const next = latent ? "" : " * params.value_words"; // from a key's word to the next one's
-    const accumulators = (text: (d: number, q: number) => string) => each(dims, (d) => each(quads, (q) => text(d, q)));
+    const accumulators = (text: (d: number, q: number) => string) => each(taken, (d) => each(quads, (q) => text(d, q)));
     // With broadcasts, a subgroup that has a word of a value works as a whole.
     return each(
       wordsALane(tile),
@@ -43,19 +43,19 @@ ${rows ? whole(tile) : ""}
           let at = v_at(page_of(row, j), unit.kv_head, w, j % PAGE);
           if (${rows ? "whole && " : ""}j % ${KEYS}u == 0u && j + ${KEYS}u <= to) {
 ${subgroups ? each(quads, (q) => `            let p${q} = p[(j - chunk + sub) * QUADS + ${q}u];`) : ""}
-${each(KEYS, (i) => `            let v${i} = ${decode(dims, `kv[at + ${i}u${next}]`)};`)}
+${each(KEYS, (i) => `            let v${i} = kv_taken(kv[at + ${i}u${next}], w);`)}
 ${each(KEYS, (i) =>
   each(quads, (q) => {
     const p = subgroups ? `subgroupBroadcast(p${q}, ${i}u)` : `p[(j - chunk + ${i}u) * QUADS + ${q}u]`;
-    return `            let x${i}_${q} = ${p};\n${each(dims, (d) => `            o${d}_${q} = fma(x${i}_${q}, vec4f(v${i}${component(dims, d)}), o${d}_${q});`)}`;
+    return `            let x${i}_${q} = ${p};\n${each(taken, (d) => `            o${d}_${q} = fma(x${i}_${q}, vec4f(${numberOf(`v${i}`, taken, d)}), o${d}_${q});`)}`;
   }),
 )}
             j += ${KEYS}u;
             continue;
           }
-          let v = ${decode(dims, "kv[at]")};
+          let v = kv_taken(kv[at], w);
 ${accumulators((d, q) => {
-  const sum = `fma(p[(j - chunk) * QUADS + ${q}u], vec4f(v${component(dims, d)}), o${d}_${q})`;
+  const sum = `fma(p[(j - chunk) * QUADS + ${q}u], vec4f(${numberOf("v", taken, d)}), o${d}_${q})`;
   const live = `(vec4u(j) >= lows${q}) & (vec4u(j) < lengths${q})`;
   return `          o${d}_${q} = ${rows ? `select(o${d}_${q}, ${sum}, ${live})` : sum};`;
 })}
@@ -66,7 +66,7 @@ ${each(quads, (q) => {
   const seen = `(max(lows${q}, vec4u(chunk + b * BLOCK)) < min(lengths${q}, vec4u(chunk + (b + 1u) * BLOCK)))`;
   return `        let keep${q} = keeps[b * QUADS + ${q}u];
         let take${q} = takes[b * QUADS + ${q}u];
-${each(dims, (d) => `        part${r}_${d}_${q} = ${rows ? `select(part${r}_${d}_${q}, ${folded(d)}, ${seen})` : folded(d)};`)}`;
+${each(taken, (d) => `        part${r}_${d}_${q} = ${rows ? `select(part${r}_${d}_${q}, ${folded(d)}, ${seen})` : folded(d)};`)}`;
 })}
       }
     }`,
@@ -74,21 +74,17 @@ ${each(dims, (d) => `        part${r}_${d}_${q} = ${rows ? `select(part${r}_${d}
   },
 
   /** Leaves the accumulators in `q4`, which is free by then. */
-  leave: (tile: Tile): string =>
-    each(
+  leave(tile: Tile): string {
+    const { taken } = kvNumbers[tile.kvType];
+    return each(
       wordsALane(tile),
       (r) => /* wgsl */ `
   if (lane + ${r * LANES}u < params.value_words) {
-${each(kvDims(tile.kvType), (d) => each(tile.quads, (q) => `    q4[((lane + ${r * LANES}u) * ${kvDims(tile.kvType)}u + ${d}u) * QUADS + ${q}u] = part${r}_${d}_${q};`))}
+${each(taken, (d) => each(tile.quads, (q) => `    q4[((lane + ${r * LANES}u) * ${taken}u + ${d}u) * QUADS + ${q}u] = part${r}_${d}_${q};`))}
   }`,
-    ),
+    );
+  },
 };
-
-const decode = (dims: number, word: string): string =>
-  dims === 2 ? `unpack2x16float(${word})` : `bitcast<f32>(${word})`;
-
-/** A dimension of a decoded word. */
-const component = (dims: number, d: number): string => (dims === 1 ? "" : d === 0 ? ".x" : ".y");
 
 /** Whether all queries see all of the block's keys. */
 const whole = ({ quads }: Tile): string => /* wgsl */ `

@@ -2,7 +2,8 @@
 import { readFileSync } from "node:fs";
 import { describe, expect, test } from "vitest";
 import { openFolder } from "../../device/nodeFiles.ts";
-import { KV_TYPES, pageWords } from "../../kernels/attention/kv_page.ts";
+import { pageWords } from "../../kernels/attention/kv_page.ts";
+import { KV_TYPES } from "../../kernels/attention/kv_types.ts";
 import { PAGE_TOKENS } from "../../kernels/fragments/batch.ts";
 import { WeightPlan } from "../weightPlan.ts";
 import { openCheckpoint } from "../weights/checkpoint.ts";

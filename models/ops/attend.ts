@@ -3,7 +3,7 @@ import type { Slot } from "../../device/arena.ts";
 import type { Gpu } from "../../device/gpu.ts";
 import { attentionFused, attentionPaged, fusedQuads, PAGED_QUADS } from "../../kernels/attention/attention.ts";
 import { attentionReduce } from "../../kernels/attention/attention_reduce.ts";
-import { kvDims, pageWords } from "../../kernels/attention/kv_page.ts";
+import { keyWords, pageWords, valueWords } from "../../kernels/attention/kv_page.ts";
 import { qkNorm } from "../../kernels/attention/qk_norm.ts";
 import { NORM, unitsOf } from "../../kernels/attention/rope_heads.ts";
 import { ropeKv } from "../../kernels/attention/rope_kv.ts";
@@ -36,8 +36,8 @@ export function attend(step: Step, qkv: { slot: Slot; stride: number }, spec: At
     kv_heads: kvHeads,
     head_dim: headDim,
     value_dim: valueDim,
-    head_words: headDim / kvDims(kvType),
-    value_words: valueDim / kvDims(kvType),
+    head_words: keyWords(kvType, headDim),
+    value_words: valueWords(kvType, valueDim),
     page_words: pageWords(kvType, kvHeads, headDim, valueDim),
     value_base: pageWords(kvType, kvHeads, headDim, 0),
     qkv_stride: qkv.stride,

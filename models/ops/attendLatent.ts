@@ -1,7 +1,7 @@
 /** Latent attention of one layer over the pages. */
 import type { Slot } from "../../device/arena.ts";
 import { attentionReduce } from "../../kernels/attention/attention_reduce.ts";
-import { kvDims, pageWords } from "../../kernels/attention/kv_page.ts";
+import { keyWords, pageWords, valueWords } from "../../kernels/attention/kv_page.ts";
 import { LATENT_QUADS, latentAttention } from "../../kernels/attention/latent_attention.ts";
 import { latentKv } from "../../kernels/attention/latent_kv.ts";
 import { LATENT_ROWS, type LatentRows, latentQuery } from "../../kernels/attention/latent_query.ts";
@@ -154,7 +154,7 @@ function attendPages(step: Step, q: Projected, spec: LatentSpec): Activation {
     kv_heads: 1,
     head_dim: width,
     value_dim: latent,
-    value_words: latent / kvDims(kvType),
+    value_words: valueWords(kvType, latent),
     ...pageParams(step, spec),
     qkv_stride: q.stride,
     q_at: 0,
@@ -244,7 +244,7 @@ function shardsOf(matrix: Matrix, heads: number) {
 /** How a page holds the tokens' vectors. */
 function pageParams({ kvType }: Step, { latent, rotaryDim }: LatentSpec) {
   const width = latent + rotaryDim;
-  return { head_words: width / kvDims(kvType), page_words: pageWords(kvType, 1, width, 0) };
+  return { head_words: keyWords(kvType, width), page_words: pageWords(kvType, 1, width, 0) };
 }
 
 function pagesOf(step: Step, { layer }: LatentSpec): GPUBuffer {
