@@ -1,5 +1,6 @@
 /** The gate before every timing: the kernels that are about to be timed pass their cases on this device, or nothing is timed. */
 import type { CompiledKernel } from "../device/pipelines.ts";
+import { KV_TYPES } from "../kernels/attention/kv_types.ts";
 import { allCases, namedCases } from "../kernels/cases.ts";
 import { LAYOUT_NAMES } from "../kernels/formats/layouts.ts";
 import { headDimFor, latentWidthFor } from "../kernels/fragments/batch.ts";
@@ -93,7 +94,7 @@ export function mayRun(title: string, kernel: string): boolean {
   // "experts tiled f16": the type is behind the way that they are computed.
   const caseType = titleWords[caseFamily === "experts" ? 2 : 1] ?? "";
   return words.every((word) => {
-    if (LAYOUT_NAMES.some((layout) => layout === word)) return caseType.split("/")[0] === word;
+    if ([...LAYOUT_NAMES, ...KV_TYPES].some((type) => type === word)) return caseType.split("/")[0] === word;
     if (word.startsWith("M=")) return new RegExp(` M=\\d+/${word.slice(2)} `).test(title);
     if (/^(bytes|halves)$/.test(word)) return new RegExp(`[ ,]${word}[, ]`).test(title);
     if (word === "tiled") return titleWords[1] === "tiled";

@@ -2,7 +2,7 @@
 import type { Gpu } from "../device/gpu.ts";
 import type { CompiledKernel } from "../device/pipelines.ts";
 import { MAX_ROWS } from "../engine/batch.ts";
-import type { KvType } from "../kernels/attention/kv_types.ts";
+import { KV_TYPES, type KvType } from "../kernels/attention/kv_types.ts";
 import { paddedCols } from "../kernels/formats/layout.ts";
 import { LAYOUT_NAMES } from "../kernels/formats/layouts.ts";
 import { headDimFor, LATENT_WIDTHS } from "../kernels/fragments/batch.ts";
@@ -64,7 +64,8 @@ export function modelKernels({ matrices, caches, kvType, precision, gpu, launche
       return false;
     const attention = /^(attention|rope)_|^latent_(attention|kv)$/.test(family);
     return words.every((word) => {
-      if (LAYOUT_NAMES.some((layout) => layout === word)) return attention ? word === kvType : layouts.has(word);
+      if (attention && KV_TYPES.some((type) => type === word)) return word === kvType;
+      if (LAYOUT_NAMES.some((layout) => layout === word)) return layouts.has(word);
       if (word.startsWith("width<=")) return widths.some((width) => word === `width<=${width}`);
       return !word.startsWith("head_dim<=") || heads.has(word);
     });

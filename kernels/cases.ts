@@ -6,7 +6,12 @@
 import { actMulCases } from "./act_mul.cases.ts";
 import { activateCases } from "./activate.cases.ts";
 import { adjustCases, realAdjustCases } from "./adjust.cases.ts";
-import { attentionCases, attentionOptionCases, realAttentionCases } from "./attention/attention.cases.ts";
+import {
+  attentionCases,
+  attentionOptionCases,
+  extremeScaleCases,
+  realAttentionCases,
+} from "./attention/attention.cases.ts";
 import { latentCases, realLatentCases } from "./attention/latent.cases.ts";
 import { embedCases, positionCases, realEmbedCases } from "./embed.cases.ts";
 import type { LayoutName } from "./formats/layout.ts";
@@ -35,6 +40,7 @@ import {
   sameBitsCases,
   sameNormCases,
   sameStateCases,
+  scaledSameBitsCases,
   wideSameBitsCases,
 } from "./sameBits.cases.ts";
 import {
@@ -163,6 +169,11 @@ export function allCases(): Case[] {
     ...realAdjustCases(2_001),
     ...typicalSampleCases(56, 111_001),
     ...adjustedSampleCases(["normal", "great"], 121_001),
+    ...attentionCases(60, 220_001, ["int8"]),
+    ...attentionOptionCases(221_001, ["int8"]),
+    ...extremeScaleCases(222_001),
+    ...realAttentionCases(223_001, ["int8"]),
+    ...scaledSameBitsCases(224_001),
   ];
 }
 

@@ -5,7 +5,7 @@ import { activateRows } from "./activate.ts";
 import { adjust } from "./adjust.ts";
 import { attentionFused, attentionPaged } from "./attention/attention.ts";
 import { attentionReduce } from "./attention/attention_reduce.ts";
-import { KV_TYPES } from "./attention/kv_types.ts";
+import { KV_TYPES, PLAIN_KV_TYPES } from "./attention/kv_types.ts";
 import { latentAttention } from "./attention/latent_attention.ts";
 import { latentKv } from "./attention/latent_kv.ts";
 import { LATENT_ROWS, latentQuery } from "./attention/latent_query.ts";
@@ -79,7 +79,7 @@ export function everyKernel(): CompiledKernel[] {
     expertDownSum(layout),
   ]);
   const latent = [
-    ...KV_TYPES.flatMap((kvType) => [
+    ...PLAIN_KV_TYPES.flatMap((kvType) => [
       ...LATENT_WIDTHS.flatMap((width) => QUERIES_FROM.map((from) => latentAttention(kvType, width, from))),
       latentKv(kvType),
     ]),

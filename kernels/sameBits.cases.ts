@@ -7,7 +7,7 @@
 import { type AttentionPath, runAttention } from "./attention/attention.cases.ts";
 import { type AttentionShape, attentionInputs, pagesWith, stepsOf } from "./attention/attentionData.ts";
 import { caches } from "./attention/attentionReference.ts";
-import { KV_TYPES, type KvType } from "./attention/kv_types.ts";
+import { type KvType, PLAIN_KV_TYPES } from "./attention/kv_types.ts";
 import { fixedSums } from "./caseData.ts";
 import { runEmbed } from "./embed.cases.ts";
 import type { LayoutName } from "./formats/layout.ts";
@@ -309,13 +309,25 @@ export function sameBitsCases(names: readonly LayoutName[], ms: readonly MatmulR
   return [
     ...names.flatMap((layout) => MATMUL_KERNELS.map((kernel) => matmulCase(kernel, layout, ms, seed++))),
     ...names.map((layout) => embedSumsCase(layout, seed++)),
-    ...KV_TYPES.flatMap((kvType) => [
+    ...PLAIN_KV_TYPES.flatMap((kvType) => [
       pathsCase(kvType, null, seed++),
       pathsCase(kvType, 40, seed++),
       chunksCase(kvType, 0, seed++),
       chunksCase(kvType, 253, seed++),
     ]),
-    ...KV_TYPES.flatMap((kvType) => [chunksCase(kvType, 253, seed++, 40), brokenRowCase(kvType, seed++)]),
+    ...PLAIN_KV_TYPES.flatMap((kvType) => [chunksCase(kvType, 253, seed++, 40), brokenRowCase(kvType, seed++)]),
+  ];
+}
+
+/** All ways through attention over keys and values with scales. */
+export function scaledSameBitsCases(firstSeed: number): Case[] {
+  return [
+    pathsCase("int8", null, firstSeed),
+    pathsCase("int8", 40, firstSeed + 1),
+    chunksCase("int8", 0, firstSeed + 2),
+    chunksCase("int8", 253, firstSeed + 3),
+    chunksCase("int8", 253, firstSeed + 4, 40),
+    brokenRowCase("int8", firstSeed + 5),
   ];
 }
 

@@ -9,7 +9,7 @@ import { attentionFused, attentionPaged } from "./attention/attention.ts";
 import { attentionReduce } from "./attention/attention_reduce.ts";
 import { type AttentionShape, attentionInputs, pagesWith } from "./attention/attentionData.ts";
 import { caches } from "./attention/attentionReference.ts";
-import { KV_TYPES, type KvType } from "./attention/kv_types.ts";
+import { KV_TYPES, type KvType, PLAIN_KV_TYPES, type PlainKvType } from "./attention/kv_types.ts";
 import { LATENT, latentAttentionCase, latentQueryCase, latentValueCase } from "./attention/latent.cases.ts";
 import { latentAttention } from "./attention/latent_attention.ts";
 import { LATENT_ROWS, latentQuery } from "./attention/latent_query.ts";
@@ -72,7 +72,7 @@ export function selfTests(names: readonly LayoutName[] = LAYOUT_NAMES): SelfTest
   return [
     ...matmuls.map(oneRow),
     ...heads.flatMap((it) => [fusedAttention(it), pagedAttention(it)]),
-    ...KV_TYPES.flatMap((kvType) =>
+    ...PLAIN_KV_TYPES.flatMap((kvType) =>
       LATENT_WIDTHS.flatMap((width) => QUERIES_FROM.map((from) => latents({ kvType, width, from }))),
     ),
     ...names.flatMap((layout) => latentRows(layout, 1)),
@@ -194,7 +194,7 @@ function pagedAttention(choice: HeadChoice): SelfTest {
 }
 
 interface LatentChoice {
-  readonly kvType: KvType;
+  readonly kvType: PlainKvType;
   readonly width: LatentWidth;
   readonly from: QueriesFrom;
 }

@@ -20,16 +20,16 @@ import {
 } from "./attentionData.ts";
 import { caches, EPS, reference } from "./attentionReference.ts";
 import { keyWords, pageWords, valueWords } from "./kv_page.ts";
-import { KV_TYPES, kvNumbers } from "./kv_types.ts";
+import { type KvType, kvNumbers, PLAIN_KV_TYPES } from "./kv_types.ts";
 import { qkNorm } from "./qk_norm.ts";
 import { NORM, unitsOf } from "./rope_heads.ts";
 import { ropeKv } from "./rope_kv.ts";
 import type { QueriesFrom } from "./tile.ts";
 
-/** exp of drivers is good to about 1e-6; a key that rounds to the other half, where its f32 differs in the last bit, costs more. */
-export const LIMIT = { f16: 1e-7, f32: 1e-9 } as const;
-/** A stored half may round the other way where the f32 before it differs in its last bit. */
-const STORED_LIMIT = 1e-6;
+/** exp of drivers is good to about 1e-6; a key that rounds to the other half or byte, where its f32 differs in the last bit, costs more. */
+export const LIMIT = { f16: 1e-7, f32: 1e-9, int8: 1e-6 } as const satisfies Record<KvType, number>;
+/** What is stored may round the other way where the f32 before it differs in its last bit. */
+const STORED_LIMIT = { f16: 1e-6, f32: 1e-6, int8: 1e-5 } as const satisfies Record<KvType, number>;
 
 /** Norms that the kernels of attention do themselves. */
 const HEAD_NORMS = {
@@ -183,7 +183,7 @@ export function storedCache(
   });
   const strays = after.filter((word, i) => word !== empty && !cachedWords.has(i)).length;
   return [
-    { name: "pages", got, want, limit: STORED_LIMIT },
+    { name: "pages", got, want, limit: STORED_LIMIT[shape.kvType] },
     { name: "words of free slots that were written", got: [strays], want: [0], limit: 0 },
   ];
 }
@@ -200,18 +200,21 @@ function title(s: AttentionShape, fused: boolean): string {
     s.interleaved && "interleaved",
     s.split && "split",
     s.paddingRows > 0 && `padding=${s.paddingRows}`,
-    s.spread > 1 && `spread=${s.spread}`,
+    s.spread !== 1 && `spread=${s.spread}`,
   ].filter(Boolean);
   const rows = s.counts.map((count, i) => `${s.past[i]}+${count}`).join(",");
   return `${fused ? "attention_fused" : "attention_paged"} ${s.kvType} heads=${s.heads}/${s.kvHeads} head_dim=${s.headDim} rotary=${s.rotaryDim} window=${s.window ?? "none"} rows=${rows} ${flags.join(",")} seed=${s.seed}`;
 }
 
-/** `count` random shapes: fused and paged, both KV types, one to three sequences. */
-export function attentionCases(count: number, firstSeed: number): Case[] {
-  return Array.from({ length: count }, (_, i) => attentionCase(randomShape(i, firstSeed + i)));
+/** `count` random shapes: fused and paged, KV types by turns, one to three sequences. */
+export function attentionCases(count: number, firstSeed: number, kvTypes: readonly KvType[] = PLAIN_KV_TYPES): Case[] {
+  return Array.from({ length: count }, (_, i) => {
+    const kvType = kvTypes[Math.floor(i / 2) % kvTypes.length] ?? "f16";
+    return attentionCase(randomShape(i, kvType, firstSeed + i));
+  });
 }
 
-function randomShape(index: number, seed: number): AttentionShape {
+function randomShape(index: number, kvType: KvType, seed: number): AttentionShape {
   const random = new Random(seed * 104729);
   const kvHeads = random.pick([1, 2, 3]);
   const headDim = random.pick([8, 16, 24, 32, 48, 64, 80, 128]);
@@ -222,7 +225,7 @@ function randomShape(index: number, seed: number): AttentionShape {
     random.pick(long ? [255, 256, 300, 520] : [0, 1, 15, 16, 31, 33, 63, 70]),
   );
   return {
-    kvType: KV_TYPES[Math.floor(index / 2) % 2] ?? "f16",
+    kvType,
     heads: kvHeads * random.pick([1, 2, 3, 4, 5, 8]),
     kvHeads,
     headDim,
@@ -265,7 +268,7 @@ const PLAIN: Omit<AttentionShape, "seed" | "kvType" | "past" | "counts"> = {
   spread: 1,
 };
 
-/** What families ask for besides: each option fused and paged, f16 and f32 by turns. */
+/** What families ask for besides: each option fused and paged, KV types by turns. */
 const OPTIONS: readonly Partial<AttentionShape>[] = [
   { rotaryDim: 0 },
   { rotaryDim: 0, norm: "layer each head", headDim: 24, valueDim: 24 },
@@ -286,16 +289,28 @@ const OPTIONS: readonly Partial<AttentionShape>[] = [
 ];
 
 /** Every option that a family may ask for and the random shapes do not have. */
-export function attentionOptionCases(firstSeed: number): Case[] {
+export function attentionOptionCases(firstSeed: number, kvTypes: readonly KvType[] = PLAIN_KV_TYPES): Case[] {
   return OPTIONS.map((options, i) => {
     const rows = i % 2 === 0 ? { past: [41, 300], counts: [1, 1] } : { past: [7, 254], counts: [5, 4] };
-    const kvType = KV_TYPES[Math.floor(i / 2) % 2] ?? "f16";
+    const kvType = kvTypes[Math.floor(i / 2) % kvTypes.length] ?? "f16";
     return attentionCase({ ...PLAIN, kvType, ...rows, ...options, seed: firstSeed + i });
   });
 }
 
+/** Where scales end: vectors of zeros, those too small for one, and such that no half could hold. */
+export function extremeScaleCases(firstSeed: number): Case[] {
+  return [0, 1e-32, 1e30].flatMap((spread, i) =>
+    [
+      [1, 1],
+      [5, 4],
+    ].map((counts, j) =>
+      attentionCase({ ...PLAIN, kvType: "int8", past: [41, 300], counts, spread, seed: firstSeed + 2 * i + j }),
+    ),
+  );
+}
+
 /** SmolLM2-135M (9 query heads, 3 KV heads, head_dim 64) and others of the size of real heads, decode and prefill. */
-export function realAttentionCases(firstSeed: number): Case[] {
+export function realAttentionCases(firstSeed: number, kvTypes: readonly KvType[] = PLAIN_KV_TYPES): Case[] {
   const heads = [
     [9, 3, 64],
     [8, 2, 128],
@@ -312,7 +327,7 @@ export function realAttentionCases(firstSeed: number): Case[] {
   let seed = firstSeed;
   return heads.flatMap(([queryHeads, kvHeads, headDim]) =>
     steps.flatMap(({ past, counts }) =>
-      KV_TYPES.map((kvType) =>
+      kvTypes.map((kvType) =>
         attentionCase({
           kvType,
           heads: queryHeads,

@@ -168,7 +168,7 @@ ${scoresFragment(tile)}
       for (var j = 0u; j < BLOCK; j++) { sum += p[(lane / QUADS * BLOCK + j) * QUADS + lane % QUADS]; }
       block_sum[lane] = sum;
     }
-${valuesFragment.fold(tile)}
+${valuesFragment.weigh(tile)}${valuesFragment.fold(tile)}
     workgroupBarrier();
     if (lane < QUADS) {
       for (var b = first_block; b < end_block; b++) {

@@ -40,7 +40,7 @@ export interface AttentionShape {
   readonly split: boolean;
   /** Rows of a bucket behind the last real one: no slot, no keys, zeros out. */
   readonly paddingRows: number;
-  /** Factor of keys and values, whose clamp to f16 it then tries; queries are divided by it. */
+  /** Factor of keys and values, whose clamp to f16 it then tries; queries are divided by it unless it is 0. */
   readonly spread: number;
   readonly seed: number;
 }
@@ -68,7 +68,7 @@ export function attentionInputs(shape: AttentionShape) {
   const kAt = heads * qStride + 4;
   const vAt = kAt + kvHeads * headDim + 4;
   const stride = vAt + kvHeads * valueDim + 4;
-  const scaled = (v: number, column: number) => (column < kAt ? v / shape.spread : v * shape.spread);
+  const scaled = (v: number, column: number) => (column < kAt ? v / (shape.spread || 1) : v * shape.spread);
   const qkv = random.floats((rows.length + shape.paddingRows) * stride, 1.5).map((v, i) => scaled(v, i % stride));
   const lengths = shape.past.map((past, i) => past + (shape.counts[i] ?? Number.NaN));
   const pagesEach = lengths.map((length) => Math.ceil(length / PAGE_TOKENS));
@@ -122,7 +122,7 @@ export function stepsOf(from: AttentionInputs): AttentionInputs[] {
   }));
 }
 
-/** Calls `visit` with every vector of a cache and the indices of its words. */
+/** Calls `visit` with every vector of a cache and the indices of its words, that of its scale the last. */
 export function vectors(
   shape: AttentionShape,
   tables: readonly number[][],
@@ -130,6 +130,7 @@ export function vectors(
   visit: (at: number[], vector: Float64Array) => void,
 ) {
   const { kvType, kvHeads, headDim, valueDim } = shape;
+  const { scaled } = kvNumbers[kvType];
   const [kWords, vWords] = [keyWords(kvType, headDim), valueWords(kvType, valueDim)];
   const size = pageWords(kvType, kvHeads, headDim, valueDim);
   const values = kvHeads * PAGE_TOKENS * kWords;
@@ -140,14 +141,9 @@ export function vectors(
         const offset = token % PAGE_TOKENS;
         const kAt = (w: number) => base + (h * kWords + w) * PAGE_TOKENS + offset;
         const vAt = (w: number) => base + values + (h * PAGE_TOKENS + offset) * vWords + w;
-        visit(
-          Array.from({ length: kWords }, (_, w) => kAt(w)),
-          k,
-        );
-        visit(
-          Array.from({ length: vWords }, (_, w) => vAt(w)),
-          v,
-        );
+        const scales = scaled ? [kAt(kWords - 2), kAt(kWords - 1)] : [];
+        visit([...Array.from({ length: kWords - scales.length }, (_, w) => kAt(w)), ...scales.slice(0, 1)], k);
+        visit([...Array.from({ length: vWords }, (_, w) => vAt(w)), ...scales.slice(1)], v);
       });
     });
   });

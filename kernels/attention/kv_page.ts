@@ -2,15 +2,17 @@
  * How a page holds keys and values, whatever their type (kv_types.ts).
  *
  * A layer has one buffer of u32 words: pages, each [K: kv_heads, words, PAGE_TOKENS][V: kv_heads, PAGE_TOKENS, words],
- * `words` = head_dim / dimensions a word; of values, value_dim takes the place of head_dim. Lanes that own neighbouring tokens read
+ * `words` = head_dim / dimensions a word, and where vectors have scales two more: the key's and its value's; of values, value_dim takes the
+ * place of head_dim, and there are no more. Lanes that own neighbouring tokens read
  * neighbouring words of K, lanes that own neighbouring dimensions neighbouring words of V. Of latent attention a token has one vector, in K's place: its
  * value is the beginning of its key, and value_dim is 0 here.
  */
 import { PAGE_TOKENS } from "../fragments/batch.ts";
 import { type KvType, kvNumbers } from "./kv_types.ts";
 
-/** u32 words that a key of a head takes in a page. */
-export const keyWords = (kvType: KvType, headDim: number): number => headDim / kvNumbers[kvType].dims;
+/** u32 words that a key of a head takes in a page, with the scales of key and value where there are some. */
+export const keyWords = (kvType: KvType, headDim: number): number =>
+  headDim / kvNumbers[kvType].dims + (kvNumbers[kvType].scaled ? 2 : 0);
 /** And a value. */
 export const valueWords = (kvType: KvType, valueDim: number): number => valueDim / kvNumbers[kvType].dims;
 /** u32 words of a page of one layer; `valueDim` where values are not as long as keys. */
@@ -27,11 +29,17 @@ fn v_at(page: u32, kv_head: u32, word: u32, token: u32) -> u32 {
 fn v_at(page: u32, kv_head: u32, word: u32, token: u32) -> u32 { return k_at(page, kv_head, word, token); }`,
 } as const;
 
-/** `k_at`, `v_at`: index of a word; with what the type declares. `kv` is bound in the kernel's way. */
+/** Where the scale of a key and that of a value lie. */
+const scalesAt = (dims: number): string => /* wgsl */ `
+fn k_scale_at(page: u32, kv_head: u32, token: u32) -> u32 { return k_at(page, kv_head, params.head_dim / ${dims}u, token); }
+fn v_scale_at(page: u32, kv_head: u32, token: u32) -> u32 { return k_at(page, kv_head, params.head_dim / ${dims}u + 1u, token); }`;
+
+/** `k_at`, `v_at`: index of a word; `k_scale_at`, `v_scale_at` where scaled; what the type declares. `kv` is bound in the kernel's way. */
 export function kvFragment(kvType: KvType, values: keyof typeof VALUE_AT = "own"): string {
+  const { dims, scaled, code } = kvNumbers[kvType];
   return /* wgsl */ `
 const PAGE = ${PAGE_TOKENS}u;
 fn k_at(page: u32, kv_head: u32, word: u32, token: u32) -> u32 {
   return page * params.page_words + (kv_head * params.head_words + word) * PAGE + token;
-}${VALUE_AT[values]}${kvNumbers[kvType].code}`;
+}${VALUE_AT[values]}${scaled ? scalesAt(dims) : ""}${code}`;
 }

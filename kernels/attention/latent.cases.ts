@@ -23,7 +23,7 @@ import {
 } from "./attentionData.ts";
 import { caches, reference, turned } from "./attentionReference.ts";
 import { keyWords, pageWords, valueWords } from "./kv_page.ts";
-import { cached, KV_TYPES, type KvType } from "./kv_types.ts";
+import { cached, PLAIN_KV_TYPES, type PlainKvType } from "./kv_types.ts";
 import { LATENT_QUADS, latentAttention } from "./latent_attention.ts";
 import { latentKv } from "./latent_kv.ts";
 import { LATENT_ROWS, type LatentRows, latentQuery } from "./latent_query.ts";
@@ -33,7 +33,7 @@ import type { QueriesFrom } from "./tile.ts";
 
 /** What varies between the cases. */
 export interface LatentShape {
-  readonly kvType: KvType;
+  readonly kvType: PlainKvType;
   readonly layout: LayoutName;
   readonly group: number;
   readonly heads: number;
@@ -175,7 +175,7 @@ export function latentAttentionCase(s: LatentShape): Case {
 }
 
 /** Rows of a prompt at once, one by one, split or not: the same bits. */
-function sameRowsCase(kvType: KvType, seed: number): Case {
+function sameRowsCase(kvType: PlainKvType, seed: number): Case {
   return {
     kernel: "latent_attention",
     title: `same_bits latent_attention ${kvType} 253+6 at once, split, and one by one seed=${seed}`,
@@ -523,14 +523,14 @@ const SHAPES: readonly Partial<LatentShape>[] = [
 export function latentCases(firstSeed: number, names: readonly LayoutName[]): Case[] {
   const shapes = SHAPES.map((shape, i): LatentShape => {
     const layout = names[i % names.length] ?? "f32";
-    return { ...LATENT, ...shape, layout, kvType: KV_TYPES[i % 2] ?? "f32", seed: firstSeed + 10 * i };
+    return { ...LATENT, ...shape, layout, kvType: PLAIN_KV_TYPES[i % 2] ?? "f32", seed: firstSeed + 10 * i };
   });
   return shapes.flatMap((s, i) => [
     latentAttentionCase(s),
     storeCase({ ...s, seed: s.seed + 1 }),
     latentQueryCase({ ...s, seed: s.seed + 2 }),
     latentValueCase({ ...s, seed: s.seed + 3 }),
-    ...(i === 0 ? KV_TYPES.map((kvType, k) => sameRowsCase(kvType, s.seed + 4 + k)) : []),
+    ...(i === 0 ? PLAIN_KV_TYPES.map((kvType, k) => sameRowsCase(kvType, s.seed + 4 + k)) : []),
     ...(i === 1 ? [padCase(5, 24, s.seed + 4), padCase(2, 2100, s.seed + 5)] : []),
   ]);
 }
@@ -543,7 +543,7 @@ export function realLatentCases(firstSeed: number): Case[] {
     { past: [250], counts: [9] },
   ];
   const attended = steps.flatMap((step, i) =>
-    KV_TYPES.flatMap((kvType, k) => {
+    PLAIN_KV_TYPES.flatMap((kvType, k) => {
       const s: LatentShape = {
         ...LATENT,
         ...real,

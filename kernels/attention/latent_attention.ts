@@ -17,7 +17,7 @@ import { xSuffix } from "../fragments/matmul.ts";
 import { kernel, variants } from "../kernel.ts";
 import { attentionCode, LOAD_QUERIES } from "./attention.ts";
 import { FINISH_PARAMS } from "./finish.ts";
-import type { KvType } from "./kv_types.ts";
+import type { PlainKvType } from "./kv_types.ts";
 import type { Quads } from "./rope_heads.ts";
 import type { QueriesFrom } from "./tile.ts";
 
@@ -25,7 +25,7 @@ import type { QueriesFrom } from "./tile.ts";
 export const LATENT_QUADS: Quads = 1;
 
 /** The kernel, for steps behind `latent_kv`. */
-export const latentAttention = variants((kvType: KvType, width: LatentWidth, from: QueriesFrom) =>
+export const latentAttention = variants((kvType: PlainKvType, width: LatentWidth, from: QueriesFrom) =>
   kernel({
     name: `latent_attention ${kvType} width<=${width}${xSuffix(from)}`,
     reads: { qkv: "f32", kv: "u32", aux: "f32", batch: "u32" },

@@ -15,12 +15,12 @@ import { FIXED_SUMS } from "../fragments/activation.ts";
 import { ROW, ROW_WORDS } from "../fragments/batch.ts";
 import { kernel, variants } from "../kernel.ts";
 import { kvFragment } from "./kv_page.ts";
-import { type KvType, kvNumbers, numbersOf } from "./kv_types.ts";
+import { kvNumbers, numbersOf, type PlainKvType } from "./kv_types.ts";
 import { TURN } from "./rope_heads.ts";
 
 const LANES = 64;
 
-export const latentKv = variants((kvType: KvType) =>
+export const latentKv = variants((kvType: PlainKvType) =>
   kernel({
     name: `latent_kv ${kvType}`,
     reads: { x: "f32", rope: "f32", aux: "f32", batch: "u32" },

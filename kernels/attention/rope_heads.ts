@@ -31,7 +31,7 @@ export const HEAD_PARAMS = {
   /** Of queries and keys; of values. */
   head_dim: "u32",
   value_dim: "u32",
-  /** u32 words of a head's key and value in a page; of a page; and where values begin in it. */
+  /** u32 words of a head's key (keyWords) and value in a page; of a page; and where values begin in it. */
   head_words: "u32",
   value_words: "u32",
   page_words: "u32",
@@ -108,7 +108,8 @@ fn turn_of(d: u32, table: u32) -> Turn {
  * which writes the row's key and value. Both are called in uniform control flow, after `unitFragment`.
  */
 export function headsFragment(kvType: KvType, headDim: HeadDim, quads: Quads): string {
-  const { dims } = kvNumbers[kvType];
+  const { dims, scaled } = kvNumbers[kvType];
+  const top = (which: number) => (scaled ? `, atomicLoad(&tops[${which}])` : "");
   return /* wgsl */ `
 /** Of the heads of q and behind them the one of k: eight chains each, what the norm takes off, what it multiplies by. */
 var<workgroup> head_chains: array<f32, ${8 * (4 * quads + 1)}>;
@@ -215,17 +216,34 @@ fn load_heads(row: u32, unit: Unit, lane: u32) {
   }
   workgroupBarrier();
 }
+${scaled ? TOPS : ""}
 fn store_kv(row: u32, unit: Unit, lane: u32) {
   let slot = row_field(row, ${ROW.slot}u);
   if (slot == NONE) { return; }
-  for (var w = lane; w < params.head_words; w += WG) {
-    let d = w * ${dims}u;
-    kv[k_at(slot / PAGE, unit.kv_head, w, slot % PAGE)] = kv_word(${numbersOf(kvType, (i) => `key[d + ${i}u]`)});
-  }
   let v = row * params.qkv_stride + params.v_at + unit.kv_head * params.v_stride;
+${scaled ? STORE_SCALES : ""}
+  for (var w = lane; w < params.head_dim / ${dims}u; w += WG) {
+    let d = w * ${dims}u;
+    kv[k_at(slot / PAGE, unit.kv_head, w, slot % PAGE)] = kv_word(${numbersOf(kvType, (i) => `key[d + ${i}u]`)}${top(0)});
+  }
   for (var w = lane; w < params.value_words; w += WG) {
     let d = v + w * ${dims}u;
-    kv[v_at(slot / PAGE, unit.kv_head, w, slot % PAGE)] = kv_word(${numbersOf(kvType, (i) => `clipped(qkv[d + ${i}u])`)});
+    kv[v_at(slot / PAGE, unit.kv_head, w, slot % PAGE)] = kv_word(${numbersOf(kvType, (i) => `clipped(qkv[d + ${i}u])`)}${top(1)});
   }
 }`;
 }
+
+/** Greatest magnitudes of the row's key and value by their bits, which are in the numbers' order: a maximum has none of its own. */
+const TOPS = /* wgsl */ `
+var<workgroup> tops: array<atomic<u32>, 2>;
+fn magnitude(v: f32) -> u32 { return bitcast<u32>(v) & 0x7fffffffu; }`;
+
+/** Finds them, and stores the scales that they make. */
+const STORE_SCALES = /* wgsl */ `
+  for (var d = lane; d < params.head_dim; d += WG) { atomicMax(&tops[0], magnitude(key[d])); }
+  for (var d = lane; d < params.value_dim; d += WG) { atomicMax(&tops[1], magnitude(clipped(qkv[v + d]))); }
+  workgroupBarrier();
+  if (lane == 0u) {
+    kv[k_scale_at(slot / PAGE, unit.kv_head, slot % PAGE)] = kv_scale(atomicLoad(&tops[0]));
+    kv[v_scale_at(slot / PAGE, unit.kv_head, slot % PAGE)] = kv_scale(atomicLoad(&tops[1]));
+  }`;

@@ -11,7 +11,8 @@ import { each, type Tile } from "./tile.ts";
 
 /** Fills `p` with exponentials and `block_max`; leaves a barrier to be made before `p` is read. */
 export function scoresFragment(tile: Tile): string {
-  const { quads, rows } = tile;
+  const { kvType, quads, rows } = tile;
+  const { dims, scaled } = kvNumbers[kvType];
   const keys = 4 / quads;
   const lanes = 8 * quads;
   const live = (i: number, q: number) =>
@@ -27,14 +28,15 @@ ${each(keys, (i) => `      let at${i} = k_at(page_of(row, min(j${i}, end - 1u)),
       for (; d + 8u <= params.head_dim; d += 8u) {
 ${dot(tile, 8)}
       }
-      for (; d < params.head_dim; d += 2u) {
-${dot({ ...tile, subgroups: false }, 2)}
+      for (; d < params.head_dim; d += ${Math.max(2, dims)}u) {
+${dot({ ...tile, subgroups: false }, Math.max(2, dims))}
       }
+${each(keys, (i) => `      let scale${i} = params.scale${scaled ? ` * bitcast<f32>(kv[at${i} + params.head_dim / ${dims}u * PAGE])` : ""};`)}
 ${each(keys, (i) =>
   each(
     quads,
     (q) => /* wgsl */ `
-      s${i}_${q} *= params.scale;
+      s${i}_${q} *= scale${i};
       if (params.softcap > 0.0) {
         let c = params.softcap * tanh(clamp(s${i}_${q} / params.softcap, vec4f(-15.0), vec4f(15.0)));
         s${i}_${q} = select(c, s${i}_${q}, broken(s${i}_${q})); // a clamp makes a number of it

@@ -1,7 +1,7 @@
 /**
  * p · V of a chunk by blocks, folded into the split: second half of attention's inner loop.
  *
- * A lane has every 64th word of a value. Eight keys are taken at once, whose values are then loaded together; their
+ * A lane has every 64th part of a value, a word or half of one. Eight keys are taken at once, whose values are then loaded together; their
  * exponentials come from workgroup memory, or on software drivers by a read a lane and broadcasts in the subgroup.
  */
 import { MAX_LATENT } from "../fragments/batch.ts";
@@ -11,36 +11,56 @@ import { each, type Tile } from "./tile.ts";
 const LANES = 64;
 const KEYS = 8;
 
-const wordsALane = ({ kvType, headDim }: Tile): number =>
+const partsALane = ({ kvType, headDim }: Tile): number =>
   Math.max(1, Math.min(headDim, MAX_LATENT) / kvNumbers[kvType].taken / LANES);
+
+/** Parts of a value. */
+const partsOf = ({ kvType }: Tile): string => {
+  const { dims, taken } = kvNumbers[kvType];
+  return dims === taken ? "params.value_words" : `params.value_words * ${dims / taken}u`;
+};
 
 /** The parts of it. */
 export const valuesFragment = {
-  /** Declares the accumulators of the split, by word of the lane, dimension and quad. */
+  /** Declares the accumulators of the split, by part of the lane, dimension and quad. */
   declare: (tile: Tile): string =>
-    each(wordsALane(tile), (r) =>
+    each(partsALane(tile), (r) =>
       each(kvNumbers[tile.kvType].taken, (d) => each(tile.quads, (q) => `  var part${r}_${d}_${q} = vec4f();`)),
     ),
+
+  /** Where values have scales: multiplies the exponentials, which have been added up, by those of their keys' values. */
+  weigh: ({ kvType, quads }: Tile): string =>
+    !kvNumbers[kvType].scaled
+      ? ""
+      : /* wgsl */ `
+    workgroupBarrier();
+    for (var j = max(chunk, begin) + lane; j < min(chunk + CHUNK, end); j += WG) {
+      let scale = bitcast<f32>(kv[v_scale_at(page_of(row, j), unit.kv_head, j % PAGE)]);
+${each(quads, (q) => `      p[(j - chunk) * QUADS + ${q}u] *= scale;`)}
+    }
+    workgroupBarrier();`,
 
   /** Folds the chunk's blocks into them. */
   fold(tile: Tile): string {
     const { kvType, quads, subgroups, rows, latent } = tile;
-    const { taken } = kvNumbers[kvType];
+    const { dims, taken } = kvNumbers[kvType];
+    const parts = partsOf(tile);
+    const word = dims === taken ? "w" : `w / ${dims / taken}u`;
     const next = latent ? "" : " * params.value_words"; // from a key's word to the next one's
     const accumulators = (text: (d: number, q: number) => string) => each(taken, (d) => each(quads, (q) => text(d, q)));
     // With broadcasts, a subgroup that has a word of a value works as a whole.
     return each(
-      wordsALane(tile),
+      partsALane(tile),
       (r) => /* wgsl */ `
-    if (${subgroups ? `(lane + ${r * LANES}u) / 8u * 8u` : `lane + ${r * LANES}u`} < params.value_words) {
-      let w = min(lane + ${r * LANES}u, params.value_words - 1u);
+    if (${subgroups ? `(lane + ${r * LANES}u) / 8u * 8u` : `lane + ${r * LANES}u`} < ${parts}) {
+      let w = min(lane + ${r * LANES}u, ${parts} - 1u);
       for (var b = first_block; b < end_block; b++) {
         let to = min(chunk + (b + 1u) * BLOCK, end);
         var j = max(chunk + b * BLOCK, begin);
 ${accumulators((d, q) => `        var o${d}_${q} = vec4f();`)}
 ${rows ? whole(tile) : ""}
         while (j < to) {
-          let at = v_at(page_of(row, j), unit.kv_head, w, j % PAGE);
+          let at = v_at(page_of(row, j), unit.kv_head, ${word}, j % PAGE);
           if (${rows ? "whole && " : ""}j % ${KEYS}u == 0u && j + ${KEYS}u <= to) {
 ${subgroups ? each(quads, (q) => `            let p${q} = p[(j - chunk + sub) * QUADS + ${q}u];`) : ""}
 ${each(KEYS, (i) => `            let v${i} = kv_taken(kv[at + ${i}u${next}], w);`)}
@@ -77,9 +97,9 @@ ${each(taken, (d) => `        part${r}_${d}_${q} = ${rows ? `select(part${r}_${d
   leave(tile: Tile): string {
     const { taken } = kvNumbers[tile.kvType];
     return each(
-      wordsALane(tile),
+      partsALane(tile),
       (r) => /* wgsl */ `
-  if (lane + ${r * LANES}u < params.value_words) {
+  if (lane + ${r * LANES}u < ${partsOf(tile)}) {
 ${each(taken, (d) => each(tile.quads, (q) => `    q4[((lane + ${r * LANES}u) * ${taken}u + ${d}u) * QUADS + ${q}u] = part${r}_${d}_${q};`))}
   }`,
     );

@@ -42,7 +42,7 @@ function exponentOf(value: number): number {
   return ((scratch.getUint32(0) >>> 20) & 0x7ff) - 1023;
 }
 
-function roundEven(value: number): number {
+export function roundEven(value: number): number {
   const floor = Math.floor(value);
   const rest = value - floor;
   if (rest !== 0.5) return rest < 0.5 ? floor : floor + 1;

@@ -2,6 +2,7 @@
 import type { Slot } from "../../device/arena.ts";
 import { attentionReduce } from "../../kernels/attention/attention_reduce.ts";
 import { keyWords, pageWords, valueWords } from "../../kernels/attention/kv_page.ts";
+import { type KvType, PLAIN_KV_TYPES, type PlainKvType } from "../../kernels/attention/kv_types.ts";
 import { LATENT_QUADS, latentAttention } from "../../kernels/attention/latent_attention.ts";
 import { latentKv } from "../../kernels/attention/latent_kv.ts";
 import { LATENT_ROWS, type LatentRows, latentQuery } from "../../kernels/attention/latent_query.ts";
@@ -97,7 +98,7 @@ function storeTokens(step: Step, x: Projected, kvAt: number, spec: LatentSpec): 
   // What is not used is bound to something harmless.
   const unused = z === null ? recorder.slot(16, "no q latents") : z.slot;
   const buffers = { x: x.slot, rope: ropeOf(step, spec), aux, batch, kv: pagesOf(step, spec), z: unused };
-  latentKv(kvType).launch(recorder, { buffers, params, grid: [z === null ? 1 : 2, rows, 1] }, "latents");
+  latentKv(plain(kvType)).launch(recorder, { buffers, params, grid: [z === null ? 1 : 2, rows, 1] }, "latents");
   return z;
 }
 
@@ -173,7 +174,7 @@ function attendPages(step: Step, q: Projected, spec: LatentSpec): Activation {
     softcap: 0,
     window: NONE,
   };
-  const kernel = latentAttention(kvType, latentWidthFor(latent, rotaryDim), queriesFor(recorder.gpu));
+  const kernel = latentAttention(plain(kvType), latentWidthFor(latent, rotaryDim), queriesFor(recorder.gpu));
   for (let first_row = 0; first_row < rows; first_row += atOnce) {
     const count = Math.min(atOnce, rows - first_row);
     const launched = { ...params, first_row, end_row: first_row + count };
@@ -239,6 +240,13 @@ function shardsOf(matrix: Matrix, heads: number) {
     heads: blocks / head_blocks,
     params: { first_head: firstBlock / head_blocks, head_blocks },
   }));
+}
+
+/** A type that latents can have. Throws RangeError for another, which loading refuses. */
+function plain(kvType: KvType): PlainKvType {
+  const found = PLAIN_KV_TYPES.find((type) => type === kvType);
+  if (found === undefined) throw new RangeError(`latents: kept as ${kvType}, expected ${PLAIN_KV_TYPES.join(" or ")}`);
+  return found;
 }
 
 /** How a page holds the tokens' vectors. */
