@@ -1,5 +1,5 @@
 /** Narrow activations made on the CPU as the kernel makes them, and what their values stand for. */
-import { f16Bits, f16FromBits } from "./formats/halves.ts";
+import { f16Bits, f16FromBits, roundEven } from "./formats/halves.ts";
 import { BLOCK_COLS } from "./formats/layout.ts";
 import type { ActivationShape } from "./fragments/activation.ts";
 import { EIGHT_WORDS, type Narrow, type NarrowShape, narrowShape } from "./fragments/narrow_activation.ts";
@@ -13,12 +13,6 @@ export interface NarrowData {
 
 const { fround } = Math;
 const nan = Number.NaN;
-
-/** The nearest integer, ties to even, as WGSL's round(). */
-function roundEven(v: number): number {
-  const floor = Math.floor(v);
-  return v - floor === 0.5 ? floor + (Math.abs(floor) % 2) : Math.round(v);
-}
 
 /** Where a column of a row lies: the word, and the first bit in it. */
 function placeOf(narrow: Narrow, runs: number, row: number, column: number): { word: number; bit: number } {

@@ -197,7 +197,7 @@ describe("WGSL", () => {
     // A name tells a variant's layout or cache type, rows a launch, room for a head, and options in words; nothing else has a digit.
     const odd = kernels.filter(
       ({ name }) =>
-        !/^[a-z_]+( (f32|f16|bf16|affine[234568]|e2m1|e4m3|codebook4))?( M=[1248])?( head_dim<=(64|128|256)| width<=(128|576))?( [a-z_ -]+)?$/.test(
+        !/^[a-z_]+( (f32|f16|bf16|int8|affine[234568]|e2m1|e4m3|codebook4))?( M=[1248])?( head_dim<=(64|128|256)| width<=(128|576))?( [a-z_ -]+)?$/.test(
           name,
         ),
     );

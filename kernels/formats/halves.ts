@@ -42,6 +42,7 @@ function exponentOf(value: number): number {
   return ((scratch.getUint32(0) >>> 20) & 0x7ff) - 1023;
 }
 
+/** The integer nearest to `value`, of two the even one. */
 export function roundEven(value: number): number {
   const floor = Math.floor(value);
   const rest = value - floor;

@@ -3,7 +3,7 @@ import { readFileSync } from "node:fs";
 import { describe, expect, test } from "vitest";
 import { openFolder } from "../../device/nodeFiles.ts";
 import { pageWords } from "../../kernels/attention/kv_page.ts";
-import { KV_TYPES } from "../../kernels/attention/kv_types.ts";
+import { PLAIN_KV_TYPES } from "../../kernels/attention/kv_types.ts";
 import { PAGE_TOKENS } from "../../kernels/fragments/batch.ts";
 import { WeightPlan } from "../weightPlan.ts";
 import { openCheckpoint } from "../weights/checkpoint.ts";
@@ -28,7 +28,7 @@ describe("a checkpoint", () => {
     expect(() => weights.finish()).not.toThrow();
     const cache = { kind: "pages", kvHeads: 1, headDim: 24 + 16, valueDim: 0, window: null };
     expect(model.caches).toEqual(Array(layers).fill(cache));
-    for (const kvType of KV_TYPES) {
+    for (const kvType of PLAIN_KV_TYPES) {
       const bytes = (4 * pageWords(kvType, cache.kvHeads, cache.headDim, cache.valueDim)) / PAGE_TOKENS;
       expect(bytes).toBe(40 * (kvType === "f16" ? 2 : 4));
     }
