@@ -1,6 +1,6 @@
 /** A decode step beside its matmuls alone: the engine's own program, replayed whole and without what is no matmul, by turns. */
 import type { Gpu } from "../device/gpu.ts";
-import type { Profiler, StepEncoder } from "../device/profiler.ts";
+import type { Profiler, StepDetails, StepEncoder } from "../device/profiler.ts";
 import type { Dispatch, Program } from "../device/program.ts";
 import { least } from "./statistics.ts";
 import { timeTogether } from "./timing.ts";
@@ -24,10 +24,14 @@ export class StepTap implements StepEncoder {
     this.#profiler?.attach(gpu);
   }
 
-  encode(encoder: GPUCommandEncoder, program: Program, title: string) {
+  get wantsExperts(): boolean {
+    return this.#profiler?.wantsExperts === true;
+  }
+
+  encode(encoder: GPUCommandEncoder, program: Program, title: string, details: StepDetails) {
     for (const { kernel } of program.dispatches) this.launched.add(kernel);
     if (title === "1 row, 1 sample") this.#program = program;
-    return this.#profiler?.encode(encoder, program, title);
+    return this.#profiler?.encode(encoder, program, title, details);
   }
 
   /** The program of a decode step of one sequence with few tokens; undefined before there was one. */

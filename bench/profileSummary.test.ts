@@ -1,5 +1,6 @@
 import { describe, expect, test } from "vitest";
 import type { ProfiledStep } from "../device/profiler.ts";
+import { chosenCells, chosenCounts } from "./chosenExperts.ts";
 import { chromeTrace, placeOf } from "./chromeTrace.ts";
 import { profileCells, profileGroups } from "./profileSummary.ts";
 
@@ -19,6 +20,7 @@ const step = (during: string, at: number): ProfiledStep => ({
     dispatch("layers.0 mlp", at + 12, at + 32),
     dispatch("layers.1 mlp", at + 32, at + 62),
   ],
+  experts: [],
 });
 
 describe("a profile's table", () => {
@@ -77,4 +79,36 @@ describe("a trace", () => {
     ["layers.12 qkv_proj", { layer: 12, op: "qkv_proj" }],
     ["lm_head", { layer: undefined, op: "lm_head" }],
   ])("%s is found in the model", (label, place) => expect(placeOf(label)).toEqual(place));
+});
+
+describe("experts that were chosen", () => {
+  const routed = (title: string, experts: number[][]): ProfiledStep => ({ ...step("run", 0), title, experts });
+  const steps = [
+    routed("2 rows", [
+      [0, 2, 2, 1],
+      [3, 0, 3, 1],
+    ]),
+    routed("1 row", [
+      [2, 0],
+      [3, 1],
+    ]),
+    routed("draft: 1 row", [[1, 1]]),
+  ];
+
+  test("are counted by mixture, a draft's left out", () => {
+    expect(chosenCounts(steps, 4)).toEqual([
+      [2, 1, 3, 0],
+      [1, 2, 0, 3],
+    ]);
+    expect(chosenCounts([step("run", 0)], 4)).toEqual([]);
+  });
+
+  test("are shown in order, or the most chosen of many", () => {
+    expect(chosenCells(chosenCounts(steps, 4))).toEqual([
+      ["0", "6", "1", "2 1 3 0"],
+      ["1", "6", "1", "1 2 0 3"],
+    ]);
+    const many = chosenCells(chosenCounts(steps, 40));
+    expect(many[0]).toEqual(["0", "6", "37", "2: 3, 0: 2, 1: 1, 3: 0, 4: 0, 5: 0, 6: 0, 7: 0, 8: 0, 9: 0, …"]);
+  });
 });

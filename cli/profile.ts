@@ -1,5 +1,6 @@
-/** `--profile FILE`: a trace of every dispatch, and a table of where the time went. */
+/** `--profile FILE`: a trace of every dispatch, a table of where the time went, and how often each expert was chosen. */
 import { writeFileSync } from "node:fs";
+import { CHOSEN_HEAD, chosenCells, chosenCounts } from "../bench/chosenExperts.ts";
 import { chromeTrace } from "../bench/chromeTrace.ts";
 import { PROFILE_HEAD, profileCells, profileGroups } from "../bench/profileSummary.ts";
 import { Profiler } from "../device/profiler.ts";
@@ -16,7 +17,7 @@ import { mostBytes } from "./weightLabel.ts";
 export const PROFILE_FLAGS = {
   profile: {
     value: "FILE",
-    help: "times every dispatch: a trace for Perfetto or chrome://tracing, and a table on stderr",
+    help: "times every dispatch: a trace for Perfetto or chrome://tracing, and a table on stderr; counts the experts that were chosen",
   },
 } as const satisfies FlagTable;
 
@@ -65,13 +66,19 @@ export async function writeProfile(
     adapter_kind: kind,
     clock: "timestamp-query, a pass a dispatch: steps take longer than without --profile",
   };
-  writeFileSync(file, JSON.stringify(chromeTrace(steps, conditions)));
+  const chosen = chosenCounts(steps, engine.model.config.moe?.routing.experts ?? 0);
+  const all = chosen.length === 0 ? conditions : { ...conditions, experts_chosen: chosen };
+  writeFileSync(file, JSON.stringify(chromeTrace(steps, all)));
   const groups = profileGroups(steps);
   const total = groups.reduce((sum, { milliseconds }) => sum + milliseconds, 0);
   for (const { title, steps: count, milliseconds, lines } of groups.filter((it) => it.milliseconds > SHOWN * total)) {
     const each = (milliseconds / count).toFixed(2);
     reporter.say(`\n${title} · ${count} step${count === 1 ? "" : "s"} of ${each} ms`);
     for (const line of table(PROFILE_HEAD, profileCells(lines)).trimEnd().split("\n")) reporter.say(line);
+  }
+  if (chosen.length > 0) {
+    reporter.say("");
+    for (const line of table(CHOSEN_HEAD, chosenCells(chosen)).trimEnd().split("\n")) reporter.say(line);
   }
   reporter.say(`\n${steps.reduce((sum, { dispatches }) => sum + dispatches.length, 0)} dispatches are in ${file}`);
 }

@@ -52,6 +52,8 @@ export interface Sample {
 /** A step laid out. */
 export interface Batch {
   readonly bucket: Bucket;
+  /** Rows that are tokens. */
+  readonly rows: number;
   /** Words of the buffer in use. */
   readonly words: Uint32Array<ArrayBuffer>;
   /** Rules of the samples: empty unless the bucket is adjusted. */
@@ -128,13 +130,13 @@ export function buildBatch({ kind, entries, copies }: Schedule, { rope, words, l
     adjusted: lists.words.length > 0,
   };
   fillUp(bucket, words, row, samples.length);
-  return { bucket, words: words.subarray(0, table), lists: lists.words, samples, copies };
+  return { bucket, rows: row, words: words.subarray(0, table), lists: lists.words, samples, copies };
 }
 
 /** A step of the bucket that computes nothing for anybody. */
 export function emptyBatch(bucket: Bucket, words: Uint32Array<ArrayBuffer>): Batch {
   fillUp(bucket, words, 0, 0);
-  return { bucket, words: words.subarray(0, TABLES_AT), lists: new Uint32Array(), samples: [], copies: [] };
+  return { bucket, rows: 0, words: words.subarray(0, TABLES_AT), lists: new Uint32Array(), samples: [], copies: [] };
 }
 
 /** Rows and samples that only fill the bucket up: no token of a sequence, nothing to see, nothing to write. */

@@ -6,7 +6,7 @@ import { allocateBuffer, createBuffer, destroyBuffer } from "../device/buffers.t
 import { DeviceLostError } from "../device/errors.ts";
 import type { Gpu } from "../device/gpu.ts";
 import type { CompiledKernel, PipelineCache } from "../device/pipelines.ts";
-import type { StepEncoder } from "../device/profiler.ts";
+import type { ChosenExperts, StepEncoder } from "../device/profiler.ts";
 import { encode, type Program, Recorder } from "../device/program.ts";
 import { insideErrorScopes } from "../device/scopes.ts";
 import { ADJUST_CHUNK, adjust } from "../kernels/adjust.ts";
@@ -27,6 +27,8 @@ interface Recorded extends OutputReads {
   readonly program: Program;
   readonly bucket: Bucket;
   readonly logits: Logits | undefined;
+  /** Of each mixture of experts, where the profiler wants them. */
+  readonly experts: readonly ChosenExperts[];
 }
 
 /** What a recording leaves besides its launches. */
@@ -36,7 +38,7 @@ interface Launched {
   readonly drawn: Slot | undefined;
   /** (samples, bestWords(top)) */
   readonly best: Slot | undefined;
-  /** Of each mixture of experts, where the bucket wants them. */
+  /** Of each mixture of experts, where the bucket or the profiler wants them. */
   readonly routes: readonly StepRoute[];
 }
 
@@ -131,8 +133,8 @@ export class Runner {
 
   /** Submits the program and copies of what is read back, to the buffer that it returns. */
   #submit(
-    { program, logits, reads }: Recorded,
-    { bucket, words, lists, samples, copies }: Batch,
+    { program, logits, reads, experts }: Recorded,
+    { bucket, rows, words, lists, samples, copies }: Batch,
     tokenBytes: number,
     bytes: number,
   ): GPUBuffer {
@@ -143,7 +145,7 @@ export class Runner {
     if (this.#lists !== undefined && lists.length > 0) queue.writeBuffer(this.#lists, 0, lists);
     const encoder = gpu.device.createCommandEncoder();
     this.#copies.encode(encoder, copies);
-    const timed = profiler?.encode(encoder, program, `${title}${bucketTitle(bucket)}`);
+    const timed = profiler?.encode(encoder, program, `${title}${bucketTitle(bucket)}`, { rows, experts });
     if (timed === undefined) {
       const start = performance.now();
       encode(encoder, program);
@@ -230,7 +232,8 @@ export class Runner {
   async #record(bucket: Bucket): Promise<Recorded> {
     const { gpu, pipelines } = this.#options;
     const recorder = new Recorder(gpu, pipelines);
-    const { logits, drawn, best, routes } = this.#launch(recorder, bucket);
+    const { logits, drawn, best, routes: all } = this.#launch(recorder, bucket);
+    const routes = bucket.routes ? all : [];
     const program = await recorder.finish(this.#arena);
     this.counts.bindGroups += program.dispatches.length;
     const read = (slot: Slot, words: number): Read => ({ buffer: program.bufferOf(slot), words });
@@ -241,16 +244,18 @@ export class Runner {
     ];
     const words = reads.reduce((sum, each) => sum + each.words, 0);
     const has = { drawn: drawn !== undefined, top: best === undefined ? null : bucket.top };
-    return { program, bucket, logits, reads, words, ...has, routes };
+    const experts = all.map(({ slot, ...shape }) => ({ buffer: program.bufferOf(slot), ...shape }));
+    return { program, bucket, logits, reads, words, ...has, routes, experts };
   }
 
   /** Records the model's pass and what makes tokens of its logits. */
   #launch(recorder: Recorder, bucket: Bucket): Launched {
-    const { model, buffers, vocabulary, kvType, precision } = this.#options;
+    const { model, buffers, vocabulary, kvType, precision, profiler } = this.#options;
     const { rows, oneRowEach, splits, samples, everyRow, kind, top } = bucket;
     const routes: StepRoute[] = [];
     const shape = { rows, oneRowEach, splits, samples, everyRow, samplesAt: SAMPLES_AT };
-    const step = { ...buffers, ...shape, recorder, kvType, precision, ...(bucket.routes ? { routes } : {}) };
+    const kept = bucket.routes || profiler?.wantsExperts === true ? { routes } : {};
+    const step = { ...buffers, ...shape, recorder, kvType, precision, ...kept };
     const logits = model.forward(step);
     let [drawn, best]: [Slot | undefined, Slot | undefined] = [undefined, undefined];
     if (logits !== undefined) {

@@ -70,7 +70,7 @@ export function latentAttention(
     eps: EPS,
     kvNorm: weights.vector(`${path}.kv_a_layernorm.weight`, kv_lora_rank),
     low,
-    ...keysAndValues(weights, `${path}.kv_b_proj`, heads, latent),
+    ...keysAndValues(weights, path, heads, latent),
   };
   return {
     cache: latentCache(latent, config.windows[layer] ?? null),
@@ -79,13 +79,24 @@ export function latentAttention(
   };
 }
 
-/** The rows of keys and of values that each head has in one module, as two matrices by head. */
+/** Keys and values as two matrices by head: the rows that each head has in one module, or MLX's two modules, the keys' (heads, latent, nope). */
 function keysAndValues(
   weights: WeightPlan,
-  module: string,
+  path: string,
   heads: number,
   { qk_nope_head_dim: nope, v_head_dim: value, kv_lora_rank }: LatentConfig,
 ): { readonly keys: Matrix; readonly values: Matrix } {
+  const [embed_q, unembed_out] = [`${path}.embed_q`, `${path}.unembed_out`];
+  if (weights.has(`${embed_q}.weight`)) {
+    const one = (index: number) => ({ expert: { index, of: heads } });
+    const key = (head: number) => ({ module: embed_q, rows: nope, transposed: "quantized too", ...one(head) }) as const;
+    const out = (head: number) => ({ module: unembed_out, rows: value, ...one(head) });
+    return {
+      keys: weights.byHead(embed_q, heads, key, nope, kv_lora_rank),
+      values: weights.byHead(unembed_out, heads, out, value, kv_lora_rank),
+    };
+  }
+  const module = `${path}.kv_b_proj`;
   const rows = (count: number, from: number) => (head: number) => {
     const first = head * (nope + value) + from;
     return { module, rows: count, slice: { first, of: heads * (nope + value) } };

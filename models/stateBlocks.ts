@@ -68,7 +68,7 @@ export function gatedDeltaNet(
     layer,
     channels: z,
     taps,
-    weight: weights.convolution(`${path}.conv1d.weight`, [keys, keys, values], taps),
+    weight: weights.convolution(`${path}.conv1d.weight`, [keys, keys, values], taps, { mlx: true }),
     activation: "silu",
     columns: { x: 0 },
     stateStride,

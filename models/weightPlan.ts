@@ -48,8 +48,8 @@ export interface Projection {
   readonly slice?: Slice;
   /** The projection's columns among those of the tensor, where it has more. */
   readonly columns?: ColumnSlice;
-  /** Whether the plain tensor is (inputs, outputs). */
-  readonly transposed?: true;
+  /** Whether the plain tensor is (inputs, outputs), or the quantized one too. */
+  readonly transposed?: true | "quantized too";
   /** Which expert's, where the tensor has all experts in its first dimension; `slice` then counts inside one expert. */
   readonly expert?: { readonly index: number; readonly of: number };
   /** Names of the plain tensor and of the bias, where they are not `${module}.weight` and `${module}.bias`. */

@@ -1,5 +1,6 @@
 /** Profiles of steps: every dispatch once, in order, by the GPU's clock; a clear word where the adapter has none. */
 import { describe, expect, test } from "vitest";
+import { chosenCounts } from "../bench/chosenExperts.ts";
 import { chromeTrace } from "../bench/chromeTrace.ts";
 import { readRate } from "../bench/read_rate.ts";
 import { Arena } from "../device/arena.ts";
@@ -70,6 +71,25 @@ describe.runIf(timed)("a profile", () => {
       expect(end).toBeLessThanOrEqual((steps[step]?.end ?? Number.NaN) + slack);
     }
     expect(dispatches.reduce((sum, { begin, end }) => sum + end - begin, 0)).toBeGreaterThan(0);
+  });
+
+  test("counts the experts that tokens were sent to, prompt and answer", async () => {
+    const profiler = new Profiler();
+    const mixture = new URL("fixtures/families/qwen3_moe-nonorm/", import.meta.url).pathname;
+    await withEngine(mixture, { device, profiler, context: 96 }, async (engine) => {
+      profiler.start("answer");
+      const { tokens } = await answer(engine, request);
+      profiler.stop();
+      const steps = await profiler.steps();
+      // The last token of the answer is drawn and not computed.
+      const computed = [...request.tokens, ...tokens.slice(0, -1)];
+      const { experts = [] } = await engine.score({ tokens: computed, experts: true });
+      expect(experts.flat()).toHaveLength(computed.length); // one layer of three has experts
+      const want = experts.map((places) =>
+        Array.from({ length: 8 }, (_, expert) => places.flat().filter((id) => id === expert).length),
+      );
+      expect(chosenCounts(steps, 8)).toEqual(want);
+    });
   });
 
   test("takes a program of more dispatches than one query set has stamps for", { timeout: 120_000 }, async () => {

@@ -5,7 +5,7 @@ import { Random } from "../kernels/testbed.ts";
 
 /** A tensor of a checkpoint in memory. */
 export interface TinyTensor {
-  readonly dtype: "F32" | "F16" | "BF16" | "U32" | "I32" | "F64" | "U8" | "I8" | "F8_E4M3" | "I64";
+  readonly dtype: "F32" | "F16" | "BF16" | "U32" | "I32" | "F64" | "U8" | "I8" | "F8_E4M3" | "F8_E8M0" | "I64" | "BOOL";
   readonly shape: readonly number[];
   readonly bytes: Uint8Array;
 }

@@ -64,8 +64,10 @@ export const ernie4_5_moe: Family = {
         const path = `${layer}.mlp`;
         const { experts } = moe.routing;
         const name = `${path}.moe_statics.e_score_correction_bias`;
-        const correction = weights.vector(name, experts, { shape: [1, experts] });
-        return mixture(weights, path, config, moe, { shared: "shared_experts", correction });
+        // MLX's conversion leaves the correction out.
+        const left = weights.has(`${path}.switch_mlp.up_proj.weight`) && !weights.has(name);
+        const own = left ? {} : { correction: weights.vector(name, experts, { shape: [1, experts] }) };
+        return mixture(weights, path, config, moe, { shared: "shared_experts", ...own });
       },
     }),
     unused: /^model\.mtp_/, // what predicts further tokens: transformers lets it lie too

@@ -47,11 +47,12 @@ const config: ConfigRules = {
 export const gpt2: Family = {
   config,
   build(weights, config) {
-    // OpenAI's upload has the bare model's names, transformers writes those of the model with its head.
-    const root = weights.has("transformer.wte.weight") ? "transformer." : "";
-    const conv1d = (module: string) => ({ module, transposed: true }) as const;
+    // OpenAI's upload has the bare model's names, transformers and MLX write those of the model with its head.
+    const root = ["transformer.", "model."].find((it) => weights.has(`${it}wte.weight`)) ?? "";
+    // MLX's, under `model.`, are (outputs, inputs).
+    const conv1d = (module: string) => (root === "model." ? { module } : ({ module, transposed: true } as const));
     return decoder(weights, config, {
-      unused: /^(transformer\.)?h\.\d+\.attn\.(masked_)?bias$/, // the causal mask and its constant, once kept as buffers
+      unused: /^(transformer\.|model\.)?h\.\d+\.attn\.(masked_)?bias$/, // the causal mask and its constant, once kept as buffers
       embed_tokens: `${root}wte`,
       positions: `${root}wpe`,
       layer(i) {

@@ -30,12 +30,14 @@ export const gpt_neox: Family = {
   config,
   build(weights, config) {
     const { head_dim } = config;
+    const mlx = weights.has("model.embed_in.weight");
+    const [root, layers] = mlx ? ["model", "h"] : ["gpt_neox", "layers"];
     const head = (part: number) => ({ at: part * head_dim, stride: 3 * head_dim });
     return decoder(weights, config, {
       unused: /^gpt_neox\.layers\.\d+\.attention\.(masked_)?bias$/, // the causal mask and its constant, once kept as buffers
-      embed_tokens: "gpt_neox.embed_in",
+      embed_tokens: `${root}.embed_in`,
       layer(i) {
-        const path = `gpt_neox.layers.${i}`;
+        const path = `${root}.${layers}.${i}`;
         const input_layernorm = layerNorm(weights, `${path}.input_layernorm`, config);
         const self_attn = attention(weights, `${path}.attention`, i, config, {
           fused: {
@@ -51,8 +53,9 @@ export const gpt_neox: Family = {
           ? parallel(input_layernorm, self_attn, mlp, post_attention_layernorm)
           : sequential(input_layernorm, self_attn, post_attention_layernorm, mlp);
       },
-      norm: () => layerNorm(weights, "gpt_neox.final_layer_norm", config),
-      lm_head: weights.has("lm_head.weight") ? "lm_head" : "embed_out", // transformers 5 and the hub
+      norm: () => layerNorm(weights, `${root}.final_layer_norm`, config),
+      // Transformers 5, MLX and the hub.
+      lm_head: ["lm_head", "model.embed_out"].find((it) => weights.has(`${it}.weight`)) ?? "embed_out",
     });
   },
 };

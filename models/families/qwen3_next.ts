@@ -13,6 +13,7 @@ import { readWidth } from "../moeConfig.ts";
 import { preNormDecoder } from "../preNormDecoder.ts";
 import { gatedDeltaNet } from "../stateBlocks.ts";
 import { layersOf, readDeltaNet } from "../stateConfig.ts";
+import type { VectorOptions, WeightPlan } from "../weightPlan.ts";
 import { GEMMA_NORM } from "./gemma.ts";
 import { QWEN_RULES } from "./qwen2.ts";
 import { qwenMoe } from "./qwen3_moe.ts";
@@ -47,19 +48,26 @@ const config: ConfigRules = {
   },
 };
 
+/** MLX's conversion, known by its stacks of experts, has the 1 in the weights of norms. */
+function normsOf(weights: WeightPlan, layers: number): VectorOptions {
+  const isStacked = (layer: number) => weights.has(`model.layers.${layer}.mlp.switch_mlp.up_proj.weight`);
+  return Array.from({ length: layers }, (_, i) => i).some(isStacked) ? {} : GEMMA_NORM;
+}
+
 /** Qwen3-Next. */
 export const qwen3_next: Family = {
   config,
   build(weights, config) {
     const { deltaNet, moe } = config;
+    const norm = normsOf(weights, config.num_hidden_layers);
     return preNormDecoder(weights, config, {
-      norm: GEMMA_NORM,
+      norm,
       mixer: (layer, i) =>
         deltaNet?.layers[i] === true ? gatedDeltaNet(weights, `${layer}.linear_attn`, i, config, deltaNet) : undefined,
       attention: (self_attn) => ({
         gated: true,
         spec: {
-          qkNorm: headNorms(weights, `${self_attn}.q_norm`, `${self_attn}.k_norm`, config, GEMMA_NORM.add),
+          qkNorm: headNorms(weights, `${self_attn}.q_norm`, `${self_attn}.k_norm`, config, norm.add),
         },
       }),
       experts: (layer, i) =>

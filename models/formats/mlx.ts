@@ -8,10 +8,12 @@
  * config.json states a width for all modules, and others, or none, for some by their paths. A module without `scales` is plain in any case.
  */
 import type { LayoutName } from "../../kernels/formats/layout.ts";
-import { type Fields, field, integerField, objectField, refused, textField, unsupported } from "../configChecks.ts";
+import { type Fields, field, objectField, refused, unsupported } from "../configChecks.ts";
 import { ModelFormatError } from "../errors.ts";
 import { constantF32 } from "./derived.ts";
 import { groupsOf, groupView, singleView } from "./groups.ts";
+import { type MlxScheme, readScheme } from "./mlxScheme.ts";
+import { turnedModule } from "./mlxTurned.ts";
 import {
   checkDtype,
   checkShape,
@@ -26,23 +28,6 @@ import {
   type Tensors,
 } from "./stored.ts";
 
-type AffineBits = 2 | 3 | 4 | 5 | 6 | 8;
-
-/** How a module is stored. */
-interface Scheme {
-  readonly mode: "affine" | "mxfp4" | "nvfp4" | "mxfp8";
-  readonly bits: AffineBits;
-  readonly group_size: number;
-}
-
-const BITS: readonly AffineBits[] = [2, 3, 4, 5, 6, 8];
-const GROUP_SIZES = [32, 64, 128] as const;
-/** The one width that each floating mode has. */
-const FLOAT_MODES = {
-  mxfp4: { bits: 4, group_size: 32 },
-  nvfp4: { bits: 4, group_size: 16 },
-  mxfp8: { bits: 8, group_size: 32 },
-} as const;
 const OWN_KEYS = ["bits", "group_size", "mode", "quant_method"];
 /** Modules whose path has no dot; any other key without one is an option of some other format. */
 const TOP_MODULES = ["lm_head", "embed_tokens", "norm"];
@@ -50,7 +35,7 @@ const TOP_MODULES = ["lm_head", "embed_tokens", "norm"];
 /** Reads `quantization`. Throws UnsupportedModelError for other widths, groups and modes, and for keys that are neither its own nor a module's path. */
 export function readMlx(fields: Fields): Quantization {
   const all = readScheme(fields);
-  const modules = new Map<string, Scheme | null>();
+  const modules = new Map<string, MlxScheme | null>();
   for (const key of Object.keys(fields.values)) {
     const value = field(fields, key);
     if (OWN_KEYS.includes(key) || value === undefined) continue;
@@ -67,12 +52,13 @@ export function readMlx(fields: Fields): Quantization {
     module: (tensors, shape) => {
       const own = modules.get(shape.module);
       const scheme = own === undefined ? all : own;
-      return scheme !== null && tensors.has(`${shape.module}.scales`) ? mlxModule(tensors, shape, scheme) : null;
+      if (scheme === null || !tensors.has(`${shape.module}.scales`)) return null;
+      return (shape.transposed === "quantized too" ? turnedModule : mlxModule)(tensors, shape, scheme);
     },
   };
 }
 
-function readOverride(fields: Fields, key: string): Scheme {
+function readOverride(fields: Fields, key: string): MlxScheme {
   const override = objectField(fields, key);
   if (override === undefined) throw refused(fields, key, "an object, true or false");
   for (const inner of Object.keys(override.values)) {
@@ -81,24 +67,7 @@ function readOverride(fields: Fields, key: string): Scheme {
   return readScheme(override);
 }
 
-function readScheme(fields: Fields): Scheme {
-  const mode = textField(fields, "mode") ?? "affine"; // not written before MLX had a second one
-  if (mode === "affine")
-    return { mode, bits: oneOf(fields, "bits", BITS), group_size: oneOf(fields, "group_size", GROUP_SIZES) };
-  if (mode !== "mxfp4" && mode !== "nvfp4" && mode !== "mxfp8")
-    throw unsupported(fields, "mode", '"affine", "mxfp4", "nvfp4", "mxfp8"');
-  const { bits, group_size } = FLOAT_MODES[mode];
-  return { mode, bits: oneOf(fields, "bits", [bits]), group_size: oneOf(fields, "group_size", [group_size]) };
-}
-
-function oneOf<T extends number>(fields: Fields, key: string, choices: readonly T[]): T {
-  const value = integerField(fields, key, { min: 1, max: 2 ** 20 });
-  const choice = choices.find((candidate) => candidate === value);
-  if (choice === undefined) throw unsupported(fields, key, choices.join(", "));
-  return choice;
-}
-
-function mlxModule(tensors: Tensors, shape: ModuleShape, scheme: Scheme): StoredModule | undefined {
+function mlxModule(tensors: Tensors, shape: ModuleShape, scheme: MlxScheme): StoredModule | undefined {
   const { module, rows, cols } = shape;
   const { bits, group_size, mode } = scheme;
   const [weight, scales] = ["weight", "scales"].map((name) => tensors.claim(`${module}.${name}`));

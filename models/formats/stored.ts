@@ -1,4 +1,5 @@
 /** What a checkpoint format makes of a module: how it is stored on the GPU, and where its codes and group parameters lie in the file. */
+import { bf16FromBits, f16FromBits } from "../../kernels/formats/halves.ts";
 import { type LayoutName, paramPlaces, type ScaleType } from "../../kernels/formats/layout.ts";
 import { layouts } from "../../kernels/formats/layouts.ts";
 import { ModelFormatError, UnsupportedModelError } from "../errors.ts";
@@ -13,8 +14,8 @@ export interface ModuleShape {
   readonly cols: number;
   /** Rows of one expert, where the tensor has all experts in its first dimension. */
   readonly expertRows: number | undefined;
-  /** Whether the plain tensor is (inputs, outputs). */
-  readonly transposed: boolean;
+  /** Whether the plain tensor is (inputs, outputs), or the quantized one too. */
+  readonly transposed: boolean | "quantized too";
   /** Name of the plain tensor. */
   readonly weight: string;
 }
@@ -139,6 +140,13 @@ export function scaleTypeOf(tensor: CheckpointTensor): ScaleType {
   const scaleType = SCALES[tensor.dtype];
   if (scaleType === undefined) throw wrongDtype(tensor, Object.keys(SCALES));
   return scaleType;
+}
+
+/** Numbers of a plain dtype, by their bytes. */
+export function numbersFrom(bytes: Uint8Array, dtype: string): Float32Array {
+  const { buffer } = bytes.slice();
+  if (dtype === "F32") return new Float32Array(buffer);
+  return Float32Array.from(new Uint16Array(buffer), dtype === "F16" ? f16FromBits : bf16FromBits);
 }
 
 /** Throws ModelFormatError where a tensor has another shape. Leading dimensions of a stack of experts count as one. */
