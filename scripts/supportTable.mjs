@@ -171,6 +171,7 @@ function withTable(text) {
 
 /** A row a format and family, a column an adapter: the largest distance of a log-probability, and whether all that was compared agrees. */
 function table() {
+  if (results.length === 0) return "Nothing was compared yet.";
   const adapters = [...new Set(results.map((it) => it.adapter))].sort();
   const rowOf = (it) => `${it.format || "refused"} | ${it.family}`;
   const rows = [...new Set(results.map(rowOf))].sort((a, b) => a.localeCompare(b, "en"));

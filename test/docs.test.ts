@@ -225,6 +225,32 @@ describe("what is named", () => {
     },
   );
 
+  test("the family that CONTRIBUTING shows is the file whole, and nothing but the registry names it", () => {
+    const text = pages.find(({ path }) => path === "CONTRIBUTING.md")?.text ?? "";
+    const sources = sourceFiles().filter(({ isTest }) => !isTest);
+    const example = sources.find(({ path }) => path === "models/families/mistral.ts");
+    const shown = example?.text.trimEnd().replace(/^(?=.)/gm, "    ");
+    expect(text).toContain(`\n\n${shown}\n\n`);
+    const lines = sources.flatMap(({ path, text: code }) =>
+      code.split("\n").flatMap((line) => (/\bmistral\b/.test(line) ? [{ path, line: line.trim() }] : [])),
+    );
+    expect(lines.filter(({ path }) => path !== example?.path)).toEqual([
+      { path: "models/families/registry.ts", line: 'import { mistral } from "./mistral.ts";' },
+      { path: "models/families/registry.ts", line: "mistral," },
+    ]);
+  });
+
+  test("README's table of what was compared is made of its results", () => {
+    const check = (...more: string[]) =>
+      spawnSync(process.execPath, [join(ROOT, "scripts/supportTable.mjs"), "--check", ...more], { encoding: "utf8" });
+    expect(check()).toMatchObject({ status: 0, stderr: "" });
+    const folder = mkdtempSync(join(tmpdir(), "ingle-support-"));
+    const other = join(folder, "support.json");
+    writeFileSync(other, JSON.stringify([{ name: "x", adapter: "y", driver: "", family: "llama", format: "plain" }]));
+    expect(check(`--results=${other}`)).toMatchObject({ status: 1 });
+    rmSync(folder, { recursive: true });
+  });
+
   test("every code of a checkpoint's or source's error is in checkpoints.md", () => {
     const text = pages.find(({ path }) => path === "docs/checkpoints.md")?.text ?? "";
     const files = sourceFiles().filter(({ path, isTest }) => /^(models|device)\//.test(path) && !isTest);
