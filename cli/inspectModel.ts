@@ -55,6 +55,28 @@ function matrixRows({ weights }: ReadModel) {
   }));
 }
 
+/** Norms, biases and whatever else has one dimension: f32 on the GPU, a tensor each. */
+function vectorRows({ weights }: ReadModel) {
+  const elements = new Map<string, { format: string; elements: number }>();
+  for (const { tensor, count } of weights.vectors) {
+    const known = elements.get(tensor.name)?.elements ?? 0;
+    elements.set(tensor.name, { format: tensor.dtype, elements: known + count });
+  }
+  return Array.from(elements, ([name, it]) => {
+    return { name, layout: "f32", ...it, bits_per_weight: 32, bytes: 4 * it.elements };
+  });
+}
+
+/** Vectors as one row of the table for each type that they are stored in. */
+function vectorCells(model: ReadModel): string[][] {
+  const rows = vectorRows(model);
+  return [...new Set(rows.map(({ format }) => format))].map((dtype) => {
+    const own = rows.filter(({ format }) => format === dtype);
+    const elements = own.reduce((sum, it) => sum + it.elements, 0);
+    return [`${own.length} norms, biases and others`, dtype, "f32", String(elements), "32.00", bytes(4 * elements)];
+  });
+}
+
 function modelJson(name: string, model: ReadModel, context: number): string {
   const { config, generation, stopIds, tokenizer, template, checkpoint, weightBytes } = model;
   const kv = Object.fromEntries(KV_TYPES.map((kvType) => [kvType, kvBytes(model, kvType) * context]));
@@ -69,6 +91,7 @@ function modelJson(name: string, model: ReadModel, context: number): string {
     parameters: parameters(model),
     tensors: tensorRows(checkpoint.tensors.values()),
     matrices: matrixRows(model),
+    vectors: vectorRows(model),
     memory: { weights: weightBytes, context, kv, state: stateBytes(model) },
   });
 }
@@ -115,16 +138,12 @@ function modelText(model: ReadModel, context: number): string {
   }
   if (context > config.max_position_embeddings)
     facts.push(["", `${context} tokens are more than the model was made for, ${config.max_position_embeddings}`]);
-  const rows = matrixRows(model).map((row) => [
-    row.name,
-    row.format,
-    row.layout,
-    `${row.rows} × ${row.cols}`,
-    row.bits_per_weight.toFixed(2),
-    bytes(row.bytes),
-  ]);
+  const rows = matrixRows(model).map((row) => {
+    const [size, bits] = [`${row.rows} × ${row.cols}`, row.bits_per_weight.toFixed(2)];
+    return [row.name, row.format, row.layout, size, bits, bytes(row.bytes)];
+  });
   const about = table(["", ""], facts).trimStart();
-  return `${about}\n${table(["matrix", "format", "layout", ">rows × cols", ">bits a weight", ">size"], rows)}it would load\n`;
+  return `${about}\n${table(["matrix", "format", "layout", ">rows × cols", ">bits a weight", ">size"], [...rows, ...vectorCells(model)])}it would load\n`;
 }
 
 function headsLine({ num_attention_heads: heads, num_key_value_heads, head_dim, latent }: ReadModel["config"]): string {

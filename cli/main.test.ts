@@ -139,10 +139,25 @@ describe("inspect", () => {
 
   test("a model's folder: what it is, or why it would not load", async () => {
     const { code, stdout } = await ingle(["inspect", "default", "--json", "-c", "100"]);
-    const [report] = lines(stdout) as { architecture: string; memory: object }[];
+    const [report] = lines(stdout) as (Record<"matrices" | "vectors" | "tensors", Record<string, unknown>[]> & {
+      architecture: string;
+      memory: object;
+    })[];
     expect([code, report?.architecture]).toEqual([0, "qwen3_moe"]);
     // 4 layers of 4 heads of 32, keys and values: 1,024 numbers a token.
     expect(report?.memory).toMatchObject({ context: 100, kv: { f16: 100 * 1024 * 2, f32: 100 * 1024 * 4 } });
+    const { matrices = [], vectors = [], tensors = [] } = report ?? {};
+    expect(matrices[0]).toMatchObject({
+      format: "mlx 8 bits, groups of 64",
+      layout: "affine8/64",
+      bits_per_weight: 8.5,
+    });
+    const plain = { name: "model.norm.weight", format: "F16", layout: "f32", bits_per_weight: 32, bytes: 4 * 256 };
+    expect(vectors).toContainEqual({ ...plain, elements: 256 });
+    expect(tensors.filter(({ shape }) => (shape as number[]).length === 1)).toHaveLength(vectors.length);
+    const table = (await ingle(["inspect", "default"])).stdout.split("\n");
+    expect(table.filter((line) => / affine4\/64 /.test(line)).length).toBeGreaterThan(8);
+    expect(table.at(-3)).toMatch(/^17 norms, biases and others +F16 +f32 +2560 +32\.00 +10 KiB$/);
     const refused = await ingle(["inspect", join(fixtures, "checkpoints/no-safetensors")]);
     expect([refused.code, refused.stdout]).toEqual([1, ""]);
   });

@@ -95,7 +95,7 @@ export function namedCases(): Case[] {
     ...sameBitsCases(["f16", "affine4"], MANY_ROWS, 1),
     ...attentionOptionCases(200_001),
     ...routerCases(24, 1, FEW_LAYOUTS),
-    ...expertCases(12, 1, FEW_LAYOUTS),
+    ...expertCases(11, 1, FEW_LAYOUTS),
     ...sameExpertsCases(FEW_LAYOUTS, 1),
     ...normMatmulCases(DECODED_ONLY, 4, 110_001),
     ...groupCases(120_001),

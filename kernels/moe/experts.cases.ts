@@ -350,6 +350,16 @@ export function expertCases(count: number, firstSeed: number, names: readonly La
     listsCase(64, 8, 128, "any", seed++),
     listsCase(33, 3, 7, "same", seed++),
     listsCase(64, 9, 257, "not the last", seed++),
+    ...manyRowsCases(seed, names),
+  ];
+}
+
+/** 32 rows by tiles: all to the same experts, and with one that nobody is sent to. */
+function manyRowsCases(seed: number, [first = "f32", second = first]: readonly LayoutName[]): Case[] {
+  const shape = { ...PLAIN, group: 32, experts: 7, slots: 3, hidden: 64, inner: 96, rows: 32, shard: 7 };
+  return [
+    feedForwardCase({ ...shape, layout: first, choice: "same", seed }, "tiled"),
+    feedForwardCase({ ...shape, layout: second, choice: "not the last", seed: seed + 1 }, "tiled"),
   ];
 }
 
