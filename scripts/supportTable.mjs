@@ -1,11 +1,11 @@
 // Compares golden checkpoints with their references on an adapter, keeps what came out, and makes README's table of it.
 //
-//   node scripts/supportTable.mjs [--adapter=NAME --folder=DIR … [--at-most=N]]   compares, then writes the table; needs dist/
+//   node scripts/supportTable.mjs [--adapter=NAME --folder=DIR … [--seconds=N]]   compares, then writes the table; needs dist/
 //   node scripts/supportTable.mjs --check                                         fails where README's table is not that of the results
 //
 // DIR holds golden checkpoints: folders with config.json and expected.safetensors (input_ids, logits, greedy, greedy_gap). Every log-probability
 // must be within 1e-3 of the reference's with f32 throughout, every greedy token equal. Results are kept in docs/support.json, one a checkpoint and
-// adapter: what is there is not run again (take its entry out to repeat it), and --at-most ends after N, so that a run can be cut into pieces.
+// adapter: what is there is not run again (take its entry out to repeat it), and --seconds begins none after that many, so that a run can be cut into pieces.
 import { existsSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { basename, join } from "node:path";
 import { fileURLToPath } from "node:url";
@@ -19,7 +19,8 @@ const README = flags("readme")[0] ?? at("README.md");
 const RESULTS = flags("results")[0] ?? at("docs/support.json");
 const results = existsSync(RESULTS) ? JSON.parse(readFileSync(RESULTS, "utf8")) : [];
 const [adapter] = flags("adapter");
-if (adapter !== undefined) await run(adapter, flags("folder").flatMap(goldenIn), Number(flags("at-most")[0] ?? 1e9));
+if (adapter !== undefined)
+  await run(adapter, flags("folder").flatMap(goldenIn), 1000 * Number(flags("seconds")[0] ?? 1e9));
 
 const before = readFileSync(README, "utf8");
 const after = withTable(before);
@@ -36,7 +37,8 @@ function goldenIn(folder) {
 }
 
 /** Compares what has no result yet, on one device, and keeps each result at once. */
-async function run(selector, folders, atMost) {
+async function run(selector, folders, milliseconds) {
+  const start = performance.now();
   const { openGpu } = await import("../dist/device/gpu.js");
   const { PipelineCache } = await import("../dist/device/pipelines.js");
   const gpu = await openGpu({ adapter: selector });
@@ -44,7 +46,8 @@ async function run(selector, folders, atMost) {
   const { name, driver } = gpu.adapter;
   const { version } = JSON.parse(readFileSync(at("package.json"), "utf8"));
   const isNew = (dir) => !results.some((it) => it.name === basename(dir) && it.adapter === name);
-  for (const dir of folders.filter(isNew).slice(0, atMost)) {
+  for (const dir of folders.filter(isNew)) {
+    if (performance.now() - start > milliseconds) break;
     const found = await compare(dir, device);
     const entry = {
       name: basename(dir),

@@ -1,5 +1,6 @@
 /** One model said another way is one model: every fixture of a family, re-sharded, renamed and respelled, gives the same logits bit for bit. */
 import { readdirSync } from "node:fs";
+import { pathToFileURL } from "node:url";
 import { describe, expect, test } from "vitest";
 import type { Folder } from "../device/files.ts";
 import { openFolder } from "../device/nodeFiles.ts";
@@ -13,8 +14,10 @@ import { buffers, fusedExperts, otherNames, smallInF32, stackedExperts, tiedTwic
 import { sharedDevice, withEngine } from "./sharedDevice.ts";
 import { randomTokens } from "./tinyModel.ts";
 
-const FIXTURES = new URL("./fixtures/families/", import.meta.url);
-const FULL = process.env.INGLE_SUITE === "full";
+/** INGLE_GOLDEN names a folder of other checkpoints, all of which are tried. */
+const GOLDEN = process.env.INGLE_GOLDEN;
+const FIXTURES = GOLDEN === undefined ? new URL("./fixtures/families/", import.meta.url) : pathToFileURL(`${GOLDEN}/`);
+const FULL = process.env.INGLE_SUITE === "full" || GOLDEN !== undefined;
 /** Fixtures that have something to be said so, where not all 25 have. */
 const LEAST: Readonly<Record<string, number>> = {
   [layersByRule.name]: 5,
@@ -23,7 +26,7 @@ const LEAST: Readonly<Record<string, number>> = {
   [otherNames.name]: 3,
   [fusedExperts.name]: 6,
   [stackedExperts.name]: 7,
-  [smallInF32.name]: 13,
+  [smallInF32.name]: 14,
   [mlxConversion.name]: 5,
 };
 
@@ -48,7 +51,9 @@ const logits = (folder: Folder) => withEngine(folder, options, (engine) => logit
 
 /** Buffers and biases; experts; latents; keys and values by head; linear attention; a rope for each kind of layer; weights turned. */
 const SHORT = ["deepseek_v3", "gemma3_text", "gpt2", "gpt_neox", "gpt_oss", "lfm2", "llama-bf16-sharded", "qwen3_next"];
-const names = readdirSync(FIXTURES).filter((name) => FULL || SHORT.includes(name));
+const names = readdirSync(FIXTURES, { withFileTypes: true })
+  .flatMap((entry) => (entry.isDirectory() ? [entry.name] : []))
+  .filter((name) => FULL || SHORT.includes(name));
 /** Fixtures that each saying had something to say of. */
 const applied = new Map<string, string[]>();
 

@@ -72,17 +72,22 @@ function withinGemma3(model: TinyModel): TinyModel {
   return { config: { model_type: "gemma3", architectures, tie_word_embeddings, text_config: config }, tensors };
 }
 
+/** An expert's projections, by Mixtral's names. */
+const PROJECTIONS = { gate_proj: "w1", up_proj: "w3", down_proj: "w2" } as const;
+
 /** Experts that are a module each, by the path before `experts`; null where there are none. */
-export function expertsOf({ tensors }: TinyModel): string[] | null {
+function expertsOf({ tensors }: TinyModel): string[] | null {
   const paths = new Set([...tensors.keys()].flatMap((name) => /^(.+)\.experts\.\d+\./.exec(name)?.[1] ?? []));
   return paths.size === 0 ? null : [...paths];
 }
 
 /** One projection of all experts as one tensor. */
-export function stackOf(tensors: ReadonlyMap<string, TinyTensor>, path: string, projection: string): TinyTensor {
+function stackOf({ tensors }: TinyModel, path: string, projection: keyof typeof PROJECTIONS): TinyTensor {
   const all: TinyTensor[] = [];
   for (let e = 0; ; e++) {
-    const tensor = tensors.get(`${path}.experts.${e}.${projection}.weight`);
+    const expert = `${path}.experts.${e}`;
+    const tensor =
+      tensors.get(`${expert}.${projection}.weight`) ?? tensors.get(`${expert}.${PROJECTIONS[projection]}.weight`);
     if (tensor === undefined) return stack(all);
     all.push(tensor);
   }
@@ -94,14 +99,13 @@ export const fusedExperts: Saying = {
   say(model) {
     const paths = expertsOf(model);
     if (paths === null) return null;
-    const { config, tensors } = renamed(model, (name) => (/\.experts\.\d+\./.test(name) ? undefined : name));
+    const newer = (name: string) => name.replace(".block_sparse_moe", ".mlp"); // Mixtral's
+    const { config, tensors } = renamed(model, (name) => (/\.experts\.\d+\./.test(name) ? undefined : newer(name)));
     for (const path of paths) {
-      const [gate, up, down] = ["gate_proj", "up_proj", "down_proj"].map((it) => stackOf(model.tensors, path, it));
-      if (gate === undefined || up === undefined || down === undefined) throw new RangeError(path);
-      const ups = items(up);
-      const both = items(gate).map((it, e) => behind([it, ...ups.slice(e, e + 1)]));
-      tensors.set(`${path}.experts.gate_up_proj`, stack(both));
-      tensors.set(`${path}.experts.down_proj`, down);
+      const ups = items(stackOf(model, path, "up_proj"));
+      const both = items(stackOf(model, path, "gate_proj")).map((it, e) => behind([it, ...ups.slice(e, e + 1)]));
+      tensors.set(`${newer(path)}.experts.gate_up_proj`, stack(both));
+      tensors.set(`${newer(path)}.experts.down_proj`, stackOf(model, path, "down_proj"));
     }
     return { config, tensors };
   },
@@ -112,16 +116,37 @@ export const stackedExperts: Saying = {
   name: "experts as a stack a projection",
   say(model) {
     if (model.config.model_type === "gpt_oss") return gptOssStacks(model);
+    if (model.config.model_type === "granitemoe") return graniteStacks(model);
     const paths = expertsOf(model);
     if (paths === null) return null;
     const { config, tensors } = renamed(model, (name) => (/\.experts\.\d+\./.test(name) ? undefined : name));
     for (const path of paths) {
-      for (const projection of ["gate_proj", "up_proj", "down_proj"])
-        tensors.set(`${path}.switch_mlp.${projection}.weight`, stackOf(model.tensors, path, projection));
+      for (const projection of ["gate_proj", "up_proj", "down_proj"] as const)
+        tensors.set(`${path}.switch_mlp.${projection}.weight`, stackOf(model, path, projection));
     }
     return { config, tensors };
   },
 };
+
+function graniteStacks({ config, tensors }: TinyModel): TinyModel {
+  const half = (tensor: TinyTensor, second: boolean) =>
+    stack(
+      items(tensor).map((one) => {
+        const rows = items(one);
+        return stack(rows.slice(second ? rows.length / 2 : 0, second ? rows.length : rows.length / 2));
+      }),
+    );
+  const entries = [...tensors].flatMap(([name, tensor]): (readonly [string, TinyTensor])[] => {
+    const stacked = (projection: string) => name.replace(/(in|out)put_linear/, `switch_mlp.${projection}`);
+    if (name.endsWith("output_linear.weight")) return [[stacked("down_proj"), tensor]];
+    if (!name.endsWith("input_linear.weight")) return [[name, tensor]];
+    return [
+      [stacked("gate_proj"), half(tensor, false)],
+      [stacked("up_proj"), half(tensor, true)],
+    ];
+  });
+  return { config, tensors: new Map(entries) };
+}
 
 function gptOssStacks({ config, tensors }: TinyModel): TinyModel {
   const byTurns = (tensor: TinyTensor, first: number) =>
