@@ -11,7 +11,7 @@ import { randomTokens, type TinyModel } from "./tinyModel.ts";
 const FULL = process.env.INGLE_SUITE === "full";
 /** One of each kind of packing; the rest runs in the full suite. */
 const SHORT = ["gptq-4-v2-asym", "gptq-4-g32-actorder", "ct-w4a16-g128", "ct-int8-w8a8", "mlx-mxfp4", "fp8-block"];
-/** Its experts are not a module of the model below; its other spelling is among the families'. */
+/** Its experts are no module of the model below: `saidAnotherWay.test.ts` says gpt-oss as MLX does. */
 const names = Object.keys(formatFixtures).filter((name) => name !== "mxfp4-gpt_oss");
 
 const device = await sharedDevice();

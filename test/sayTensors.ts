@@ -162,9 +162,24 @@ function gptOssStacks({ config, tensors }: TinyModel): TinyModel {
         return [[`${path}.down_proj.weight`, turned(tensor)]];
       case "down_proj_bias":
         return [[`${path}.down_proj.bias`, tensor]];
+      case "gate_up_proj_blocks":
+        return ["gate_proj", "up_proj"].map((it, i) => [`${path}.${it}.weight`, words(byTurns(tensor, i))]);
+      case "gate_up_proj_scales":
+        return ["gate_proj", "up_proj"].map((it, i) => [`${path}.${it}.scales`, byTurns(tensor, i)]);
+      case "down_proj_blocks":
+        return [[`${path}.down_proj.weight`, words(tensor)]];
+      case "down_proj_scales":
+        return [[`${path}.down_proj.scales`, tensor]];
       default:
         return [[name, tensor]];
     }
   });
-  return { config, tensors: new Map(entries) };
+  const { quantization_config, ...rest } = config;
+  const quantization = { mode: "mxfp4", bits: 4, group_size: 32 }; // of the blocks' MXFP4
+  return { config: quantization_config === undefined ? config : { ...rest, quantization }, tensors: new Map(entries) };
 }
+
+/** Blocks of 16 bytes in a row as the words of a row. */
+const words = ({ shape: [experts = 0, rows = 0, blocks = 0], bytes }: TinyTensor): TinyTensor => {
+  return { dtype: "U32", shape: [experts, rows, 4 * blocks], bytes };
+};
