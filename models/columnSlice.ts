@@ -1,5 +1,5 @@
 /** Some columns of a module as a module of their own: a slice of an MLP's way back. */
-import { paramPlaces } from "../kernels/formats/layout.ts";
+import { paddedCols, paramPlaces } from "../kernels/formats/layout.ts";
 import { layouts } from "../kernels/formats/layouts.ts";
 import { UnsupportedModelError } from "./errors.ts";
 import type { StoredModule } from "./formats/stored.ts";
@@ -13,12 +13,22 @@ export interface ColumnSlice {
   readonly of: number;
 }
 
-/** The module's columns `first` … `first + count - 1`. Throws UnsupportedModelError where a group of columns would be cut. */
-export function sliceColumns(name: string, stored: StoredModule, { first, count, of }: ColumnSlice): StoredModule {
+/**
+ * The module's columns `first` … `first + count - 1`, for a matrix of `cols`. One group of all columns is one group of the matrix's; throws
+ * UnsupportedModelError where another would be cut.
+ */
+export function sliceColumns(
+  name: string,
+  stored: StoredModule,
+  { first, count, of }: ColumnSlice,
+  cols: number,
+): StoredModule {
   if (first === 0 && count === of) return stored;
   const { codes, params, ...storage } = stored;
   const layout = layouts[storage.layout];
   const scaled = layout.scaling !== "none";
+  if (scaled && storage.group >= of)
+    return { ...stored, group: paddedCols(cols), codes: columnsOf(codes, first, count) };
   if (scaled && first % storage.group !== 0) {
     const message = `${name}: columns are cut at ${first}, expected a multiple of the group, ${storage.group}`;
     throw new UnsupportedModelError(`${message}; quantize by smaller groups`);

@@ -265,6 +265,11 @@ describe("windows", () => {
     ["mistral, left out", MISTRAL, [4096, 4096]],
     ["qwen2, no flag", QWEN2, [null, null, null]],
     ["qwen2, flag false", { ...QWEN2, use_sliding_window: false, max_window_layers: 0 }, [null, null, null]],
+    [
+      "qwen2, flag false and none, as Qwen2-MoE's class writes it",
+      { ...QWEN2, use_sliding_window: false, sliding_window: 0 },
+      [null, null, null],
+    ],
     ["qwen2, from layer 0", { ...QWEN2, use_sliding_window: true, max_window_layers: 0 }, [8, 8, 8]],
     ["qwen2, from layer 1", { ...QWEN2, use_sliding_window: true, max_window_layers: 1 }, [null, 8, 8]],
     ["qwen2, from layer 2", { ...QWEN2, use_sliding_window: true, max_window_layers: 2 }, [null, null, 8]],

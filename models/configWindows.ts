@@ -2,6 +2,7 @@
 import {
   booleanField,
   type Fields,
+  field,
   hasField,
   listField,
   MAX_POSITIONS,
@@ -26,7 +27,8 @@ const MAX_LAYERS = 2 ** 10;
 export function readWindows(fields: Fields, rule: WindowRule, layers: number): readonly (number | null)[] {
   const types = readLayerTypes(fields, layers, rule.kind === "none" ? rule.others : []);
   const flag = booleanField(fields, "use_sliding_window");
-  const written = optionalInteger(fields, "sliding_window", POSITIONS);
+  const off = rule.kind === "picked layers" && flag !== true && field(fields, "sliding_window") === 0; // as Qwen2-MoE's class writes it
+  const written = off ? undefined : optionalInteger(fields, "sliding_window", POSITIONS);
   switch (rule.kind) {
     case "none": {
       if (written !== undefined && flag !== false) throw unsupported(fields, "sliding_window", "none");

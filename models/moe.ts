@@ -28,6 +28,8 @@ export interface MixtureOptions {
   readonly bias?: boolean;
   /** Module of the shared experts, where there are some. */
   readonly shared?: string;
+  /** Whether these have biases. */
+  readonly sharedBias?: boolean;
 }
 
 /** The three projections of an expert. */
@@ -49,8 +51,8 @@ export function mixture(
   const { routing, inner } = moe;
   const { experts } = routing;
   const shared = sharedParts(moe);
-  const own = options.expert ?? expertForm(weights, path, config, moe, options);
-  const part = (index: number) => sharedPart(`${path}.${options.shared ?? ""}`, config, moe, index);
+  const own = withBias(options.expert ?? expertForm(weights, path, config, moe, options), options.bias === true);
+  const part = (index: number) => sharedPart(`${path}.${options.shared ?? ""}`, config, moe, index, options.sharedBias);
   const expert = (e: number) => (e < experts ? own(e) : part(e - experts));
   const pair = (e: number) => {
     const { gate, up } = expert(e);
@@ -59,7 +61,7 @@ export function mixture(
   const down = (e: number) => expert(e).down;
   const count = experts + shared;
   refuseTooMany(path, count, routing.top_k + shared);
-  const bias = options.bias === true;
+  const bias = options.bias === true || (options.sharedBias === true && shared > 0);
   const stacks = {
     count,
     inner,
@@ -87,15 +89,37 @@ function refuseTooMany(path: string, experts: number, slots: number): void {
 /** The shared experts are one wider MLP: as many experts of the others' width, the last one with zeros behind. */
 const sharedParts = ({ shared, inner }: MoeConfig): number => (shared === null ? 0 : Math.ceil(shared.inner / inner));
 
-function sharedPart(path: string, { hidden_size }: ModelConfig, { inner, shared }: MoeConfig, index: number) {
+function sharedPart(
+  path: string,
+  { hidden_size }: ModelConfig,
+  { inner, shared }: MoeConfig,
+  index: number,
+  bias = false,
+): ExpertModules {
   const of = shared?.inner ?? 0;
   const first = index * inner;
   const rows = Math.min(inner, of - first);
   const slice = { first, of };
+  const none = bias ? {} : { bias: null };
   return {
-    gate: { module: `${path}.gate_proj`, rows, slice },
-    up: { module: `${path}.up_proj`, rows, slice },
-    down: { module: `${path}.down_proj`, rows: hidden_size, columns: { first, count: rows, of } },
+    gate: { module: `${path}.gate_proj`, rows, slice, ...none },
+    up: { module: `${path}.up_proj`, rows, slice, ...none },
+    // The bias of a sum that is cut in parts is added with the first.
+    down: {
+      module: `${path}.down_proj`,
+      rows: hidden_size,
+      columns: { first, count: rows, of },
+      ...(index === 0 ? none : { bias: null }),
+    },
+  };
+}
+
+/** Experts whose biases are those of their modules, or none. */
+function withBias(own: (index: number) => ExpertModules, bias: boolean): (index: number) => ExpertModules {
+  if (bias) return own;
+  return (index) => {
+    const { gate, up, down } = own(index);
+    return { gate: { ...gate, bias: null }, up: { ...up, bias: null }, down: { ...down, bias: null } };
   };
 }
 
@@ -129,7 +153,9 @@ function expertForm(
   { routing: { experts: of }, inner }: MoeConfig,
   { names = ["gate_proj", "up_proj", "down_proj"] }: MixtureOptions,
 ): (index: number) => ExpertModules {
-  const stack = [`${path}.switch_mlp`, `${path}.experts`].find((name) => weights.has(`${name}.gate_proj.weight`));
+  const stack = [`${path}.switch_mlp`, `${path}.experts`].find((name) =>
+    ["gate_proj", "up_proj", "down_proj"].some((part) => weights.hasUnder(`${name}.${part}.`)),
+  );
   if (stack !== undefined) {
     const one = (name: string, rows: number) => (index: number) => ({
       module: `${stack}.${name}`,
@@ -140,7 +166,7 @@ function expertForm(
     return (index) => ({ gate: gate(index), up: up(index), down: down(index) });
   }
   const fused = `${path}.experts.gate_up_proj`;
-  if (weights.has(fused)) {
+  if (weights.hasUnder(fused) || weights.hasUnder(`${path}.experts.down_proj`)) {
     const half = (index: number, first: number) => ({
       module: fused,
       weight: fused,

@@ -22,6 +22,8 @@ export interface BlockOptions {
   readonly mixer?: (layer: string, index: number) => Mixer | undefined;
   /** The experts of a layer, by the layer's path; undefined: it has a gated MLP. */
   readonly experts?: (layer: string, index: number) => Mixture | undefined;
+  /** Whether the head has a bias. */
+  readonly headBias?: boolean;
   /** Of the norms' weights. */
   readonly norm?: VectorOptions;
   /** Where the model is part of a larger one: path of the decoder, of the head, and what else there is. */
@@ -46,6 +48,7 @@ export function preNormDecoder(weights: WeightPlan, config: ModelConfig, options
     },
     norm: () => norm(`${model}.norm`),
     lm_head,
+    lm_head_bias: options.headBias === true,
     unused,
   });
 }

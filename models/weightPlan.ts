@@ -118,6 +118,11 @@ export class WeightPlan {
     return this.#claims.has(name);
   }
 
+  /** Whether there is a tensor whose name begins so: by it a form of modules is told, of which one tensor may be missing. */
+  hasUnder(path: string): boolean {
+    return this.#claims.hasUnder(path);
+  }
+
   /** One projection as one matrix. */
   matrix(module: string, rows: number, cols: number, form: Omit<Projection, "module" | "rows"> = {}): Matrix {
     return this.#add(module, [this.#part({ ...form, module, rows }, cols, 0, 1)], cols, 1);
@@ -280,7 +285,9 @@ export class WeightPlan {
       const list = isPair(given) ? given : [given];
       const before = e * list.length * paddedRows(rows);
       length = before + list.length * paddedRows(rows);
-      return list.map((projection, part) => biasOf(projection, (i) => before + alternate(i, part, list.length)));
+      return list.flatMap((projection, part) =>
+        projection.bias === null ? [] : [biasOf(projection, (i) => before + alternate(i, part, list.length))],
+      );
     });
     return this.#vector(parts.flat(), length);
   }
@@ -329,7 +336,7 @@ export class WeightPlan {
     const { columns } = projection;
     const shared = this.#module(projection, slice, columns?.of ?? cols);
     const own = shared.byRow !== undefined && !whole ? shared.byRow : shared;
-    const stored = columns === undefined ? own : sliceColumns(module, own, columns);
+    const stored = columns === undefined ? own : sliceColumns(module, own, columns, cols);
     const { codes, params, format, byRow: _, ...storage } = stored;
     return { part: { module, rows, slice, firstBlock, blockStride, codes, params }, storage, format };
   }
@@ -432,13 +439,13 @@ const rowOf =
     tensorRow(slice, row);
 
 function biasOf(projection: Projection, at: (index: number) => number): PlannedVector {
-  const { module, rows } = projection;
+  const { module, rows, expert } = projection;
   const slice = wholeSlice(projection);
-  const shared = projection.slice !== undefined || projection.expert !== undefined;
+  const shared = projection.slice !== undefined || expert !== undefined;
   return {
     name: projection.bias ?? `${module}.bias`,
     length: rows,
-    of: [slice.of],
+    of: expert === undefined ? [slice.of] : [expert.of, slice.of / expert.of],
     from: rowOf(slice),
     at,
     add: 0,

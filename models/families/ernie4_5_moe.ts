@@ -58,6 +58,7 @@ export const ernie4_5_moe: Family = {
   build: (weights, config) => ({
     ...preNormDecoder(weights, config, {
       attention: () => ({ spec: { interleaved: true } }),
+      headBias: config.biases.mlp,
       experts(layer, i) {
         const { moe } = config;
         if (moe?.sparse(i) !== true) return undefined;
@@ -65,9 +66,13 @@ export const ernie4_5_moe: Family = {
         const { experts } = moe.routing;
         const name = `${path}.moe_statics.e_score_correction_bias`;
         // MLX's conversion leaves the correction out.
-        const left = weights.has(`${path}.switch_mlp.up_proj.weight`) && !weights.has(name);
+        const left = weights.hasUnder(`${path}.switch_mlp.`) && !weights.has(name);
         const own = left ? {} : { correction: weights.vector(name, experts, { shape: [1, experts] }) };
-        return mixture(weights, path, config, moe, { shared: "shared_experts", ...own });
+        return mixture(weights, path, config, moe, {
+          shared: "shared_experts",
+          sharedBias: config.biases.mlp,
+          ...own,
+        });
       },
     }),
     unused: /^model\.mtp_/, // what predicts further tokens: transformers lets it lie too

@@ -14,7 +14,7 @@ export const gemma3: Family = {
   config: { ...GEMMA3_RULES, within: "text_config", architecture: "Gemma3ForConditionalGeneration" },
   build(weights, config) {
     // The hub's names, and those of transformers since 4.52.
-    const older = weights.has("language_model.model.embed_tokens.weight");
+    const older = weights.hasUnder("language_model.model.");
     const model = older ? "language_model.model" : "model.language_model";
     const lm_head = older ? "language_model.lm_head" : "lm_head";
     return gemma3Decoder(weights, config, { model, lm_head, unused: UNUSED });

@@ -30,7 +30,7 @@ export const gpt_neox: Family = {
   config,
   build(weights, config) {
     const { head_dim } = config;
-    const mlx = weights.has("model.embed_in.weight");
+    const mlx = weights.hasUnder("model.");
     const [root, layers] = mlx ? ["model", "h"] : ["gpt_neox", "layers"];
     const head = (part: number) => ({ at: part * head_dim, stride: 3 * head_dim });
     return decoder(weights, config, {

@@ -78,7 +78,7 @@ export const gpt_oss: Family = {
         const { moe, hidden_size } = config;
         if (moe === null) return undefined;
         const path = `${layer}.mlp`;
-        const apart = weights.has(`${path}.experts.gate_proj.weight`);
+        const apart = weights.hasUnder(`${path}.experts.gate_proj.`);
         return mixture(weights, path, config, moe, {
           router: "router",
           routerBias: weights.vector(`${path}.router.bias`, moe.routing.experts),

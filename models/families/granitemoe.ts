@@ -51,9 +51,10 @@ export const granitemoe: Family = {
       experts(layer) {
         if (config.moe === null) return undefined;
         const path = `${layer}.block_sparse_moe`;
-        const own = weights.has(`${path}.input_linear.weight`)
-          ? { expert: stacked(path, config.hidden_size, config.moe) }
-          : {};
+        const own =
+          weights.hasUnder(`${path}.input_linear.`) || weights.hasUnder(`${path}.output_linear.`)
+            ? { expert: stacked(path, config.hidden_size, config.moe) }
+            : {};
         return mixture(weights, path, config, config.moe, { router: "router.layer", ...own });
       },
     }),

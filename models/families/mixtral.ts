@@ -39,7 +39,7 @@ export const mixtral: Family = {
       experts(layer) {
         if (config.moe === null) return undefined;
         const older = `${layer}.block_sparse_moe`;
-        return weights.has(`${older}.gate.weight`)
+        return weights.hasUnder(`${older}.`)
           ? mixture(weights, older, config, config.moe, { names: ["w1", "w3", "w2"] })
           : mixture(weights, `${layer}.mlp`, config, config.moe);
       },

@@ -50,7 +50,7 @@ const config: ConfigRules = {
 
 /** MLX's conversion, known by its stacks of experts, has the 1 in the weights of norms. */
 function normsOf(weights: WeightPlan, layers: number): VectorOptions {
-  const isStacked = (layer: number) => weights.has(`model.layers.${layer}.mlp.switch_mlp.up_proj.weight`);
+  const isStacked = (layer: number) => weights.hasUnder(`model.layers.${layer}.mlp.switch_mlp.`);
   return Array.from({ length: layers }, (_, i) => i).some(isStacked) ? {} : GEMMA_NORM;
 }
 

@@ -4,11 +4,11 @@
  *
  *   w[o][i] = scales[i / group_size][o] · (q[i][o] − zero[i / group_size][o])
  *
- * Modules with `qweight` are quantized, all others plain.
+ * Modules with these tensors are quantized, all others plain.
  */
 import { type Fields, integerField, textField, unsupported } from "../configChecks.ts";
 import { ModelFormatError } from "../errors.ts";
-import { groupSize } from "./gptq.ts";
+import { groupSize, isPacked } from "./gptq.ts";
 import { groupsOf, groupViewByColumns } from "./groups.ts";
 import {
   checkDtype,
@@ -39,7 +39,7 @@ export function readAwq(fields: Fields): Quantization {
     summary: JSON.stringify({ group }),
     names: [],
     isDetail: () => false,
-    module: (tensors, shape) => (tensors.has(`${shape.module}.qweight`) ? awqModule(tensors, shape, group) : null),
+    module: (tensors, shape) => (isPacked(tensors, shape) ? awqModule(tensors, shape, group) : null),
   };
 }
 

@@ -34,6 +34,8 @@ import {
 } from "./stored.ts";
 
 const STATE = /\.weight\.quant_state\.bitsandbytes__(nf4|fp4)$/;
+/** Types that bytes of codes are stored as: `bnb_4bit_quant_storage`. */
+const STORED_AS = ["U8", "I8", "BF16", "F16", "F32"];
 /** 1/127 in f32, as the library multiplies. */
 const INT8_STEP = Math.fround(1 / 127);
 
@@ -50,11 +52,11 @@ export function readBitsandbytes(fields: Fields): Quantization {
     names: [],
     isDetail: (name) => STATE.test(name) || /\.weight\.quant_map$/.test(name) || /\.weight_format$/.test(name),
     module: (tensors, shape) => {
-      const state = ["nf4", "fp4"]
-        .map((kind) => `${shape.module}.weight.quant_state.bitsandbytes__${kind}`)
-        .find(tensors.has);
+      const states = ["nf4", "fp4"].map((kind) => `${shape.module}.weight.quant_state.bitsandbytes__${kind}`);
+      const state = states.find(tensors.has);
       if (state !== undefined) return fourBits(tensors, shape, state);
-      return tensors.has(`${shape.module}.SCB`) ? int8(tensors, shape) : null;
+      if (tensors.has(`${shape.weight}.absmax`)) return fourBits(tensors, shape, states[type === "fp4" ? 1 : 0] ?? ""); // which is missing
+      return tensors.has(`${shape.module}.SCB`) || tensors.dtype(shape.weight) === "I8" ? int8(tensors, shape) : null;
     },
   };
 }
@@ -67,6 +69,7 @@ function int8(tensors: Tensors, { module, rows, cols, weight: name }: ModuleShap
   checkShape(weight, [rows, cols]);
   checkDtype(weight, "I8");
   checkDtype(scale, "F32");
+  checkShape(scale, [rows]);
   const format = order === undefined ? 0 : tensors.detail(order.name)?.[0];
   if (format !== 0)
     throw new UnsupportedModelError(`${module}.weight_format: ${format}, supported: 0, rows as they are`);
@@ -114,6 +117,15 @@ function fourBits(
   checkShape(map, [16]);
   checkShape(absmax, [blocks], `blocksize ${blocksize} in ${stateName}`);
   checkDtype(absmax, "F32", "U8");
+  checkDtype(weight, ...STORED_AS);
+  checkDtype(state, "U8");
+  if (nestedMap !== undefined) checkShape(nestedMap, [256]);
+  if (nestedAbsmax !== undefined)
+    checkShape(
+      nestedAbsmax,
+      [Math.ceil(blocks / nestedBlocksize)],
+      `nested_blocksize ${nestedBlocksize} in ${stateName}`,
+    );
   for (const tensor of [map, ...[nestedMap, nestedAbsmax].filter((it) => it !== undefined)]) checkDtype(tensor, "F32");
   const group = groupOf(module, cols, blocksize);
   const storage = { layout: "codebook4", group, scaleType: "f32", table: f32sOf(table) } as const;

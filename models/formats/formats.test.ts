@@ -2,7 +2,7 @@
 import { createHash } from "node:crypto";
 import { describe, expect, test } from "vitest";
 import { formatFixtures, planFixture } from "../../test/formatFixtures.ts";
-import { onePacking, planQuantized, quantizedModules } from "../../test/quantizedModules.ts";
+import { onePacking, planQuantized, type QuantizedModule, quantizedModules } from "../../test/quantizedModules.ts";
 import { planSliced, slicedPlans } from "../../test/slicedPlans.ts";
 import { storedWeights } from "../../test/storedWeights.ts";
 import type { Matrix } from "../matrix.ts";
@@ -90,9 +90,9 @@ describe("what is wrong is named", () => {
     for (const missing of module.tensors.keys()) {
       if (missing === "g_idx") continue; // which may be left out
       const tensors = new Map([...module.tensors].filter(([name]) => name !== missing));
-      // Without the tensor that a format is known by, the module counts as plain and the others are left over.
-      const words = new RegExp(`up_proj\\.(${missing}|weight)\\b`);
-      await expect(planQuantized({ ...module, tensors })).rejects.toThrow(words);
+      await expect(planQuantized({ ...module, tensors })).rejects.toThrow(
+        new RegExp(`lacks .*up_proj\\.${missing}\\b`),
+      );
     }
   });
 
@@ -101,6 +101,31 @@ describe("what is wrong is named", () => {
     await expect(planQuantized({ ...module, rows: rows + 32 })).rejects.toThrow(
       /model\.layers\.0\.mlp\.up_proj\.\S+: .*expected/,
     );
+  });
+
+  const nested = quantizedModules.find(({ tensors }) => tensors.has("weight.nested_absmax"));
+  const int8: QuantizedModule = {
+    name: "int8",
+    rows: 8,
+    cols: 16,
+    config: { quantization_config: { quant_method: "bitsandbytes", load_in_8bit: true } },
+    tensors: new Map([
+      ["weight", { dtype: "I8", shape: [8, 16], bytes: new Uint8Array(128) }],
+      ["SCB", { dtype: "F32", shape: [8], bytes: new Uint8Array(32) }],
+    ]),
+    weight: () => 0,
+  };
+  test.each([
+    [nested, "weight.nested_absmax"],
+    [nested, "weight.nested_quant_map"],
+    [int8, "SCB"],
+  ] as const)("scales that are too few: %#", async (module, name) => {
+    const scales = module?.tensors.get(name);
+    if (module === undefined || scales === undefined) throw new Error(name);
+    const [count = 0] = scales.shape;
+    const fewer = { ...scales, shape: [count - 1], bytes: scales.bytes.slice(0, scales.bytes.length - 4) };
+    const changed = planQuantized({ ...module, tensors: new Map([...module.tensors, [name, fewer]]) });
+    await expect(changed).rejects.toThrow(`up_proj.${name}: shape (${count - 1}), expected (${count})`);
   });
 
   test("a group that is not there, and groups of other sizes", async () => {
@@ -140,4 +165,17 @@ test("scales that blocks share are a row's own where a slice does not begin at a
     const got = await storedWeights(matrix, part);
     expect(got).toEqual(got.map((_value, i) => module.weight(first + Math.floor(i / cols), i % cols)));
   }
+});
+
+test("some columns of a module with a scale a row are one group of their own matrix", async () => {
+  const module = quantizedModules.find(
+    ({ name, cols }) => name.startsWith("gptq") && name.includes("of -1") && cols >= 96,
+  );
+  if (module === undefined) throw new Error("no module with a scale a row");
+  const { rows, cols } = module;
+  const columns = { first: 32, count: 64, of: cols };
+  const { matrix } = await planQuantized(module, (it, path) => it.matrix(path, rows, 64, { columns }));
+  expect(matrix).toMatchObject({ cols: 64, group: 64 });
+  const got = await weightsOf(matrix);
+  expect(got).toEqual(got.map((_value, i) => module.weight(Math.floor(i / 64), 32 + (i % 64))));
 });

@@ -4,7 +4,7 @@
  *
  *   w[o][i] = scales[g][o] · (q[i][o] − zero[g][o]),   g = g_idx[i],   zero = stored + 1, or as stored where checkpoint_format is gptq_v2
  *
- * Modules with `qweight` are quantized, all others plain. `sym` needs no reading: zeros are stored in either case. With `desc_act`, `g_idx` must be there.
+ * Modules with these tensors are quantized, all others plain. `sym` needs no reading: zeros are stored in either case. With `desc_act`, `g_idx` must be there.
  */
 import type { LayoutName } from "../../kernels/formats/layout.ts";
 import { booleanField, type Fields, field, integerField, textField, unsupported } from "../configChecks.ts";
@@ -54,7 +54,7 @@ export function readGptq(fields: Fields): Quantization {
     summary: JSON.stringify(scheme),
     names: [],
     isDetail: (name) => /\.(g_idx|bias)$/.test(name),
-    module: (tensors, shape) => (tensors.has(`${shape.module}.qweight`) ? gptqModule(tensors, shape, scheme) : null),
+    module: (tensors, shape) => (isPacked(tensors, shape) ? gptqModule(tensors, shape, scheme) : null),
   };
 }
 
@@ -62,6 +62,12 @@ export function readGptq(fields: Fields): Quantization {
 export function groupSize(fields: Fields): number | undefined {
   if (field(fields, "group_size") === -1) return undefined;
   return integerField(fields, "group_size", { min: 1, max: 2 ** 24 });
+}
+
+/** Whether a module has GPTQ's or AWQ's tensors, or some of them and no plain weight: the others are then missing. */
+export function isPacked(tensors: Tensors, { module, weight }: ModuleShape): boolean {
+  if (tensors.has(`${module}.qweight`)) return true;
+  return !tensors.has(weight) && ["qzeros", "scales"].some((name) => tensors.has(`${module}.${name}`));
 }
 
 function gptqModule(

@@ -52,7 +52,7 @@ export function readMlx(fields: Fields): Quantization {
     module: (tensors, shape) => {
       const own = modules.get(shape.module);
       const scheme = own === undefined ? all : own;
-      if (scheme === null || !tensors.has(`${shape.module}.scales`)) return null;
+      if (scheme === null || !isQuantized(tensors, shape)) return null;
       return (shape.transposed === "quantized too" ? turnedModule : mlxModule)(tensors, shape, scheme);
     },
   };
@@ -65,6 +65,11 @@ function readOverride(fields: Fields, key: string): MlxScheme {
     if (!OWN_KEYS.slice(0, 3).includes(inner)) throw unsupported(override, inner, "bits, group_size, mode");
   }
   return readScheme(override);
+}
+
+/** By its scales, or by what is senseless without: biases, and a weight of packed words. */
+function isQuantized(tensors: Tensors, { module, weight }: ModuleShape): boolean {
+  return ["scales", "biases"].some((name) => tensors.has(`${module}.${name}`)) || tensors.dtype(weight) === "U32";
 }
 
 function mlxModule(tensors: Tensors, shape: ModuleShape, scheme: MlxScheme): StoredModule | undefined {

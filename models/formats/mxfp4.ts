@@ -3,7 +3,7 @@
  *
  *   w = e2m1(code) · 2^(scale − 127)          byte j of a block holds columns 2j, in its low half, and 2j + 1
  *
- * Parameters without `_blocks` are plain.
+ * Parameters without these are plain.
  */
 import type { Fields } from "../configChecks.ts";
 import { ModelFormatError } from "../errors.ts";
@@ -29,7 +29,8 @@ export function readMxfp4(_fields: Fields): Quantization {
     summary: "mxfp4",
     names: [],
     isDetail: () => false,
-    module: (tensors, shape) => (tensors.has(`${shape.module}_blocks`) ? mxfp4Module(tensors, shape) : null),
+    module: (tensors, shape) =>
+      ["_blocks", "_scales"].some((end) => tensors.has(`${shape.module}${end}`)) ? mxfp4Module(tensors, shape) : null,
   };
 }
 

@@ -44,6 +44,12 @@ export class TensorClaims {
     return this.#checkpoint.tensors.has(name);
   }
 
+  /** Whether the checkpoint has a tensor whose name begins with `path`; claims nothing. */
+  hasUnder(path: string): boolean {
+    for (const name of this.#checkpoint.tensors.keys()) if (name.startsWith(path)) return true;
+    return false;
+  }
+
   /**
    * Takes a tensor that the model needs. Where it is missing, undefined is returned and `finish` will throw, so the caller goes
    * on and all missing names are reported together. Throws RangeError where it was taken before: a fault of the family's file.
