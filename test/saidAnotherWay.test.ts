@@ -71,7 +71,7 @@ describe("as others write it", () => {
     }
   });
 
-  test("every way to say it was tried", () => {
+  test.skipIf(GOLDEN !== undefined)("every way to say it was tried", () => {
     const all = WAYS.flatMap(({ sayings }) => sayings.map((it) => it.name));
     const least = (saying: string) => (FULL ? (LEAST[saying] ?? 25) : 1);
     const lacking = all.filter((saying) => (applied.get(saying)?.length ?? 0) < least(saying));

@@ -27,7 +27,15 @@ const isNew = (config: Config): boolean => Object.hasOwn(config, "dtype");
 function older(config: Config): Config {
   if (!isNew(config)) return config;
   const { dtype, rope_parameters, ...rest } = config;
-  return { ...experts(rest, "num_local_experts", "num_experts"), torch_dtype: dtype, ...oldRope(rope_parameters) };
+  const rope = oldRope(rope_parameters);
+  const own = config.model_type === "gpt_neox" ? neoxRope(rope) : rope;
+  return { ...experts(rest, "num_local_experts", "num_experts"), torch_dtype: dtype, ...own };
+}
+
+/** GPT-NeoX's own names. */
+function neoxRope({ rope_theta, partial_rotary_factor, ...rest }: Config): Config {
+  const theta = rope_theta === undefined ? {} : { rotary_emb_base: rope_theta };
+  return { ...rest, ...theta, ...(partial_rotary_factor === undefined ? {} : { rotary_pct: partial_rotary_factor }) };
 }
 
 function oldRope(parameters: unknown): Config {

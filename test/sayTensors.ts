@@ -6,10 +6,12 @@ const EMBEDDING = /(^|\.)(embed_tokens|wte)\.weight$/;
 const BUFFERS = /\.(inv_freq|attn\.bias|attention\.bias|masked_bias)$/;
 
 function withHead({ config, tensors }: TinyModel, tied: boolean): TinyModel | null {
-  const [name, embedding] = [...tensors].find(([it]) => EMBEDDING.test(it)) ?? [];
-  if (config.tie_word_embeddings !== true || embedding === undefined) return null;
-  const head = `${name?.startsWith("language_model.") ? "language_model." : ""}lm_head.weight`;
-  const all = new Map([...tensors, [head, embedding]]);
+  const name = [...tensors.keys()].find((it) => EMBEDDING.test(it));
+  if (config.tie_word_embeddings !== true || name === undefined) return null;
+  const path = name.replace(/weight$/, "");
+  const head = `${name.startsWith("language_model.") ? "language_model." : ""}lm_head.`;
+  const copies = [...tensors].filter(([it]) => it.startsWith(path)); // scales too
+  const all = new Map([...tensors, ...copies.map(([it, tensor]) => [it.replace(path, head), tensor] as const)]);
   return { config: { ...config, tie_word_embeddings: tied }, tensors: all };
 }
 
