@@ -25,7 +25,8 @@ const lines = (text: string): unknown[] =>
     .split("\n")
     .map((line) => JSON.parse(line));
 
-describe("usage", () => {
+// Processes of their own that open no adapter: several at once.
+describe.concurrent("usage", () => {
   test.each<[string[], string]>([
     [["rnu"], "rnu: there is no such command; did you mean run?"],
     [["eval"], "eval: is not supported yet; there are run, score"],
@@ -251,7 +252,7 @@ describe("the model that ships with ingle", () => {
   });
 
   test("a reader that closes the pipe ends the work quietly", async () => {
-    const words = ["run", "--json", "--ignore-eos", "Once upon a time"];
+    const words = ["run", "--model", "default-draft", "--json", "--ignore-eos", "Once upon a time"];
     const child = spawn(process.execPath, [entry, ...words], { stdio: ["ignore", "pipe", "pipe"] });
     let stderr = "";
     child.stderr.setEncoding("utf8").on("data", (text: string) => {
@@ -265,7 +266,7 @@ describe("the model that ships with ingle", () => {
 
   test("Ctrl-C ends an answer cleanly: exit code 130 and how far it came", async () => {
     let sent = false;
-    const words = ["run", "--json", "--ignore-eos", "Once upon a time"];
+    const words = ["run", "--model", "default-draft", "--json", "--ignore-eos", "Once upon a time"];
     const { code, stdout } = await ingle(words, {
       onStdout: (text, kill) => {
         if (sent || !text.includes("\n")) return;

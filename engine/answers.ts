@@ -3,6 +3,7 @@ import type { Tokenizer } from "../models/text/tokenizer.ts";
 import { AnswerStream } from "./answerStream.ts";
 import { PartQueue } from "./partQueue.ts";
 import type { ResolvedRequest } from "./request.ts";
+import type { Delivery } from "./requestCounts.ts";
 import { type Drafting, Sequence } from "./sequence.ts";
 import type { GenerateRequest, Part, PromptLogprobs } from "./types.ts";
 
@@ -42,6 +43,11 @@ export class Answers {
     return this.prompt === undefined ? (this.sequences[0]?.cachedTokens ?? Number.NaN) : 0;
   }
 
+  /** Prompt tokens that were computed by the one that reads it. */
+  get computedTokens(): number {
+    return this.sequences[0]?.computedTokens ?? Number.NaN;
+  }
+
   /** Goes with the first part. */
   get prompt(): PromptLogprobs | undefined {
     return this.#first.prompt;
@@ -55,8 +61,8 @@ export class Answers {
     this.#queue.fail(reason);
   }
 
-  parts(): AsyncGenerator<Part, void, undefined> {
-    return this.#queue.parts();
+  parts(delivery: Delivery): AsyncGenerator<Part, void, undefined> {
+    return this.#queue.parts(delivery);
   }
 }
 

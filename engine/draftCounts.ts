@@ -8,6 +8,8 @@ export interface DraftShare {
 
 /** Counts since loading, or of one answer. */
 export interface DraftStats extends DraftShare {
+  /** Proposed = accepted + rejected. Those behind a wrong one are rejected with it. */
+  readonly rejected: number;
   /** Of the first proposal behind the last token, of the second, and so on. */
   readonly byPosition: readonly DraftShare[];
 }
@@ -15,6 +17,7 @@ export interface DraftStats extends DraftShare {
 /** The counts of a run of steps. */
 export class DraftCounts {
   readonly #places: { proposed: number; accepted: number }[] = [];
+  #rejected = 0;
 
   /** A step that tried so many proposals of one sequence, the first of which were accepted. */
   add(proposed: number, accepted: number): void {
@@ -23,12 +26,13 @@ export class DraftCounts {
       this.#places[i] = place;
       place.proposed++;
       if (i < accepted) place.accepted++;
+      else this.#rejected++;
     }
   }
 
   get stats(): DraftStats {
     const byPosition = this.#places.map((place) => ({ ...place }));
     const sum = (field: keyof DraftShare) => byPosition.reduce((total, place) => total + place[field], 0);
-    return { proposed: sum("proposed"), accepted: sum("accepted"), byPosition };
+    return { proposed: sum("proposed"), accepted: sum("accepted"), rejected: this.#rejected, byPosition };
   }
 }

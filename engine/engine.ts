@@ -18,6 +18,7 @@ import type { EngineOptions } from "./options.ts";
 import { PagePool } from "./pages.ts";
 import type { PrecisionPlan } from "./precision.ts";
 import { promptTokens, type RequestContext, type ResolvedRequest, resolveGenerate, resolveScore } from "./request.ts";
+import { Delivery, RequestCounts } from "./requestCounts.ts";
 import type { StepResult } from "./runner.ts";
 import { type Schedule, Scheduler } from "./scheduler.ts";
 import { scoreTokens } from "./scoring.ts";
@@ -49,6 +50,7 @@ export class Engine {
   readonly #scheduler: Scheduler;
   readonly #speculation: Speculation;
   readonly #request: RequestContext;
+  readonly #counts = new RequestCounts();
   #cachedTokens = 0;
   #loop: Promise<void> | undefined;
   #closed = false;
@@ -107,6 +109,8 @@ export class Engine {
       onPrompt: request.onPrompt,
     });
     const { sequences } = answers;
+    const delivery = new Delivery(resolved.n);
+    let scored: number | undefined; // rows of a prompt whose log-probabilities are wanted
     const aborted = () => new AbortError("generate: aborted by its signal", { cause: request.signal?.reason });
     if (request.signal?.aborted === true) throw aborted();
     const stop = () => {
@@ -114,12 +118,15 @@ export class Engine {
       answers.fail(aborted());
     };
     request.signal?.addEventListener("abort", stop, { once: true });
+    this.#counts.begin();
     try {
-      if (resolved.promptTop !== null) answers.prompt = await this.#promptLogprobs(resolved, request);
+      if (resolved.promptTop !== null)
+        ({ prompt: answers.prompt, computed: scored } = await this.#promptLogprobs(resolved, request));
       for (const sequence of sequences) this.#submit(sequence);
-      yield* answers.parts();
+      yield* answers.parts(delivery);
     } finally {
       request.signal?.removeEventListener("abort", stop);
+      this.#counts.ended(delivery, scored ?? answers.computedTokens);
       this.#cachedTokens += answers.cachedTokens;
       for (const sequence of sequences) if (!sequence.finished) this.#scheduler.remove(sequence);
     }
@@ -134,8 +141,8 @@ export class Engine {
   async #promptLogprobs(
     { tokens, promptTop, priority }: ResolvedRequest,
     { signal, onPrompt }: GenerateRequest,
-  ): Promise<PromptLogprobs> {
-    const { logprobs, best } = await scoreTokens({
+  ): Promise<{ prompt: PromptLogprobs; computed: number }> {
+    const { logprobs, best, computed } = await scoreTokens({
       what: "generate",
       tokens,
       top: promptTop ?? 0,
@@ -146,14 +153,15 @@ export class Engine {
       scheduler: this.#scheduler,
       submit: (sequence) => this.#submit(sequence),
     });
-    return { tokens, logprobs, top: best };
+    return { prompt: { tokens, logprobs, top: best }, computed };
   }
 
   /** Log-probability of every token of a text, and the best tokens at its place. Throws as `generate`. */
   async score(request: ScoreRequest): Promise<ScoreResult> {
     this.#checkOpen();
     const { tokens, top, priority } = resolveScore(request, this.#request);
-    const { logprobs, best, experts } = await scoreTokens({
+    this.#counts.begin();
+    const { logprobs, best, experts, computed } = await scoreTokens({
       ...request,
       what: "score",
       tokens,
@@ -162,7 +170,11 @@ export class Engine {
       model: this.model,
       scheduler: this.#scheduler,
       submit: (sequence) => this.#submit(sequence),
+    }).catch((error: unknown) => {
+      this.#counts.fail();
+      throw error;
     });
+    this.#counts.scored(tokens.length, computed);
     const { tokenizer } = this.model;
     const known = logprobs.filter((value) => value !== null);
     const mean = known.reduce((sum, value) => sum + value, 0) / known.length;
@@ -218,6 +230,8 @@ export class Engine {
       running: this.#scheduler.running,
       waiting: this.#scheduler.waiting,
       preemptions: this.#scheduler.preemptions,
+      requests: this.#counts.requests,
+      tokens: this.#counts.tokens,
       cachedTokens: this.#cachedTokens,
       draft: stats,
       device: { ...runner.counts },

@@ -1,5 +1,6 @@
 /** A model by the name that users give: a folder, an id of the hub, an https:// folder, `default`, or `default-draft`. */
 
+import { exactReads } from "../device/exactReads.ts";
 import type { Folder } from "../device/files.ts";
 import { isLocalFolder, openHubFolder, openLocalFolder } from "../device/folders.ts";
 import { type HubId, parseHubId } from "../device/hubId.ts";
@@ -18,7 +19,7 @@ const HUB = "https://huggingface.co";
  * SourceError where there is none.
  */
 export async function openModel(model: string | Folder, options: DownloadOptions = {}): Promise<Folder> {
-  if (typeof model !== "string") return model;
+  if (typeof model !== "string") return exactReads(model);
   if (SHIPPED.includes(model)) return await openUrl(new URL(`../models/${model}/`, import.meta.url));
   if (/^(https?|file):\/\//i.test(model)) return await openUrl(new URL(model));
   const id = parseHubId(model);

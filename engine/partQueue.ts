@@ -1,4 +1,5 @@
 /** The parts of a request's answers on their way to a reader who may be slower, in the order they came. */
+import type { Delivery } from "./requestCounts.ts";
 import type { Part } from "./types.ts";
 
 /** Parts of as many answers as there are choices: it ends with the last part of the last of them. */
@@ -26,11 +27,14 @@ export class PartQueue {
     this.#wake?.();
   }
 
-  async *parts(): AsyncGenerator<Part, void, undefined> {
+  /** What is taken of them is added to `delivery`. */
+  async *parts(delivery?: Delivery): AsyncGenerator<Part, void, undefined> {
     for (;;) {
       const part = this.#parts.shift();
-      if (part !== undefined) yield part;
-      else if (this.#error !== undefined) throw this.#error.reason;
+      if (part !== undefined) {
+        delivery?.add(part);
+        yield part;
+      } else if (this.#error !== undefined) throw this.#error.reason;
       else if (this.#open === 0) return;
       else await this.#change();
     }

@@ -5,7 +5,7 @@
  * (dynamic, longrope), rows of a longer prompt that differ from it go into the scratch rows behind the table. A model whose
  * layers differ has several tables of one numbering, since a row of the batch names one row for all of them.
  */
-import { createBuffer, destroyBuffer } from "../device/buffers.ts";
+import { allocateBuffer, destroyBuffer } from "../device/buffers.ts";
 import type { Gpu } from "../device/gpu.ts";
 import { type RopeConfig, ropeFrequencies, ropeRow, ropeRowAt, ropesVariant, ropeVariant } from "../models/rope.ts";
 
@@ -22,21 +22,35 @@ export class RopeTable {
   readonly #context: number;
   #scratch = 0;
 
-  /** `positions` rows and `scratchRows` more in each table. Owns its buffers. */
-  constructor(gpu: Gpu, ropes: readonly RopeConfig[], positions: number, scratchRows: number) {
+  private constructor(gpu: Gpu, ropes: readonly RopeConfig[], positions: number, buffers: readonly GPUBuffer[]) {
     this.#gpu = gpu;
     this.#ropes = ropes;
     this.#context = positions;
-    const usage = GPUBufferUsage.STORAGE | GPUBufferUsage.COPY_DST;
-    const create = (size: number) => createBuffer(gpu, { label: "rope table", size, usage });
-    this.buffers =
-      ropes.length === 0
-        ? [create(UNUSED_BYTES)]
-        : ropes.map((rope) => create((positions + scratchRows) * rope.rotary_dim * 4));
+    this.buffers = buffers;
     ropes.forEach((rope, i) => {
-      const buffer = this.buffers[i];
+      const buffer = buffers[i];
       if (buffer !== undefined) fill(gpu, buffer, rope, positions);
     });
+  }
+
+  /** `positions` rows and `scratchRows` more in each table. The caller owns it. Throws OutOfMemoryError and leaves nothing behind. */
+  static async create(
+    gpu: Gpu,
+    ropes: readonly RopeConfig[],
+    positions: number,
+    scratchRows: number,
+  ): Promise<RopeTable> {
+    const sizes = ropes.map(({ rotary_dim }) => (positions + scratchRows) * rotary_dim * 4);
+    const usage = GPUBufferUsage.STORAGE | GPUBufferUsage.COPY_DST;
+    const buffers: GPUBuffer[] = [];
+    try {
+      for (const size of sizes.length === 0 ? [UNUSED_BYTES] : sizes)
+        buffers.push(await allocateBuffer(gpu, { label: "rope table", size, usage }));
+    } catch (error) {
+      for (const buffer of buffers) destroyBuffer(gpu, buffer);
+      throw error;
+    }
+    return new RopeTable(gpu, ropes, positions, buffers);
   }
 
   /** Forgets the rows of the last step. */

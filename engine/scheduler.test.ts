@@ -233,6 +233,14 @@ describe("Sequence", () => {
     expect(third.computed).toBe(32);
   });
 
+  test("with a page of its own, whose row is being computed, holds nobody else's", () => {
+    const pool = new PagePool(8);
+    const sequence = newSequence({ kind: "generate", prompt: tokens(1) });
+    sequence.reserve(pool, 1);
+    sequence.shareFrom(pool);
+    expect([sequence.computed, sequence.pages.length]).toEqual([0, 1]);
+  });
+
   test("a score shares nothing, since the logits of every token are wanted", () => {
     const pool = new PagePool(8);
     const [first, second] = [0, 1].map(() => newSequence({ kind: "score", prompt: tokens(40) }));

@@ -27,6 +27,8 @@ export interface Scored {
   readonly best: readonly (readonly TokenLogprob[] | null)[];
   /** By layer and place. */
   readonly experts: readonly (readonly (readonly number[])[])[];
+  /** Rows that were computed for it, those that were computed again not counted. */
+  readonly computed: number;
 }
 
 /** Throws AbortError, NonFiniteError, and what fails the engine. */
@@ -39,7 +41,7 @@ export async function scoreTokens(wish: ScoreWish): Promise<Scored> {
   const experts: (readonly number[])[][] = [];
   let told = 0; // places handed out: a sequence that gave its pages up comes by the first ones again
   let stop = () => {};
-  const done = new Promise<void>((resolve, reject) => {
+  const done = new Promise<Sequence>((resolve, reject) => {
     const sequence: Sequence = new Sequence({
       tokens,
       kind: "score",
@@ -61,7 +63,7 @@ export async function scoreTokens(wish: ScoreWish): Promise<Scored> {
         });
         if (!output.finite) throw new NonFiniteError(`${what}: the logits after token ${position} are not finite`);
         const last = position === tokens.length - 1;
-        if (last) resolve();
+        if (last) resolve(sequence);
         else [logprobs[position + 1], best[position + 1]] = [output.logprob, output.top];
         return last;
       },
@@ -75,9 +77,9 @@ export async function scoreTokens(wish: ScoreWish): Promise<Scored> {
   });
   signal?.addEventListener("abort", stop, { once: true });
   try {
-    await done;
+    const { computedTokens: computed } = await done;
+    return { logprobs, best, experts, computed };
   } finally {
     signal?.removeEventListener("abort", stop);
   }
-  return { logprobs, best, experts };
 }

@@ -89,6 +89,9 @@ export interface PageCopy {
   readonly to: number;
 }
 
+/** How a token of a prompt came. */
+const [SHARED, COMPUTED] = [1, 2];
+
 /** One request's tokens and pages. */
 export class Sequence {
   readonly options: SequenceOptions;
@@ -96,8 +99,9 @@ export class Sequence {
   readonly promptLength: number;
   /** Tokens whose keys and values are in its pages. */
   computed = 0;
-  /** Tokens at the beginning of the prompt that it never computed itself, since their pages were shared. */
+  /** Tokens of the prompt that it never computed itself, since their pages were shared; and those that it did, each once. */
   cachedTokens = 0;
+  computedTokens = 0;
   readonly priority: number;
   readonly pages: number[] = [];
   /** Which of the states that layers keep is its own while it runs: set by the scheduler. */
@@ -109,14 +113,19 @@ export class Sequence {
   /** Order of arrival: set by the scheduler. */
   arrival = 0;
   #keys: PageKey[] = [];
-  /** Whether it computed anything: what it finds of its own after it gave its pages up is no gift. */
-  #begun = false;
+  /** How each token of the prompt came: what it finds of its own after it gave its pages up is no gift. */
+  readonly #came: Uint8Array;
 
   constructor(options: SequenceOptions) {
     this.options = options;
     this.tokens = [...options.tokens];
     this.promptLength = this.tokens.length;
+    this.#came = new Uint8Array(this.promptLength);
     this.priority = options.priority ?? 0;
+  }
+
+  get #begun(): boolean {
+    return this.computedTokens > 0;
   }
 
   /** Length of the pass that row `position` was part of: rope scalings may depend on it. */
@@ -124,9 +133,9 @@ export class Sequence {
     return Math.max(this.promptLength, position + 1);
   }
 
-  /** Holds pages of earlier sequences that began with the same tokens; at least one token is left to compute. */
+  /** Holds pages of earlier sequences that began with the same tokens, unless it has its own; at least one token is left to compute. */
   shareFrom(pool: PagePool): void {
-    if (this.options.kind === "score" || this.computed > 0 || !pool.shares) return;
+    if (this.options.kind === "score" || this.pages.length > 0 || !pool.shares) return;
     let key: PageKey = "";
     while ((this.pages.length + 1) * PAGE_TOKENS < this.tokens.length) {
       key = pageKey(key, this.#pageRows(this.pages.length));
@@ -136,7 +145,15 @@ export class Sequence {
       this.#keys.push(key);
     }
     this.computed = this.pages.length * PAGE_TOKENS;
-    this.cachedTokens = this.#begun ? Math.min(this.cachedTokens, this.computed) : this.computed;
+    this.#countShared();
+  }
+
+  /** Tokens that it never computed are cached as far as pages were shared; what it will compute after all is not. */
+  #countShared(): void {
+    this.#came.forEach((came, i) => {
+      if (came !== COMPUTED) this.#came[i] = i < this.computed ? SHARED : 0;
+    });
+    this.cachedTokens = this.#came.reduce((sum, came) => sum + (came === SHARED ? 1 : 0), 0);
   }
 
   /** Whether its prompt is being read for it. */
@@ -161,7 +178,7 @@ export class Sequence {
     const from = forkOf.pages[full];
     const to = from === undefined || last % PAGE_TOKENS === 0 ? undefined : pool.take();
     this.computed = to === undefined ? full * PAGE_TOKENS : last;
-    this.cachedTokens = this.computed;
+    this.#countShared();
     if (from === undefined || to === undefined) return undefined;
     this.pages.push(to);
     return { from, to };
@@ -180,8 +197,11 @@ export class Sequence {
 
   /** Counts tokens as computed and publishes the pages that became full. */
   advance(pool: PagePool, count: number): void {
+    for (let i = this.computed; i < Math.min(this.computed + count, this.promptLength); i++) {
+      if (this.#came[i] !== COMPUTED) this.computedTokens++;
+      this.#came[i] = COMPUTED;
+    }
     this.computed += count;
-    this.#begun = true;
     this.options.onComputed?.(this.computed);
     this.publish(pool);
   }

@@ -37,7 +37,7 @@ export async function allocateStep(
     const size = isState ? plan.sequences * cache.bytes : plan.pages * layerPageBytes(cache, kvType);
     kv.push(await make(`layers.${layer} ${isState ? "states" : "kv"}`, size, GPUBufferUsage.COPY_SRC));
   }
-  const rope = owned.add(new RopeTable(gpu, config.ropes, plan.context, MAX_ROWS), (table) => table.destroy());
+  const rope = owned.add(await RopeTable.create(gpu, config.ropes, plan.context, MAX_ROWS), (table) => table.destroy());
   const words = new Uint32Array(batchWords(plan.sequences, Math.ceil(plan.context / PAGE_TOKENS)));
   const batch = await make("batch", words.byteLength);
   return { buffers: { batch, ropes: rope.buffers, aux, kv }, rope, words, lists: new SampleLists() };

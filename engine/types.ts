@@ -157,6 +157,30 @@ export interface ScoreResult {
   readonly experts?: readonly (readonly (readonly number[])[])[];
 }
 
+/** Requests since loading. Those that are neither finished nor failed are still being answered. */
+export interface RequestStats {
+  /** Those that were let in: what is refused by its fields alone is none. */
+  readonly begun: number;
+  /** Whose last part was read, or whose score was whole. */
+  readonly finished: number;
+  /** Ended by an error, their signal, their reader who left, or `close`. */
+  readonly failed: number;
+}
+
+/** Tokens of the finished requests: prompt = cached + computed, and completion = delivered = logprobs. */
+export interface TokenStats {
+  readonly prompt: number;
+  readonly cached: number;
+  /** Counted by the rows of steps. */
+  readonly computed: number;
+  /** As their usage says. */
+  readonly completion: number;
+  /** Parts that their readers took. */
+  readonly delivered: number;
+  /** Of these, the ones with a log-probability. */
+  readonly logprobs: number;
+}
+
 /** Counters since loading, and what is held now; bytes for memory. */
 export interface EngineStats {
   readonly pages: { readonly total: number; readonly used: number; readonly cached: number };
@@ -164,6 +188,9 @@ export interface EngineStats {
   readonly waiting: number;
   /** How often a sequence gave its pages up to others, to be computed again. */
   readonly preemptions: number;
+  readonly requests: RequestStats;
+  readonly tokens: TokenStats;
+  /** Of the prompts of all requests, those included that did not finish. */
   readonly cachedTokens: number;
   /** Tokens that a draft model or the text proposed, and those that answers took. */
   readonly draft: DraftStats;

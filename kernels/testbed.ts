@@ -7,6 +7,7 @@
  */
 import { Arena } from "../device/arena.ts";
 import { createBuffer, destroyBuffer } from "../device/buffers.ts";
+import { DeviceLostError } from "../device/errors.ts";
 import type { Gpu } from "../device/gpu.ts";
 import { PipelineCache } from "../device/pipelines.ts";
 import { type BufferRange, encode, Recorder } from "../device/program.ts";
@@ -124,8 +125,8 @@ export class Testbed {
     const encoder = this.gpu.device.createCommandEncoder();
     encode(encoder, program);
     this.gpu.device.queue.submit([encoder.finish()]);
+    program.destroy(); // what was submitted still runs
     await this.gpu.device.queue.onSubmittedWorkDone();
-    program.destroy();
   }
 
   /** The data of a guarded buffer. */
@@ -151,8 +152,11 @@ export class Testbed {
     } catch (error) {
       why = error instanceof Error ? error.message : String(error);
     }
-    const invalid = await device.popErrorScope();
+    const popped = device.popErrorScope();
     for (const { buffer } of this.#buffers.splice(0)) destroyBuffer(this.gpu, buffer);
+    const invalid = await popped.catch((cause: unknown) => {
+      throw new DeviceLostError(`case ${title}: the device went away before its errors were known`, { cause });
+    });
     const errors = comparisons.map((comparison) => ({ ...comparison, error: nmse(comparison.got, comparison.want) }));
     const failed = errors.find(({ error, limit }) => !(error <= limit));
     const inexact = errors.filter(({ limit }) => limit > 0);

@@ -6,7 +6,7 @@
  */
 
 import { Arena } from "../device/arena.ts";
-import { createBuffer, destroyBuffer } from "../device/buffers.ts";
+import { allocateBuffer, destroyBuffer } from "../device/buffers.ts";
 import type { Gpu } from "../device/gpu.ts";
 import type { PipelineCache } from "../device/pipelines.ts";
 import { encode, Recorder } from "../device/program.ts";
@@ -38,7 +38,9 @@ export async function loadWeights(
   aux: GPUBuffer,
   options: LoadOptions = {},
 ): Promise<void> {
-  const upload = new Uploader(gpu, pipelines, plan.claimedBytes(), options);
+  const size = Math.min(options.pieceBytes ?? PIECE, 4 * Math.floor(gpu.limits.maxStorageBufferBindingSize / 4));
+  const staging = await allocateStaging(gpu, size);
+  const upload = new Uploader(gpu, pipelines, staging, plan.claimedBytes(), options);
   try {
     for (const matrix of plan.matrices) await upload.matrix(matrix);
     await upload.vectors(plan, aux);
@@ -48,7 +50,11 @@ export async function loadWeights(
   }
 }
 
-/** Reads pieces into a staging buffer and records their repacking. */
+function allocateStaging(gpu: Gpu, size: number): Promise<GPUBuffer> {
+  return allocateBuffer(gpu, { label: "staging", size, usage: GPUBufferUsage.STORAGE | GPUBufferUsage.COPY_DST });
+}
+
+/** Reads pieces into a staging buffer, which it frees, and records their repacking. */
 class Uploader {
   readonly #gpu: Gpu;
   readonly #pipelines: PipelineCache;
@@ -63,21 +69,20 @@ class Uploader {
   readonly #bytes: ReadonlyMap<string, number>;
   readonly #read = new Map<string, number>();
 
-  constructor(gpu: Gpu, pipelines: PipelineCache, bytes: ReadonlyMap<string, number>, options: LoadOptions) {
+  constructor(
+    gpu: Gpu,
+    pipelines: PipelineCache,
+    staging: GPUBuffer,
+    bytes: ReadonlyMap<string, number>,
+    options: LoadOptions,
+  ) {
     this.#bytes = bytes;
     this.#gpu = gpu;
     this.#pipelines = pipelines;
     this.#options = options;
     this.#arena = new Arena(gpu);
     this.#errorsBefore = gpu.uncaptured.length;
-    this.#staging = this.#newStaging(
-      Math.min(options.pieceBytes ?? PIECE, 4 * Math.floor(gpu.limits.maxStorageBufferBindingSize / 4)),
-    );
-  }
-
-  #newStaging(size: number): GPUBuffer {
-    const usage = GPUBufferUsage.STORAGE | GPUBufferUsage.COPY_DST;
-    return createBuffer(this.#gpu, { label: "staging", size, usage });
+    this.#staging = staging;
   }
 
   async matrix(matrix: Matrix): Promise<void> {
@@ -98,7 +103,7 @@ class Uploader {
     const count = end - begin;
     if (count > this.#staging.size) {
       destroyBuffer(this.#gpu, this.#staging);
-      this.#staging = this.#newStaging(4 * Math.ceil(count / 4));
+      this.#staging = await allocateStaging(this.#gpu, 4 * Math.ceil(count / 4));
     }
     const whole = count - (count % 4);
     const { queue } = this.#gpu.device;

@@ -1,8 +1,9 @@
 /** What a token costs the device, counted from outside: dispatches, passes, submits, bind groups, bytes. */
-import { afterAll, beforeAll, expect, test } from "vitest";
+import { afterAll, afterEach, beforeAll, expect, test } from "vitest";
 import { Engine } from "../engine/engine.ts";
 import { countingDevice } from "./countingDevice.ts";
 import { answer, sharedDevice } from "./sharedDevice.ts";
+import { expectSums } from "./sums.ts";
 import { randomTokens, tinyFolder, tinyModel } from "./tinyModel.ts";
 
 const LAYERS = 3;
@@ -17,6 +18,7 @@ beforeAll(async () => {
   const model = tinyFolder(tinyModel({ layers: LAYERS, vocab: VOCAB }));
   engine = await Engine.load(model, { device: { gpu: counted.gpu, pipelines } });
 });
+afterEach(() => expectSums(engine));
 afterAll(() => engine.close());
 
 /** Counts of an answer of `tokens` tokens, where everything it needs has been recorded. */

@@ -1,10 +1,11 @@
 /** What goes wrong: refused before any GPU memory is taken, or ended cleanly with the engine ready for the next request. */
-import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { afterAll, afterEach, beforeAll, describe, expect, test } from "vitest";
 import { Engine } from "../engine/engine.ts";
 import { AbortError, ContextLengthError, InvalidRequestError, NonFiniteError } from "../engine/errors.ts";
 import { ModelFormatError, UnsupportedModelError } from "../models/errors.ts";
 import { countingDevice } from "./countingDevice.ts";
 import { answer, sharedDevice, withEngine } from "./sharedDevice.ts";
+import { expectSums } from "./sums.ts";
 import { floats, memoryFolder, randomTokens, type TinyModel, tinyFolder, tinyModel } from "./tinyModel.ts";
 
 const VOCAB = 97;
@@ -229,14 +230,14 @@ describe("an engine", () => {
     engine = await Engine.load(tinyFolder(plain), { device });
     fresh = (await answer(engine, request)).tokens;
   });
+  afterEach(() => expectSums(engine));
   afterAll(async () => {
     await engine.close();
     expect(counts.live.size).toBe(0);
   });
   /** Nothing is held, and the next answer is as from a fresh engine. */
   async function expectUnharmed(): Promise<void> {
-    const { pages, running, waiting } = engine.stats();
-    expect([pages.used, running, waiting]).toEqual([0, 0, 0]);
+    expectSums(engine);
     expect((await answer(engine, request)).tokens).toEqual(fresh);
   }
   const long = { tokens: randomTokens(9, 400, VOCAB), temperature: 0, ignoreEos: true };

@@ -1,5 +1,5 @@
 /** The precisions that are asked for by name: near f32, the same bits within one, faults seen, and refused where the adapter cannot. */
-import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { afterAll, afterEach, beforeAll, describe, expect, test } from "vitest";
 import type { AdapterDescription } from "../device/adapters.ts";
 import { AdapterUnavailableError } from "../device/errors.ts";
 import { Engine } from "../engine/engine.ts";
@@ -8,6 +8,7 @@ import { planPrecision, precisionLine } from "../engine/precision.ts";
 import { missingFor } from "../kernels/xFrom.ts";
 import { distance, logitsOf } from "./expected.ts";
 import { answer, sharedDevice, withEngine } from "./sharedDevice.ts";
+import { expectSums } from "./sums.ts";
 import { floats, randomTokens, tinyFolder, tinyModel } from "./tinyModel.ts";
 
 /** Largest and mean distance of a log-probability from that in f32. */
@@ -41,6 +42,7 @@ for (const { mode, missing } of reasons) {
       beforeAll(async () => {
         engine = await Engine.load("default-draft", { ...options, precision: mode });
       });
+      afterEach(() => expectSums(engine));
       afterAll(() => engine.close());
 
       test("a trained model's log-probabilities are near those in f32, and not the same", async () => {

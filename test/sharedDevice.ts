@@ -5,6 +5,7 @@ import { openGpu } from "../device/gpu.ts";
 import { PipelineCache } from "../device/pipelines.ts";
 import { Engine } from "../engine/engine.ts";
 import type { EngineOptions, SharedDevice } from "../engine/options.ts";
+import { expectSums } from "./sums.ts";
 
 /** Opens the chosen adapter and closes it after the file's last test. */
 export async function sharedDevice(limits: EngineOptions["limits"] = "adapter"): Promise<SharedDevice> {
@@ -13,7 +14,7 @@ export async function sharedDevice(limits: EngineOptions["limits"] = "adapter"):
   return { gpu, pipelines: new PipelineCache(gpu) };
 }
 
-/** Loads, works and closes, whatever happens. */
+/** Loads, works and closes, whatever happens. Where nothing did, the engine's sums must agree. */
 export async function withEngine<T>(
   model: string | Folder,
   options: EngineOptions,
@@ -21,7 +22,9 @@ export async function withEngine<T>(
 ): Promise<T> {
   const engine = await Engine.load(model, options);
   try {
-    return await work(engine);
+    const result = await work(engine);
+    expectSums(engine);
+    return result;
   } finally {
     await engine.close();
   }
