@@ -134,7 +134,7 @@ function routerWeights(
   const gated = moe.shared?.gated === true;
   const projections: Projection[] = [{ module: `${path}.${options.router ?? "gate"}`, rows: experts }];
   if (gated) projections.push({ module: `${path}.shared_expert_gate`, rows: 1 });
-  const [matrix, apart] = weights.stacked(projections, hidden_size);
+  const [matrix, apart] = weights.stacked(projections, hidden_size, { together: true });
   if (matrix === undefined || apart !== undefined) throw storedApart(projections);
   const { routerBias: bias, correction } = options;
   return { matrix, bias, correction, shared: sharedParts(moe), gated };

@@ -143,6 +143,17 @@ describe("interleaved", () => {
   });
 });
 
+test("experts of several types are f32s, those of one stay as they are", async () => {
+  const model = tinyModel({ layers: 1, layout: "bf16" });
+  const half = tinyModel({ layers: 1, layout: "f16" }).tensors.get(`${mlp}.up_proj.weight`);
+  if (half === undefined) throw new Error("no up_proj");
+  model.tensors.set(`${mlp}.up_proj.weight`, half);
+  const plan = await planOf(model);
+  const gateUp = plan.experts(2, (e) => ({ module: `${mlp}.${e === 0 ? "gate" : "up"}_proj`, rows: 96 }), 96, 64);
+  expect(gateUp).toMatchObject({ layout: "f32", blocks: 6 });
+  expect(plan.experts(1, () => ({ module: `${mlp}.down_proj`, rows: 64 }), 64, 96).layout).toBe("bf16");
+});
+
 describe("finish", () => {
   test("names all that is missing at once", async () => {
     const model = tinyModel(ragged);

@@ -130,12 +130,13 @@ export class WeightPlan {
 
   /**
    * Projections of one input behind each other, each from a whole block on: one matrix where they are stored alike, else
-   * one each, in order. The stored row at which projection i begins is the sum of the padded rows before it.
+   * one each, in order. The stored row at which projection i begins is the sum of the padded rows before it. With `together` they are one
+   * wherever they can be.
    */
-  stacked(projections: readonly Projection[], cols: number): Matrix[] {
+  stacked(projections: readonly Projection[], cols: number, { together = false } = {}): Matrix[] {
     const runs: PlannedPart[][] = [];
-    for (const projection of projections) {
-      const planned = this.#part(projection, cols, 0, 1);
+    const all = projections.map((projection) => this.#part(projection, cols, 0, 1));
+    for (const planned of together ? alike(all) : all) {
       const last = runs.at(-1);
       if (last?.[0] !== undefined && sameStorage(last[0].storage, planned.storage)) last.push(planned);
       else runs.push([planned]);
@@ -180,12 +181,7 @@ export class WeightPlan {
       return isPair(given) ? given : [given];
     });
     const name = `${(experts[0] ?? []).map(({ module }) => module).join(" + ")} and other experts`;
-    const matrix = this.#stack(name, experts, rows, cols);
-    if (matrix.order !== undefined)
-      throw new UnsupportedModelError(
-        `${matrix.parts[0]?.module}: columns sorted by group (act-order), supported: experts without`,
-      );
-    return matrix;
+    return this.#stack(name, experts, rows, cols);
   }
 
   /** The rows that each head has in one module as one matrix: head h begins at block h · (blocks of its rows), and none is split between shards. */
@@ -203,7 +199,7 @@ export class WeightPlan {
       list.map((projection, i) => this.#part(projection, cols, e * each * list.length + i, list.length, whole)),
     );
     const [first = []] = parts;
-    return this.#add(name, parts.flat(), cols, each * first.length, count * each * first.length);
+    return this.#add(name, alike(parts.flat()), cols, each * first.length, count * each * first.length);
   }
 
   /** A vector of `length` elements, with zeros behind up to whole blocks. */
@@ -336,9 +332,13 @@ export class WeightPlan {
     const { columns } = projection;
     const shared = this.#module(projection, slice, columns?.of ?? cols);
     const own = shared.byRow !== undefined && !whole ? shared.byRow : shared;
-    const stored = columns === undefined ? own : sliceColumns(module, own, columns, cols);
-    const { codes, params, format, byRow: _, ...storage } = stored;
-    return { part: { module, rows, slice, firstBlock, blockStride, codes, params }, storage, format };
+    const planned = (it: StoredModule): PlannedPart => {
+      const stored = columns === undefined ? it : sliceColumns(module, it, columns, cols);
+      const { codes, params, format, byRow: _, unpacked: __, ...storage } = stored;
+      return { part: { module, rows, slice, firstBlock, blockStride, codes, params }, storage, format };
+    };
+    const { unpacked } = own;
+    return { ...planned(own), ...(unpacked === undefined ? {} : { unpacked: () => planned(unpacked) }) };
   }
 
   /** The module's tensors, claimed at its first projection. A missing tensor is reported by `finish`: until then a stand-in will do. */
@@ -389,6 +389,18 @@ interface PlannedPart {
   readonly part: Part;
   readonly storage: Storage;
   readonly format: string;
+  /** As f32s. */
+  unpacked?(): PlannedPart;
+}
+
+/** Parts of a stack: as f32s, where they are stored in several ways or have columns in orders of their own, and all can be. */
+function alike(parts: readonly PlannedPart[]): readonly PlannedPart[] {
+  const there = parts.filter(({ format }) => format !== MISSING);
+  const [first] = there;
+  if (first === undefined) return parts;
+  const fits = there.every(({ storage }) => storage.order === undefined && sameStorage(storage, first.storage));
+  const canBe = there.every(({ storage, unpacked }) => storage.layout === "f32" || unpacked !== undefined);
+  return fits || !canBe ? parts : parts.map((part) => part.unpacked?.() ?? part);
 }
 
 interface PlannedVector {

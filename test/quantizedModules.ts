@@ -198,14 +198,12 @@ function packed(
   const codes = given?.codes ?? draw(random, rows * cols, 2 ** bits);
   const zeros = given?.zeros ?? draw(random, rows * groups, 2 ** bits);
   const scales = given?.scales ?? halves(random, rows * groups);
-  const stride = (Math.ceil((cols * bits) / 32) * 32) / bits;
+  const rowWords = Math.ceil((cols * bits) / 32);
   const per = 32 / bits;
   const lines = Math.ceil(rows / per);
-  const inRows = arranged(
-    codes,
-    (e) => (e % stride < cols ? Math.floor(e / stride) * cols + (e % stride) : -1),
-    rows * stride,
-  );
+  const inRows = new Uint8Array(4 * rows * rowWords);
+  for (let row = 0; row < rows; row++)
+    inRows.set(stream(codes.slice(row * cols, (row + 1) * cols), bits), 4 * row * rowWords);
   const alongRows = arranged(
     zeros,
     (e) => {
@@ -222,7 +220,7 @@ function packed(
     cols,
     config: compressed("pack-quantized", { num_bits: bits, type: "int", symmetric, ...strategy }),
     tensors: new Map([
-      ["weight_packed", tensor("I32", [rows, (stride * bits) / 32], stream(inRows, bits))],
+      ["weight_packed", tensor("I32", [rows, rowWords], inRows)],
       ["weight_scale", f16s(scales, [rows, groups])],
       ...(symmetric ? [] : [["weight_zero_point", tensor("I32", [lines, groups], stream(alongRows, bits))] as const]),
     ]),
@@ -410,6 +408,13 @@ export const quantizedModules: readonly QuantizedModule[] = [
   mlxAffine(65, 128, 5, 128),
   mlxAffine(7, 192, 6, 64),
   mlxAffine(3, 64, 8, 64),
+  // Groups that no layout holds, and rows that begin within an element.
+  gptq(48, 96, 4, 48, {}),
+  gptq(36, 72, 8, 24, { sorted: true }),
+  gptq(24, 96, 4, 16, { sorted: true, v2: true }),
+  awq(40, 100, 40),
+  packed(45, 96, 4, 16, false),
+  packed(35, 72, 3, 48, true),
 ];
 
 /** The same codes, zeros and scales in every packing of integers of 4 bits: one module, said four ways. */

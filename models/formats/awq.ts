@@ -9,7 +9,7 @@
 import { type Fields, integerField, textField, unsupported } from "../configChecks.ts";
 import { ModelFormatError } from "../errors.ts";
 import { groupSize, isPacked } from "./gptq.ts";
-import { groupsOf, groupViewByColumns } from "./groups.ts";
+import { groupsFit, groupsOf, groupViewByColumns, storedGroups } from "./groups.ts";
 import {
   checkDtype,
   checkShape,
@@ -23,9 +23,12 @@ import {
   scaleTypeOf,
   type Tensors,
 } from "./stored.ts";
+import { allWords, bitsAt, readWords, unpackedIntegers } from "./unpacked.ts";
 
 /** Outputs a word. */
 const PER = 8;
+/** Where the word of an output has it. */
+const PLACES = [0, 4, 1, 5, 2, 6, 3, 7];
 
 /** Reads `quantization_config` of AWQ. */
 export function readAwq(fields: Fields): Quantization {
@@ -55,18 +58,40 @@ function awqModule(
       "TENSOR_SHAPE",
       `${module}: ${rows} rows from config.json, expected a multiple of ${PER} to fill words`,
     );
-  const groups = groupsOf(module, cols, group);
+  const count = storedGroups(cols, group);
   const because = `4 bits and group_size ${group ?? -1} in config.json`;
   checkShape(qweight, [cols, rows / PER], because);
-  checkShape(qzeros, [groups.storedCount, rows / PER], because);
-  checkShape(scales, [groups.storedCount, rows], because);
+  checkShape(qzeros, [count, rows / PER], because);
+  checkShape(scales, [count, rows], because);
   for (const tensor of [qweight, qzeros]) checkDtype(tensor, "I32", "U32");
   const scaleType = scaleTypeOf(scales);
+  const format = `awq 4 bits, ${inGroups(group)}`;
+  const nibble = (words: Uint32Array, line: number, row: number) =>
+    bitsAt(words, (line * rows + row - (row % PER) + (PLACES[row % PER] ?? Number.NaN)) * 4, 4);
+  const unpacked = unpackedIntegers(format, {
+    from: qweight,
+    lines: "columns",
+    rows,
+    cols,
+    scale: scales,
+    groupOf: (column) => Math.floor(column / (group ?? cols)),
+    groups: count,
+    async codes(first, end, signal) {
+      const words = await readWords(qweight, (first * rows) / PER, (end * rows) / PER, signal);
+      return (column, row) => nibble(words, column - first, row);
+    },
+    async zeros(signal) {
+      const words = await allWords(qzeros, signal);
+      return (row, g) => nibble(words, g, row);
+    },
+  });
+  if (!groupsFit(cols, group)) return unpacked;
+  const groups = groupsOf(module, cols, group);
   const storage = { layout: "affine4", group: groups.group, scaleType, zeros: { bits: 4, add: 0 } } as const;
   const params = paramViews(storage, cols, {
     scale: groupViewByColumns(scales, scaleBits(scaleType), groups, rows),
     offset: groupViewByColumns(qzeros, 4, groups, rows, "awq"),
   });
-  const format = `awq 4 bits, ${inGroups(group)}`;
-  return { ...storage, format, codes: columnMajor(qweight, 4, cols, rows, { elementOrder: "awq" }), params };
+  const codes = columnMajor(qweight, 4, cols, rows, { elementOrder: "awq" });
+  return { ...storage, format, codes, params, unpacked };
 }

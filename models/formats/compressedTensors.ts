@@ -11,11 +11,12 @@
  */
 import { type Fields, field, listField, objectField, show, unsupported } from "../configChecks.ts";
 import { ModelFormatError, UnsupportedModelError } from "../errors.ts";
+import type { CheckpointTensor } from "../weights/checkpoint.ts";
 import { readWeights, type WeightScheme } from "./compressedScheme.ts";
 import { constantF32, f32sOf } from "./derived.ts";
 import { type Fp8Scales, fp8Module, INPUT_TENSORS, rowScale, singleScale } from "./fp8.ts";
-import { groupsOf, groupView, singleView } from "./groups.ts";
-import { columnOrder } from "./order.ts";
+import { type Groups, groupsFit, groupsOf, groupView, singleView, storedGroups } from "./groups.ts";
+import { columnGroups, columnOrder } from "./order.ts";
 import {
   checkDtype,
   checkShape,
@@ -30,6 +31,7 @@ import {
   scaleTypeOf,
   type Tensors,
 } from "./stored.ts";
+import { allWords, bitsAt, readWords, unpackedIntegers } from "./unpacked.ts";
 
 /** A group of config.json: what it is for, and how those are stored. */
 interface Group {
@@ -178,9 +180,42 @@ function integers(
   const rowWords = Math.ceil((cols * bits) / 32);
   checkShape(weight, packed ? [rows, rowWords] : [rows, cols], `num_bits ${bits} in config.json`);
   checkDtype(weight, packed ? "I32" : "I8");
-  const groups = groupsOf(module, cols, strategy === "group" ? scheme.group : undefined);
+  const size = strategy === "group" ? scheme.group : undefined;
+  const count = storedGroups(cols, size);
+  if (strategy === "group") checkShape(scale, [rows, count], "group_size in config.json");
+  if (zero !== undefined) checkZeros(zero, { rows, bits, packed, count });
   const scaleType = scaleTypeOf(scale);
   const half = 2 ** (bits - 1); // codes are stored from 0 on
+  const format = `${scheme.format} ${bits} bits, ${strategy === "tensor" ? "one scale" : inGroups(scheme.group)}`;
+  const bytes = g_idx === undefined ? undefined : tensors.detail(g_idx.name);
+  const inGroup = bytes === undefined ? undefined : columnGroups(orderName, bytes, { cols, count });
+  const stride = packed ? rowWords * 32 : cols * 8; // bits
+  const flip = packed ? 0 : 0x80;
+  const unpacked = unpackedIntegers(format, {
+    from: weight,
+    lines: "rows",
+    rows,
+    cols,
+    scale,
+    groupOf: (column) => inGroup?.[column] ?? Math.floor(column / (size ?? cols)),
+    groups: strategy === "group" ? count : 1,
+    async codes(first, end, signal) {
+      const begin = Math.floor((first * stride) / 32);
+      const words = await readWords(weight, begin, Math.ceil((end * stride) / 32), signal);
+      return (row, column) => bitsAt(words, row * stride - begin * 32 + column * bits, bits) ^ flip;
+    },
+    async zeros(signal) {
+      if (zero === undefined) return () => half;
+      const words = await allWords(zero, signal);
+      const per = 32 / bits;
+      return packed
+        ? (row, g) => bitsAt(words, (Math.floor(row / per) * count + g) * 32 + (row % per) * bits, bits)
+        : (row, g) => bitsAt(words, (row * count + g) * 8, 8) ^ flip;
+    },
+  });
+  const strideFits = !packed || (rowWords * 32) % bits === 0; // else rows begin within an element
+  if (!strideFits || !groupsFit(cols, size)) return unpacked;
+  const groups = groupsOf(module, cols, size);
   const zeros =
     zero === undefined ? ({ bits: 0, add: half } as const) : ({ bits: bits === 4 ? 4 : 8, add: 0 } as const);
   const storage = { layout: `affine${bits}`, group: groups.group, scaleType, zeros } as const;
@@ -191,43 +226,37 @@ function integers(
       : strategy === "channel"
         ? rowScale(scale, width, rows)
         : groupView(scale, width, groups);
-  if (strategy === "group") checkShape(scale, [rows, groups.storedCount], "group_size in config.json");
   const codes = packed
     ? rowMajor(weight, bits, cols, (rowWords * 32) / bits)
     : rowMajor(weight, 8, cols, cols, { flip: 0x80 });
-  const offset = zero === undefined ? undefined : zeroView(zero, { rows, bits, packed, groups });
-  const bytes = g_idx === undefined ? undefined : tensors.detail(g_idx.name);
-  const order =
-    g_idx === undefined || bytes === undefined
-      ? undefined
-      : columnOrder(g_idx.name, bytes, { cols, stored: groups.stored, count: groups.storedCount });
-  const format = `${scheme.format} ${bits} bits, ${strategy === "tensor" ? "one scale" : inGroups(scheme.group)}${order === undefined ? "" : ", act-order"}`;
-  return { ...storage, format, order, codes, params: paramViews(storage, cols, { scale: scaleView, offset }) };
+  const offset = zero === undefined ? undefined : zeroView(zero, { bits, packed, groups });
+  const order = bytes === undefined ? undefined : columnOrder(orderName, bytes, { cols, stored: groups.stored, count });
+  const params = paramViews(storage, cols, { scale: scaleView, offset });
+  return { ...storage, format: order === undefined ? format : `${format}, act-order`, order, codes, params, unpacked };
+}
+
+interface ZeroShape {
+  readonly rows: number;
+  readonly bits: number;
+  readonly packed: boolean;
 }
 
 /** Zeros (rows, groups): packed along the rows, or one a byte. */
+function checkZeros(
+  zero: CheckpointTensor,
+  { rows, bits, packed, count }: ZeroShape & { readonly count: number },
+): void {
+  checkDtype(zero, packed ? "I32" : "I8");
+  if (packed) checkShape(zero, [Math.ceil((rows * bits) / 32), count], `num_bits ${bits} in config.json`);
+  else checkShape(zero, [rows, count]);
+}
+
 function zeroView(
-  zero: NonNullable<ReturnType<Tensors["claim"]>>,
-  {
-    rows,
-    bits,
-    packed,
-    groups,
-  }: {
-    readonly rows: number;
-    readonly bits: number;
-    readonly packed: boolean;
-    readonly groups: ReturnType<typeof groupsOf>;
-  },
+  zero: CheckpointTensor,
+  { bits, packed, groups }: Omit<ZeroShape, "rows"> & { readonly groups: Groups },
 ) {
-  if (!packed) {
-    checkDtype(zero, "I8");
-    checkShape(zero, [rows, groups.storedCount]);
-    return groupView(zero, 8, groups, { flip: 0x80 });
-  }
+  if (!packed) return groupView(zero, 8, groups, { flip: 0x80 });
   const per = 32 / bits;
-  checkDtype(zero, "I32");
-  checkShape(zero, [Math.ceil(rows / per), groups.storedCount], `num_bits ${bits} in config.json`);
   const span = groups.stored / groups.group;
   const step = per * groups.storedCount;
   return rowMajor(zero, bits, groups.count, step, {

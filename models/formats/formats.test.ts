@@ -179,3 +179,15 @@ test("some columns of a module with a scale a row are one group of their own mat
   const got = await weightsOf(matrix);
   expect(got).toEqual(got.map((_value, i) => module.weight(Math.floor(i / 64), 32 + (i % 64))));
 });
+
+test("experts with columns sorted by group are f32s, each in its own order", async () => {
+  const module = quantizedModules.find(({ name }) => name.includes("act-order"));
+  if (module === undefined) throw new Error("no module with act-order");
+  const { rows, cols } = module;
+  const { matrix } = await planQuantized(module, (it, path) =>
+    it.experts(1, () => ({ module: path, rows }), rows, cols),
+  );
+  expect([matrix.layout, matrix.order]).toEqual(["f32", undefined]);
+  const got = await weightsOf(matrix);
+  expect(got).toEqual(got.map((_value, i) => module.weight(Math.floor(i / cols), i % cols)));
+});

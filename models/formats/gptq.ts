@@ -9,8 +9,8 @@
 import type { LayoutName } from "../../kernels/formats/layout.ts";
 import { booleanField, type Fields, field, integerField, textField, unsupported } from "../configChecks.ts";
 import { ModelFormatError } from "../errors.ts";
-import { groupsOf, groupViewByColumns } from "./groups.ts";
-import { columnOrder } from "./order.ts";
+import { groupsFit, groupsOf, groupViewByColumns, storedGroups } from "./groups.ts";
+import { columnGroups, columnOrder } from "./order.ts";
 import {
   checkDtype,
   checkShape,
@@ -24,6 +24,7 @@ import {
   scaleTypeOf,
   type Tensors,
 } from "./stored.ts";
+import { allWords, bitsAt, readWords, unpackedIntegers } from "./unpacked.ts";
 
 interface Scheme {
   readonly bits: 4 | 8;
@@ -79,15 +80,39 @@ function gptqModule(
   const g_idx = anyOrder ? tensors.claim(`${module}.g_idx`) : tensors.claimIfThere(`${module}.g_idx`);
   if (qweight === undefined || qzeros === undefined || scales === undefined) return undefined;
   if (anyOrder && g_idx === undefined) return undefined;
-  const groups = groupsOf(module, cols, group);
+  const count = storedGroups(cols, group);
   const per = 32 / bits;
   const because = `${bits} bits and group_size ${group ?? -1} in config.json`;
   wholeWords(module, rows, cols, per);
   checkShape(qweight, [cols / per, rows], because);
-  checkShape(qzeros, [groups.storedCount, rows / per], because);
-  checkShape(scales, [groups.storedCount, rows], because);
+  checkShape(qzeros, [count, rows / per], because);
+  checkShape(scales, [count, rows], because);
   for (const tensor of [qweight, qzeros]) checkDtype(tensor, "I32", "U32");
   const scaleType = scaleTypeOf(scales);
+  const format = `gptq ${bits} bits, ${inGroups(group)}`;
+  const bytes = g_idx === undefined ? undefined : tensors.detail(g_idx.name);
+  const inGroup = bytes === undefined ? undefined : columnGroups(g_idx?.name ?? "", bytes, { cols, count });
+  const unpacked = unpackedIntegers(format, {
+    from: qweight,
+    lines: "columns",
+    rows,
+    cols,
+    scale: scales,
+    groupOf: (column) => inGroup?.[column] ?? Math.floor(column / (group ?? cols)),
+    groups: count,
+    async codes(first, end, signal) {
+      const word = Math.floor(first / per);
+      const words = await readWords(qweight, word * rows, Math.ceil(end / per) * rows, signal);
+      return (column, row) =>
+        bitsAt(words, ((Math.floor(column / per) - word) * rows + row) * 32 + (column % per) * bits, bits);
+    },
+    async zeros(signal) {
+      const words = await allWords(qzeros, signal);
+      return (row, g) => bitsAt(words, (g * rows + row) * bits, bits) + add;
+    },
+  });
+  if (!groupsFit(cols, group)) return unpacked;
+  const groups = groupsOf(module, cols, group);
   const layout: LayoutName = bits === 4 ? "affine4" : "affine8";
   const storage = { layout, group: groups.group, scaleType, zeros: { bits, add } };
   const codes = columnMajor(qweight, bits, cols, rows, {
@@ -103,20 +128,9 @@ function gptqModule(
     scale: groupViewByColumns(scales, scaleBits(scaleType), groups, rows),
     offset: groupViewByColumns(qzeros, bits, groups, rows),
   });
-  const order = orderOf(tensors, g_idx?.name, cols, groups);
-  const format = `gptq ${bits} bits, ${inGroups(group)}${order === undefined ? "" : ", act-order"}`;
-  return { ...storage, format, order, codes, params };
-}
-
-function orderOf(
-  tensors: Tensors,
-  name: string | undefined,
-  cols: number,
-  groups: { stored: number; storedCount: number },
-) {
-  const bytes = name === undefined ? undefined : tensors.detail(name);
-  if (name === undefined || bytes === undefined) return undefined;
-  return columnOrder(name, bytes, { cols, stored: groups.stored, count: groups.storedCount });
+  const order =
+    bytes === undefined ? undefined : columnOrder(g_idx?.name ?? "", bytes, { cols, stored: groups.stored, count });
+  return { ...storage, format: order === undefined ? format : `${format}, act-order`, order, codes, params, unpacked };
 }
 
 function wholeWords(module: string, rows: number, cols: number, per: number): void {

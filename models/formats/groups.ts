@@ -19,6 +19,20 @@ export interface Groups {
 
 const gcd = (a: number, b: number): number => (b === 0 ? a : gcd(b, a % b));
 
+/** Groups of a row in the checkpoint. */
+export const storedGroups = (cols: number, stored: number | undefined): number =>
+  stored === undefined ? 1 : Math.max(1, Math.ceil(cols / stored));
+
+/** Whether the kernels have groups for those of a checkpoint: see `groupsOf`. */
+export function groupsFit(cols: number, stored: number | undefined, atLeast = BLOCK_COLS): boolean {
+  if (stored === undefined || stored >= cols) return true;
+  const group = commonGroup(cols, stored);
+  return group >= atLeast && group % 8 === 0;
+}
+
+const commonGroup = (cols: number, stored: number): number =>
+  gcd(stored, stored % BLOCK_COLS === 0 ? paddedCols(cols) : BLOCK_COLS);
+
 /**
  * Groups of `stored` columns (undefined: one for the row) of a row of `cols`. Groups that end inside a run of 32 are split, each part with
  * the same parameters. `atLeast` is the smallest group that the layout's kernels take. Throws UnsupportedModelError for smaller ones, naming the module.
@@ -26,8 +40,8 @@ const gcd = (a: number, b: number): number => (b === 0 ? a : gcd(b, a % b));
 export function groupsOf(module: string, cols: number, stored: number | undefined, atLeast = BLOCK_COLS): Groups {
   if (stored === undefined || stored >= cols)
     return { stored: paddedCols(cols), group: paddedCols(cols), count: 1, storedCount: 1 };
-  const group = gcd(stored, stored % BLOCK_COLS === 0 ? paddedCols(cols) : BLOCK_COLS);
-  if (group < atLeast || group % 8 !== 0) {
+  const group = commonGroup(cols, stored);
+  if (!groupsFit(cols, stored, atLeast)) {
     const message = `${module}: groups of ${stored} of ${cols} columns, supported: multiples of ${atLeast}, and one group a row`;
     throw new UnsupportedModelError(message);
   }

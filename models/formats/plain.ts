@@ -10,6 +10,7 @@ import {
   type StoredModule,
   type Tensors,
 } from "./stored.ts";
+import { widened } from "./unpacked.ts";
 
 /** The module's tensor as it is; undefined where it is missing. */
 export function plainModule(tensors: Tensors, shape: ModuleShape): StoredModule | undefined {
@@ -22,9 +23,12 @@ export function plainModule(tensors: Tensors, shape: ModuleShape): StoredModule 
   const storage = { format: tensor.dtype, layout, group: BLOCK_COLS, scaleType: "f16", params: [] } as const;
   if (!transposed) {
     checkShape(tensor, [rows, cols]);
-    return { ...storage, codes: rowMajor(tensor, bits, cols) };
+    return withWide({ ...storage, codes: rowMajor(tensor, bits, cols) });
   }
   const each = expertRows ?? rows;
   checkShape(tensor, [cols * (rows / each), each], "config.json, inputs first");
-  return { ...storage, codes: columnMajor(tensor, bits, cols, each) };
+  return withWide({ ...storage, codes: columnMajor(tensor, bits, cols, each) });
 }
+
+const withWide = (stored: StoredModule): StoredModule =>
+  stored.layout === "f32" ? stored : { ...stored, unpacked: widened(stored) };
