@@ -30,7 +30,9 @@ export class StepTap implements StepEncoder {
 
   encode(encoder: GPUCommandEncoder, program: Program, title: string, details: StepDetails) {
     for (const { kernel } of program.dispatches) this.launched.add(kernel);
-    if (title === "1 row, 1 sample") this.#program = program;
+    // Without what makes way for the next step: one that is replayed is to stay where it is.
+    const dispatches = program.dispatches.filter(({ kernel }) => kernel !== "advance");
+    if (title === "1 row, 1 sample") this.#program = { ...program, dispatches };
     return this.#profiler?.encode(encoder, program, title, details);
   }
 

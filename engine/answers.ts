@@ -67,7 +67,7 @@ export class Answers {
 }
 
 function sequenceOf(
-  { tokens, priority, sampling, top }: ResolvedRequest,
+  { tokens, maxTokens, stopIds, priority, sampling, top }: ResolvedRequest,
   stream: AnswerStream,
   { ropeVariant, drafting, onRelease, onPrompt }: AnswersOptions,
   forkOf: Sequence | undefined,
@@ -82,6 +82,7 @@ function sequenceOf(
     logits: false,
     experts: false,
     ropeVariant,
+    ending: { length: tokens.length + maxTokens, stopIds },
     onOutput: (output) => stream.take(output, sequence),
     onComputed: (computed) => {
       if (sampling.choice === 0 && computed < tokens.length) onPrompt?.(computed, tokens.length);

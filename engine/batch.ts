@@ -61,11 +61,18 @@ export interface Batch {
   readonly samples: readonly Sample[];
   /** Pages that are copied before it. */
   readonly copies: readonly PageCopy[];
+  /** Keys that its longest row sees. */
+  readonly longest: number;
 }
 
-/** u32 words that any batch of the engine fits in. */
-export const batchWords = (sequences: number, pagesEach: number): number => TABLES_AT + sequences * pagesEach;
+/** Stop ids of a sequence that the GPU looks for; should there be more, the others are found when they are read. */
+const STOP_IDS = 16;
 
+/** u32 words that any batch of the engine fits in. */
+export const batchWords = (sequences: number, pagesEach: number): number =>
+  TABLES_AT + sequences * (pagesEach + STOP_IDS);
+
+const NOTHING: readonly number[] = [];
 const powerOfTwo = (count: number): number => (count <= 1 ? count : 2 ** Math.ceil(Math.log2(count)));
 
 /** A number of its own for each bucket, whose counts are 0 or powers of two. */
@@ -98,6 +105,9 @@ export function buildBatch({ kind, entries, copies }: Schedule, { rope, words, l
     const end = computed + count + drafts.length;
     let rules = NONE; // one block for all samples of a sequence: each sees as many tokens as its position says
     words.set(pages, table);
+    const stopIds = [...(options.ending?.stopIds ?? NOTHING)].slice(0, STOP_IDS);
+    const stops = table + pages.length;
+    words.set(stopIds, stops);
     for (let position = computed; position < end; position++) {
       const token = tokens[position] ?? drafts[position - tokens.length] ?? NONE;
       writeRow(words, row, { sequence, position, token }, rope, table);
@@ -106,22 +116,21 @@ export function buildBatch({ kind, entries, copies }: Schedule, { rope, words, l
         const sample = { sequence, position, token, target };
         if (options.sampling.rules !== null && rules === NONE)
           rules = lists.add(options.sampling.rules, tokens, drafts);
-        writeSample(words, samples.length, sample, row, rules);
+        writeSample(words, samples.length, sample, { row, rules, stops, stopCount: stopIds.length });
         samples.push(sample);
         top = Math.max(top, options.top);
         routes ||= options.experts;
       }
       row++;
     }
-    table += pages.length;
+    table = stops + stopIds.length;
     longest = Math.max(longest, end);
     oneRowEach &&= end === computed + 1;
   }
-  const splits = Math.ceil(longest / KEY_SPLIT);
   const bucket: Bucket = {
     rows: powerOfTwo(row),
     oneRowEach,
-    splits: splits > 1 ? powerOfTwo(splits) : 0,
+    splits: splitsOf(longest),
     samples: powerOfTwo(samples.length),
     everyRow: samples.length === row,
     kind,
@@ -130,13 +139,24 @@ export function buildBatch({ kind, entries, copies }: Schedule, { rope, words, l
     adjusted: lists.words.length > 0,
   };
   fillUp(bucket, words, row, samples.length);
-  return { bucket, rows: row, words: words.subarray(0, table), lists: lists.words, samples, copies };
+  return { bucket, rows: row, words: words.subarray(0, table), lists: lists.words, samples, copies, longest };
+}
+
+/** The bucket of a step in which every sequence has `steps` tokens more than in this one. */
+export function bucketAhead({ bucket, longest }: Batch, steps: number): Bucket {
+  return { ...bucket, splits: splitsOf(longest + steps) };
+}
+
+function splitsOf(longest: number): number {
+  const splits = Math.ceil(longest / KEY_SPLIT);
+  return splits > 1 ? powerOfTwo(splits) : 0;
 }
 
 /** A step of the bucket that computes nothing for anybody. */
 export function emptyBatch(bucket: Bucket, words: Uint32Array<ArrayBuffer>): Batch {
   fillUp(bucket, words, 0, 0);
-  return { bucket, rows: 0, words: words.subarray(0, TABLES_AT), lists: new Uint32Array(), samples: [], copies: [] };
+  const nothing = { samples: [], copies: [], lists: new Uint32Array(), longest: 0 };
+  return { bucket, rows: 0, words: words.subarray(0, TABLES_AT), ...nothing };
 }
 
 /** Rows and samples that only fill the bucket up: no token of a sequence, nothing to see, nothing to write. */
@@ -178,13 +198,12 @@ function writeSample(
   words: Uint32Array<ArrayBuffer>,
   index: number,
   { sequence, position, target }: Sample,
-  row: number,
-  rules: number,
+  places: { readonly row: number; readonly rules: number; readonly stops: number; readonly stopCount: number },
 ): void {
   const { temperature, topK, topP, minP, typicalP, seed, choice } = sequence.options.sampling;
   const at = SAMPLES_AT + index * SAMPLE_WORDS;
   words.fill(0, at, at + SAMPLE_WORDS);
-  words[at + SAMPLE.row] = row;
+  words[at + SAMPLE.row] = places.row;
   words[at + SAMPLE.temperature] = f32Bits(temperature);
   words[at + SAMPLE.topK] = topK;
   words[at + SAMPLE.topP] = f32Bits(topP);
@@ -195,5 +214,7 @@ function writeSample(
   words[at + SAMPLE.position] = position + 1;
   words[at + SAMPLE.target] = target;
   words[at + SAMPLE.typicalP] = f32Bits(typicalP);
-  words[at + SAMPLE.rules] = rules;
+  words[at + SAMPLE.rules] = places.rules;
+  words[at + SAMPLE.stops] = places.stops;
+  words[at + SAMPLE.stopCount] = places.stopCount;
 }

@@ -1,16 +1,19 @@
 /**
  * The engine: runs any number of requests at once on a loaded model, and streams what they say.
  *
- * One step, and nothing hidden behind it: schedule, lay the batch out, run the program, hand out what came, commit.
+ * One step, and nothing hidden behind it: schedule, lay the batch out, run the program, hand out what came, commit. While the same
+ * sequences decode and nobody else has anything to do, steps follow each other on the GPU (freeRun.ts).
  */
 import type { Folder } from "../device/files.ts";
 import type { Gpu } from "../device/gpu.ts";
 import type { KvType } from "../kernels/attention/kv_types.ts";
 import { Answers } from "./answers.ts";
-import { type Batch, buildBatch } from "./batch.ts";
+import { buildBatch } from "./batch.ts";
 import { DraftModel } from "./draftModel.ts";
 import { takesBack } from "./draftVocabulary.ts";
 import { AbortError } from "./errors.ts";
+import { FreeRuns } from "./freeRun.ts";
+import { handOut } from "./handOut.ts";
 import type { ReadModel } from "./loadModel.ts";
 import type { MemoryPlan } from "./memoryPlan.ts";
 import { ChatCompletions } from "./openai/chatCompletions.ts";
@@ -19,7 +22,6 @@ import { PagePool } from "./pages.ts";
 import type { PrecisionPlan } from "./precision.ts";
 import { promptTokens, type RequestContext, type ResolvedRequest, resolveGenerate, resolveScore } from "./request.ts";
 import { Delivery, RequestCounts } from "./requestCounts.ts";
-import type { StepResult } from "./runner.ts";
 import { type Schedule, Scheduler } from "./scheduler.ts";
 import { scoreTokens } from "./scoring.ts";
 import type { Sequence } from "./sequence.ts";
@@ -49,6 +51,7 @@ export class Engine {
   readonly #pool: PagePool;
   readonly #scheduler: Scheduler;
   readonly #speculation: Speculation;
+  readonly #freeRuns: FreeRuns;
   readonly #request: RequestContext;
   readonly #counts = new RequestCounts();
   #cachedTokens = 0;
@@ -79,6 +82,7 @@ export class Engine {
     this.#pool = new PagePool(plan.pages, { shares: plan.states === 0 });
     this.#scheduler = new Scheduler(this.#pool, limits);
     this.#speculation = new Speculation(draft);
+    this.#freeRuns = new FreeRuns(started.runner, this.#scheduler, gpu.off);
     this.#request = {
       tokenizer: read.tokenizer,
       template: read.template,
@@ -208,9 +212,11 @@ export class Engine {
   async #step(schedule: Schedule): Promise<void> {
     if (schedule.entries.length === 0) return;
     const { memory, runner } = this.#started;
+    const steps = this.#freeRuns.steps(schedule);
     const batch = buildBatch(schedule, memory);
+    if (steps > 1) return await this.#freeRuns.run(schedule, batch, steps);
     const result = await this.#speculation.timed(batch, () => runner.run(batch));
-    const finished = handOut(batch, result, (sequence) => this.#scheduler.remove(sequence));
+    const finished = handOut(batch.samples, result, (sequence) => this.#scheduler.remove(sequence));
     this.#speculation.learn(schedule);
     this.#scheduler.commit(schedule, finished);
   }
@@ -258,26 +264,4 @@ export class Engine {
     await this.#speculation.draft?.free();
     await this.#started.free();
   }
-}
-
-/** Gives each sequence its outputs; returns those that are done. One that fails is removed, so that nobody shares its pages. */
-function handOut(
-  { samples }: Batch,
-  { outputs, logits }: StepResult,
-  remove: (sequence: Sequence) => void,
-): Set<Sequence> {
-  const finished = new Set<Sequence>();
-  samples.forEach(({ sequence, position, token, target }, i) => {
-    const output = outputs[i];
-    if (sequence.finished || finished.has(sequence) || output === undefined) return;
-    if (sequence.tokens[position] !== token) return; // a row of a proposal that was not taken
-    if (output.token === target) sequence.accepted++;
-    try {
-      if (sequence.options.onOutput(output, position, logits[i])) finished.add(sequence);
-    } catch (error) {
-      remove(sequence);
-      sequence.options.onError(error);
-    }
-  });
-  return finished;
 }

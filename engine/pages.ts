@@ -44,6 +44,10 @@ export class PagePool {
   get used(): number {
     return this.total - this.#free.length - this.#cached.size;
   }
+  /** Pages that hold nothing. */
+  get free(): number {
+    return this.#free.length;
+  }
   /** Pages that `take` could give. */
   get available(): number {
     return this.#free.length + this.#cached.size;

@@ -1,35 +1,45 @@
 /**
  * The runner: one program a bucket, recorded once; a step is one write, one submit and a few bytes read back.
+ *
+ * Steps in which all decode may follow each other instead, several a submit and nothing written between them (advance.ts).
  */
 import { Arena, type Slot } from "../device/arena.ts";
-import { allocateBuffer, createBuffer, destroyBuffer } from "../device/buffers.ts";
-import { DeviceLostError } from "../device/errors.ts";
+import { allocateBuffer, destroyBuffer } from "../device/buffers.ts";
 import type { Gpu } from "../device/gpu.ts";
 import type { CompiledKernel, PipelineCache } from "../device/pipelines.ts";
 import type { ChosenExperts, StepEncoder } from "../device/profiler.ts";
 import { encode, type Program, Recorder } from "../device/program.ts";
 import { insideErrorScopes } from "../device/scopes.ts";
 import { ADJUST_CHUNK, adjust } from "../kernels/adjust.ts";
+import { ADVANCE_ROWS, advance } from "../kernels/advance.ts";
 import type { KvType } from "../kernels/attention/kv_types.ts";
 import { logProbs } from "../kernels/log_probs.ts";
 import { sample } from "../kernels/sample.ts";
 import type { Precision } from "../kernels/xFrom.ts";
 import type { Logits, Model } from "../models/model.ts";
 import type { StepBuffers, StepRoute } from "../models/step.ts";
-import { type Batch, type Bucket, bucketKey, bucketTitle, SAMPLES_AT } from "./batch.ts";
+import { type Batch, type Bucket, bucketAhead, bucketKey, bucketTitle, SAMPLES_AT } from "./batch.ts";
 import { layerPageBytes } from "./memoryPlan.ts";
 import { PageCopies } from "./pageCopies.ts";
+import { ReadBack } from "./readBack.ts";
 import type { RowOutput } from "./sequence.ts";
 import { bestWords, DRAWN_WORDS, logitRows, type OutputReads, outputsOf, type Read } from "./stepOutputs.ts";
 
 /** A program with what is read back of it, all in buffers of its own. */
 interface Recorded extends OutputReads {
+  /** Where its sequences may go on by themselves, the last dispatch lays the next step out. */
   readonly program: Program;
+  /** Without that. */
+  readonly step: Program;
   readonly bucket: Bucket;
   readonly logits: Logits | undefined;
   /** Of each mixture of experts, where the profiler wants them. */
   readonly experts: readonly ChosenExperts[];
 }
+
+/** Whether a step of the bucket may lay the next one out: each row is its sequence's newest, and a token is drawn from it. */
+const leadsOn = ({ kind, oneRowEach, everyRow, samples }: Bucket): boolean =>
+  kind === "generate" && oneRowEach && everyRow && samples > 0;
 
 /** What a recording leaves besides its launches. */
 interface Launched {
@@ -42,7 +52,6 @@ interface Launched {
   readonly routes: readonly StepRoute[];
 }
 
-const NOTHING: readonly Read[] = [];
 /** Of the buffer of rules: some thousand tokens, so that few answers outgrow it. */
 const LEAST_LIST_BYTES = 2 ** 16;
 
@@ -72,10 +81,10 @@ export class Runner {
   readonly #arena: Arena;
   readonly #programs = new Map<number, Recorded>();
   readonly #copies: PageCopies;
-  #staging: GPUBuffer | undefined;
+  readonly #readBack: ReadBack;
   /** Rules of samples, where a request ever had some. */
   #lists: GPUBuffer | undefined;
-  readonly counts = { dispatches: 0, submits: 0, bindGroups: 0, bytesRead: 0, encodeMs: 0 };
+  readonly counts = { dispatches: 0, submits: 0, writes: 0, waits: 0, bindGroups: 0, bytesRead: 0, encodeMs: 0 };
 
   constructor(options: RunnerOptions) {
     this.#options = options;
@@ -86,6 +95,7 @@ export class Runner {
       return buffer === undefined ? [] : [{ buffer, pageBytes: layerPageBytes(cache, kvType) }];
     });
     this.#copies = new PageCopies(gpu, layers);
+    this.#readBack = new ReadBack(options.gpu);
   }
 
   get arenaBytes(): number {
@@ -110,89 +120,112 @@ export class Runner {
       () => this.#submit(recorded, batch, tokenBytes, bytes),
       "step",
     );
-    this.counts.dispatches += recorded.program.dispatches.length;
-    this.counts.submits++;
+    this.counts.waits++;
     this.counts.bytesRead += bytes;
-    const mapped = bytes === 0 ? undefined : staging.mapAsync(GPUMapMode.READ, 0, bytes);
-    mapped?.catch(() => undefined); // what the scopes say comes first
-    await this.#settled(error);
-    if (mapped === undefined) {
+    if (staging === undefined) {
+      await this.#readBack.settled(error);
       await gpu.device.queue.onSubmittedWorkDone(); // or a long prompt would be queued whole, and nothing could stop it
       return { outputs: [], logits: [] };
     }
-    await this.#arrived(mapped);
-    const back = staging.getMappedRange(0, bytes);
-    try {
+    return await this.#readBack.read(staging, bytes, error, (back) => {
       const outputs = outputsOf(new Uint32Array(back, 0, tokenBytes / 4), samples, recorded);
       if (logits === undefined) return { outputs, logits: [] };
       return { outputs, logits: logitRows(back, tokenBytes, samples.length, logits.stride, vocabulary) };
-    } finally {
-      staging.unmap();
-    }
+    });
   }
 
-  /** Submits the program and copies of what is read back, to the buffer that it returns. */
-  #submit(
-    { program, logits, reads, experts }: Recorded,
-    { bucket, rows, words, lists, samples, copies }: Batch,
-    tokenBytes: number,
-    bytes: number,
-  ): GPUBuffer {
-    const { gpu, buffers, profiler, title } = this.#options;
-    const { queue } = gpu.device;
-    const staging = this.#stagingFor(bytes);
-    queue.writeBuffer(buffers.batch, 0, words);
-    if (this.#lists !== undefined && lists.length > 0) queue.writeBuffer(this.#lists, 0, lists);
-    const encoder = gpu.device.createCommandEncoder();
-    this.#copies.encode(encoder, copies);
-    const timed = profiler?.encode(encoder, program, `${title}${bucketTitle(bucket)}`, { rows, experts });
-    if (timed === undefined) {
-      const start = performance.now();
-      encode(encoder, program);
-      this.counts.encodeMs += performance.now() - start;
-    }
+  /** Records what `runAhead` needs for so many steps of a batch in which all decode. */
+  async prepare(batch: Batch, steps: number): Promise<void> {
+    if (batch.bucket.adjusted) await this.#holdLists(batch.lists.byteLength);
+    for (let i = 0; i < steps; i++) await this.#recorded(bucketAhead(batch, i));
+  }
+
+  /**
+   * Submits steps `first` … `first + steps - 1` of a batch in which all decode, each computed from what the one before drew; returns
+   * the outputs of each once they are there. Step 0 writes the batch; those behind it need nothing. Two calls may be on their way at
+   * once. Throws as `run`, and RangeError for what was not prepared.
+   */
+  async runAhead(batch: Batch, first: number, steps: number): Promise<readonly (readonly RowOutput[])[]> {
+    const { samples } = batch;
+    const all = Array.from({ length: steps }, (_, i) => this.#prepared(bucketAhead(batch, first + i)));
+    const words = (all[0]?.words ?? 0) * samples.length;
+    const bytes = 4 * words * steps;
+    const submit = () => {
+      const staging = this.#readBack.take(bytes);
+      if (first === 0) this.#write(batch);
+      this.#encodeSteps(all, staging, batch);
+      return staging;
+    };
+    const { value: staging, error } = insideErrorScopes(this.#options.gpu, submit, "steps");
+    this.counts.waits++;
+    this.counts.bytesRead += bytes;
+    return await this.#readBack.read(staging, bytes, error, (back) =>
+      all.map((recorded, i) => outputsOf(new Uint32Array(back, 4 * words * i, words), samples, recorded)),
+    );
+  }
+
+  #prepared(bucket: Bucket): Recorded {
+    const recorded = this.#programs.get(bucketKey(bucket));
+    if (recorded === undefined) throw new RangeError(`${bucketTitle(bucket)}: not recorded, expected prepare first`);
+    return recorded;
+  }
+
+  /** Encodes steps with the copies of what is read back of each, and submits them. */
+  #encodeSteps(all: readonly Recorded[], staging: GPUBuffer, { samples, rows }: Batch): void {
+    const encoder = this.#options.gpu.device.createCommandEncoder();
     let at = 0;
-    for (const { buffer, words: each } of samples.length === 0 ? NOTHING : reads) {
-      const size = 4 * each * samples.length;
-      encoder.copyBufferToBuffer(buffer, 0, staging, at, size);
-      at += size;
-    }
-    if (bytes > tokenBytes && logits !== undefined)
+    const timed = all.map((recorded) => {
+      const done = this.#encode(encoder, recorded.program, recorded, rows);
+      at = copyReads(encoder, recorded.reads, samples.length, staging, at);
+      return done;
+    });
+    this.#options.gpu.device.queue.submit([encoder.finish()]);
+    this.counts.submits++;
+    for (const done of timed) done?.();
+  }
+
+  /** Submits the program and copies of what is read back, to the buffer that it returns; undefined where nothing is. */
+  #submit(recorded: Recorded, batch: Batch, tokenBytes: number, bytes: number): GPUBuffer | undefined {
+    const { step, program, logits, reads } = recorded;
+    const { device } = this.#options.gpu;
+    const staging = bytes === 0 ? undefined : this.#readBack.take(bytes);
+    this.#write(batch);
+    const encoder = device.createCommandEncoder();
+    this.#copies.encode(encoder, batch.copies);
+    const timed = this.#encode(encoder, step, recorded, batch.rows);
+    if (staging !== undefined) copyReads(encoder, reads, batch.samples.length, staging, 0);
+    if (staging !== undefined && bytes > tokenBytes && logits !== undefined)
       encoder.copyBufferToBuffer(program.bufferOf(logits.slot), 0, staging, tokenBytes, bytes - tokenBytes);
-    queue.submit([encoder.finish()]);
+    device.queue.submit([encoder.finish()]);
+    this.counts.submits++;
     timed?.();
     return staging;
   }
 
-  /** Throws what the scopes found; a read-back buffer that may be of no use, or waits for its mapping, goes with it. */
-  async #settled(error: Promise<Error | undefined>): Promise<void> {
-    const failure = await error.catch((lost: unknown) => lost);
-    if (failure === undefined) return;
-    if (this.#staging !== undefined) destroyBuffer(this.#options.gpu, this.#staging);
-    this.#staging = undefined;
-    throw failure;
+  #write({ words, lists }: Batch): void {
+    const { gpu, buffers } = this.#options;
+    gpu.device.queue.writeBuffer(buffers.batch, 0, words);
+    this.counts.writes++;
+    if (this.#lists === undefined || lists.length === 0) return;
+    gpu.device.queue.writeBuffer(this.#lists, 0, lists);
+    this.counts.writes++;
   }
 
-  async #arrived(mapped: Promise<undefined>): Promise<void> {
-    try {
-      await mapped;
-    } catch (cause) {
-      const { message } = await Promise.race([this.#options.gpu.lost, Promise.resolve({ message: String(cause) })]);
-      throw new DeviceLostError(`step: the device was lost before its results came: ${message}`, { cause });
-    }
-  }
-
-  #stagingFor(bytes: number): GPUBuffer {
-    if (this.#staging !== undefined && this.#staging.size >= bytes) return this.#staging;
-    const { gpu } = this.#options;
-    if (this.#staging !== undefined) destroyBuffer(gpu, this.#staging);
-    const size = Math.max(4096, 2 ** Math.ceil(Math.log2(Math.max(bytes, 4))));
-    this.#staging = createBuffer(gpu, {
-      label: "read-back",
-      size,
-      usage: GPUBufferUsage.MAP_READ | GPUBufferUsage.COPY_DST,
-    });
-    return this.#staging;
+  /** Encodes a step's dispatches; returns what a profiler wants to be called behind the submission. */
+  #encode(
+    encoder: GPUCommandEncoder,
+    step: Program,
+    { bucket, experts }: Recorded,
+    rows: number,
+  ): (() => void) | undefined {
+    const { profiler, title } = this.#options;
+    this.counts.dispatches += step.dispatches.length;
+    const timed = profiler?.encode(encoder, step, `${title}${bucketTitle(bucket)}`, { rows, experts });
+    if (timed !== undefined) return timed;
+    const start = performance.now();
+    encode(encoder, step);
+    this.counts.encodeMs += performance.now() - start;
+    return undefined;
   }
 
   /** Makes room for rules. A longer buffer is another one, so that programs with the one before are recorded again. */
@@ -245,7 +278,8 @@ export class Runner {
     const words = reads.reduce((sum, each) => sum + each.words, 0);
     const has = { drawn: drawn !== undefined, top: best === undefined ? null : bucket.top };
     const experts = all.map(({ slot, ...shape }) => ({ buffer: program.bufferOf(slot), ...shape }));
-    return { program, bucket, logits, reads, words, ...has, routes, experts };
+    const step = leadsOn(bucket) ? { ...program, dispatches: program.dispatches.slice(0, -1) } : program;
+    return { program, step, bucket, logits, reads, words, ...has, routes, experts };
   }
 
   /** Records the model's pass and what makes tokens of its logits. */
@@ -279,6 +313,14 @@ export class Runner {
         });
       }
     }
+    if (drawn !== undefined && leadsOn(bucket)) {
+      const grid = [Math.ceil(rows / ADVANCE_ROWS), 1, 1] as const;
+      advance.launch(recorder, {
+        buffers: { drawn, batch: buffers.batch },
+        params: { rows, samples: SAMPLES_AT },
+        grid,
+      });
+    }
     return { logits, drawn, best, routes };
   }
 
@@ -301,7 +343,24 @@ export class Runner {
     this.#programs.clear();
     this.#arena.destroy();
     this.#copies.destroy();
-    for (const buffer of [this.#staging, this.#lists])
-      if (buffer !== undefined) destroyBuffer(this.#options.gpu, buffer);
+    this.#readBack.destroy();
+    if (this.#lists !== undefined) destroyBuffer(this.#options.gpu, this.#lists);
   }
+}
+
+/** Copies what is read back of a step, one buffer behind the other from `at` on; returns where they end. */
+function copyReads(
+  encoder: GPUCommandEncoder,
+  reads: readonly Read[],
+  samples: number,
+  to: GPUBuffer,
+  at: number,
+): number {
+  let end = at;
+  for (const { buffer, words } of reads) {
+    const size = 4 * words * samples;
+    encoder.copyBufferToBuffer(buffer, 0, to, end, size);
+    end += size;
+  }
+  return end;
 }

@@ -111,6 +111,36 @@ export class Scheduler {
     return { kind, entries: this.#fill(kind), copies: [...this.#copies] };
   }
 
+  /** Whether the next step would again be one token of each of these, and of nobody else. */
+  goesOn(entries: readonly Scheduled[]): boolean {
+    if (entries.length !== this.#running.length || entries.some(({ sequence }) => sequence.finished)) return false;
+    const [first] = this.#waiting;
+    const last = this.#running.at(-1);
+    const full = this.#running.length >= this.#limits.sequences;
+    return first === undefined || (full && last !== undefined && last.priority <= first.priority);
+  }
+
+  /**
+   * Pages for as many tokens of each as they may have in a row, at most `most`: free pages for many, and for a few those that are
+   * only cached. Returns how many; `letGo` gives back what was not used.
+   */
+  ahead(entries: readonly Scheduled[], most: number): number {
+    const wanted = (count: number) =>
+      entries.reduce((sum, { sequence: { computed, pages } }) => {
+        return sum + Math.max(Math.ceil((computed + count) / PAGE_TOKENS) - pages.length, 0);
+      }, 0);
+    const { free, available } = this.#pool;
+    let count = most;
+    while (count > 1 && wanted(count) > (count > PAGE_TOKENS ? free : available)) count = Math.ceil(count / 2);
+    if (count > 1) for (const { sequence } of entries) sequence.keep(this.#pool, count);
+    return count;
+  }
+
+  /** Gives back pages of tokens that were not computed after all. */
+  letGo(entries: readonly Scheduled[]): void {
+    for (const { sequence } of entries) sequence.letGo(this.#pool);
+  }
+
   /** Moves waiting sequences to the running ones while there is a place, which one of a better priority makes for itself. */
   #admit(): void {
     for (;;) {

@@ -43,6 +43,13 @@ export interface Drafting {
   wanted(sequence: Sequence, decoding: number): number;
 }
 
+/** Where a sequence ends by itself, as far as can be known without its text. */
+export interface Ending {
+  /** Tokens that it has at most, prompt included. */
+  readonly length: number;
+  readonly stopIds: ReadonlySet<number>;
+}
+
 /** What came out of one row. */
 export interface RowOutput {
   /** The token drawn, or the target whose log-probability was asked for. */
@@ -72,6 +79,8 @@ export interface SequenceOptions {
   readonly experts: boolean;
   /** What two lengths of a pass have in common if their rotations are equal (models/rope.ts). */
   readonly ropeVariant: (length: number) => number;
+  /** Unset: nobody can tell, and each of its steps is laid out when the one before is known. */
+  readonly ending?: Ending | undefined;
   /** Called once a token in order; returns whether the sequence ends there. */
   readonly onOutput: (output: RowOutput, position: number, logits?: Float32Array) => boolean;
   /** Called when more tokens are computed. */
@@ -112,6 +121,8 @@ export class Sequence {
   accepted = 0;
   /** Order of arrival: set by the scheduler. */
   arrival = 0;
+  /** Tokens up to which it keeps its pages, computed or not: steps that are on their way may write them. */
+  #keptTo = 0;
   #keys: PageKey[] = [];
   /** How each token of the prompt came: what it finds of its own after it gave its pages up is no gift. */
   readonly #came: Uint8Array;
@@ -195,6 +206,19 @@ export class Sequence {
     return true;
   }
 
+  /** Takes pages for `count` more tokens and keeps them until `letGo`; false, and none kept, where there are too few. */
+  keep(pool: PagePool, count: number): boolean {
+    if (!this.reserve(pool, count)) return false;
+    this.#keptTo = this.computed + count;
+    return true;
+  }
+
+  /** Gives back what `keep` took and nothing was computed for. */
+  letGo(pool: PagePool): void {
+    this.#keptTo = 0;
+    this.trim(pool);
+  }
+
   /** Counts tokens as computed and publishes the pages that became full. */
   advance(pool: PagePool, count: number): void {
     for (let i = this.computed; i < Math.min(this.computed + count, this.promptLength); i++) {
@@ -231,7 +255,7 @@ export class Sequence {
 
   /** Gives back the pages behind what is computed: room for proposals that were not taken. */
   trim(pool: PagePool): void {
-    const kept = Math.ceil(this.computed / PAGE_TOKENS);
+    const kept = Math.ceil(Math.max(this.computed, this.#keptTo) / PAGE_TOKENS);
     for (const page of this.pages.splice(kept).reverse()) pool.release(page);
   }
 
@@ -240,6 +264,7 @@ export class Sequence {
     // The last page first: it is evicted first, and the pages before it stay a prefix that can be found.
     for (const page of this.pages.splice(0).reverse()) pool.release(page);
     this.#keys = [];
+    this.#keptTo = 0;
     this.computed = 0;
     this.options.onRelease?.();
   }

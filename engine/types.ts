@@ -197,6 +197,9 @@ export interface EngineStats {
   readonly device: {
     readonly dispatches: number;
     readonly submits: number;
+    /** Writes of batches, and times that something was waited for: once a step, or a window of steps. */
+    readonly writes: number;
+    readonly waits: number;
     readonly bindGroups: number;
     readonly bytesRead: number;
     /** Milliseconds that the CPU took to encode the dispatches. */

@@ -66,5 +66,6 @@ export async function warmUp(
     onStep(done);
     await runner.run(emptyBatch(bucket, words));
   }
+  await runner.runAhead(emptyBatch(decode(1), words), 0, 1);
   onStep(WARM_UP_STEPS);
 }

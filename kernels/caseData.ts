@@ -164,6 +164,8 @@ export const PLAIN_SAMPLE: SampleRecord = {
   target: NONE,
   typicalP: 1,
   rules: NONE,
+  stops: 0,
+  stopCount: 0,
 };
 
 /** The records as the batch holds them, behind `lead` words that no kernel of samples may read. */

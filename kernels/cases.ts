@@ -6,6 +6,7 @@
 import { actMulCases } from "./act_mul.cases.ts";
 import { activateCases } from "./activate.cases.ts";
 import { adjustCases, realAdjustCases } from "./adjust.cases.ts";
+import { advanceCases } from "./advance.cases.ts";
 import {
   attentionCases,
   attentionOptionCases,
@@ -174,6 +175,7 @@ export function allCases(): Case[] {
     ...extremeScaleCases(222_001),
     ...realAttentionCases(223_001, ["int8"]),
     ...scaledSameBitsCases(224_001),
+    ...advanceCases(40, 1_001),
   ];
 }
 

@@ -3,6 +3,7 @@ import type { CompiledKernel } from "../device/pipelines.ts";
 import { actMul } from "./act_mul.ts";
 import { activateRows } from "./activate.ts";
 import { adjust } from "./adjust.ts";
+import { advance } from "./advance.ts";
 import { attentionFused, attentionPaged } from "./attention/attention.ts";
 import { attentionReduce } from "./attention/attention_reduce.ts";
 import { KV_TYPES, PLAIN_KV_TYPES } from "./attention/kv_types.ts";
@@ -98,6 +99,7 @@ export function everyKernel(): CompiledKernel[] {
     activateRows,
     softcap,
     adjust,
+    advance,
     sample,
     logProbs,
     qkNorm,

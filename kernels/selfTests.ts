@@ -4,6 +4,8 @@
  * Small shapes of the cases that prove the kernels. A new way of computing is a line here and a name in variantNames.ts.
  */
 import type { CompiledKernel } from "../device/pipelines.ts";
+import { advanceCases } from "./advance.cases.ts";
+import { advance } from "./advance.ts";
 import { attentionCase, runAttention } from "./attention/attention.cases.ts";
 import { attentionFused, attentionPaged } from "./attention/attention.ts";
 import { attentionReduce } from "./attention/attention_reduce.ts";
@@ -43,7 +45,7 @@ import {
 import { sampleCases } from "./sample.cases.ts";
 import { sample } from "./sample.ts";
 import type { Case } from "./testbed.ts";
-import { BROADCAST, rowsVariant, WIDE } from "./variantNames.ts";
+import { BROADCAST, FREE_RUN, rowsVariant, WIDE } from "./variantNames.ts";
 
 /** A case with what follows from it. */
 export interface SelfTest {
@@ -78,6 +80,7 @@ export function selfTests(names: readonly LayoutName[] = LAYOUT_NAMES): SelfTest
     ...names.flatMap((layout) => latentRows(layout, 1)),
     ...names.map(embedding),
     sampler(),
+    freeRun(),
     ...MANY_ROWS.flatMap((m) => matmuls.map((it) => manyRows(it, m))),
     ...names.flatMap((layout) => latentRows(layout, LATENT_ROWS[1])),
   ];
@@ -238,4 +241,10 @@ function sampler(): SelfTest {
   const [test] = sampleCases(16, 1).slice(-1); // temperature, top-k, top-p and min-p together
   if (test === undefined) throw new RangeError("self-tests: no case of the sampler");
   return { kernels: [sample.compiled], variant: null, test };
+}
+
+function freeRun(): SelfTest {
+  const [test] = advanceCases(2, 1).slice(-1);
+  if (test === undefined) throw new RangeError("self-tests: no case of free runs");
+  return { kernels: [advance.compiled], variant: FREE_RUN, test };
 }

@@ -9,3 +9,6 @@ export const BROADCAST = "broadcast";
 
 /** Matmuls of wide workgroups, whose octets may divide columns; without: workgroups of 8 lanes, each with whole rows. */
 export const WIDE = "wide";
+
+/** Decoding steps that follow each other without the CPU (advance.ts); without: it lays each of them out. */
+export const FREE_RUN = "free run";

@@ -39,6 +39,9 @@ export const SAMPLE = {
   typicalP: 10,
   /** Where its rules begin, in words of the lists (rules.ts), or NONE. */
   rules: 11,
+  /** Where the ids are with which its answer ends, in words of the batch, behind its block table; and how many they are. */
+  stops: 14,
+  stopCount: 15,
 } as const;
 
 /** Tokens a page. */
