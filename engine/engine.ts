@@ -68,21 +68,21 @@ export class Engine {
     const started = await start(model, options);
     try {
       const draft = options.draft === undefined ? undefined : await DraftModel.load(options.draft, started, options);
-      return new Engine(started, draft);
+      return new Engine(started, draft, options.window);
     } catch (error) {
       await started.free();
       throw error;
     }
   }
 
-  private constructor(started: Started, draft: DraftModel | undefined) {
+  private constructor(started: Started, draft: DraftModel | undefined, window: number | undefined) {
     const { read, gpu, plan, kvType, precision, limits } = started;
     [this.model, this.plan, this.gpu, this.#started] = [read, plan, gpu, started];
     [this.kvType, this.precision] = [kvType, precision];
     this.#pool = new PagePool(plan.pages, { shares: plan.states === 0 });
     this.#scheduler = new Scheduler(this.#pool, limits);
     this.#speculation = new Speculation(draft);
-    this.#freeRuns = new FreeRuns(started.runner, this.#scheduler, gpu.off);
+    this.#freeRuns = new FreeRuns(started.runner, this.#scheduler, gpu.off, window);
     this.#request = {
       tokenizer: read.tokenizer,
       template: read.template,

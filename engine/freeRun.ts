@@ -16,7 +16,8 @@ import type { RowOutput } from "./sequence.ts";
 
 /** Tokens of a window come together: readers see a jerk from this many milliseconds on. */
 const WINDOW_MS = 30;
-const MOST_STEPS = 16;
+/** Steps of a window. */
+export const MOST_STEPS = 16;
 /** Tokens of a sequence in one run, for which pages are taken before it begins. */
 const LONGEST_RUN = 128;
 
@@ -25,10 +26,17 @@ const MEMORY = 0.75;
 
 /** How many steps a window has. */
 export class WindowLength {
+  readonly #fixed: number | undefined;
   readonly #measured = new Map<number, { milliseconds: number; steps: number }>();
+
+  /** `fixed`: what was asked for; undefined: what goes by the time that steps take. */
+  constructor(fixed: number | undefined) {
+    this.#fixed = fixed;
+  }
 
   /** Windows of a batch of so many rows; one step until it is known how long that takes. */
   steps(rows: number): number {
+    if (this.#fixed !== undefined) return this.#fixed;
     const { milliseconds, steps } = this.#measured.get(rows) ?? { milliseconds: WINDOW_MS, steps: 1 };
     return Math.min(Math.max(Math.floor((WINDOW_MS * steps) / milliseconds), 1), MOST_STEPS);
   }
@@ -55,10 +63,11 @@ export class FreeRuns {
   readonly #runner: Runner;
   readonly #scheduler: Scheduler;
   readonly #off: ReadonlySet<string>;
-  readonly #length = new WindowLength();
+  readonly #length: WindowLength;
 
-  /** `off`: ways of computing that the adapter does without. */
-  constructor(runner: Runner, scheduler: Scheduler, off: ReadonlySet<string>) {
+  /** `off`: ways of computing that the adapter does without; `window`: steps of each, undefined: what is right for its speed. */
+  constructor(runner: Runner, scheduler: Scheduler, off: ReadonlySet<string>, window: number | undefined) {
+    this.#length = new WindowLength(window);
     this.#runner = runner;
     this.#scheduler = scheduler;
     this.#off = off;

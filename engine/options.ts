@@ -8,6 +8,7 @@ import type { KvType } from "../kernels/attention/kv_types.ts";
 import { PRECISIONS, type Precision } from "../kernels/xFrom.ts";
 import { MAX_ROWS } from "./batch.ts";
 import { InvalidRequestError } from "./errors.ts";
+import { MOST_STEPS } from "./freeRun.ts";
 import type { LoadProgress } from "./loadModel.ts";
 import type { MemoryPlan } from "./memoryPlan.ts";
 
@@ -34,6 +35,11 @@ export interface EngineOptions {
   readonly limits?: "adapter" | "default" | Readonly<Record<string, number>>;
   /** Most tokens that a step computes, 1 to 64 as unset. Fewer let other requests in sooner; results are the same bits. */
   readonly rowsPerStep?: number;
+  /**
+   * Decoding steps that are submitted at once and read back together, 1 to 16; unset: as many as take 30 ms. More pay where a read-back
+   * takes long, as in browsers that look for it every 100 ms.
+   */
+  readonly window?: number;
   /** A device that several engines share, with what was compiled on it. Its owner closes it, after them. Unset: one of its own. */
   readonly device?: SharedDevice;
   /** Sees every step that is submitted, and may time its dispatches one by one. */
@@ -52,8 +58,9 @@ export interface SharedDevice {
 }
 
 /** Throws InvalidRequestError for a field that is out of range. */
-export function checkOptions({ precision, kvType, rowsPerStep, context, kvMemory }: EngineOptions): void {
+export function checkOptions({ precision, kvType, rowsPerStep, window, context, kvMemory }: EngineOptions): void {
   checkInteger("rowsPerStep", rowsPerStep, 1, MAX_ROWS);
+  checkInteger("window", window, 1, MOST_STEPS);
   checkInteger("context", context, 2, 2 ** 31); // a token of the prompt, and one of the answer
   checkInteger("kvMemory", kvMemory, 1, Number.MAX_SAFE_INTEGER);
   if (precision !== undefined && precision !== "auto" && !PRECISIONS.includes(precision)) {

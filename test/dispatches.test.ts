@@ -1,6 +1,7 @@
-/** What a token costs the device, counted from outside: dispatches, passes, submits, bind groups, bytes. */
+/** What a token costs the device whose step the CPU lays out, counted from outside: dispatches, passes, submits, bind groups, bytes. */
 import { afterAll, afterEach, beforeAll, expect, test } from "vitest";
 import { Engine } from "../engine/engine.ts";
+import { FREE_RUN } from "../kernels/variantNames.ts";
 import { countingDevice } from "./countingDevice.ts";
 import { answer, sharedDevice } from "./sharedDevice.ts";
 import { expectSums } from "./sums.ts";
@@ -11,7 +12,7 @@ const VOCAB = 97;
 const STEPS = 10;
 
 const { gpu, pipelines } = await sharedDevice();
-const counted = countingDevice(gpu);
+const counted = countingDevice({ ...gpu, off: new Set([FREE_RUN]) }); // what it costs without: freeRun.test.ts
 const { counts } = counted;
 let engine: Engine;
 beforeAll(async () => {

@@ -170,6 +170,7 @@ describe("a broken checkpoint is refused before any buffer is made", () => {
     await expect(load({ precision: "int4" })).rejects.toThrow('precision: is "int4", expected auto or f32');
     await expect(load({ kvType: "q8" })).rejects.toThrow('kvType: is "q8", expected f16 or f32');
     await expect(load({ rowsPerStep: 0 })).rejects.toThrow("rowsPerStep: is 0, expected an integer from 1 to 64");
+    await expect(load({ window: 17 })).rejects.toThrow("window: is 17, expected an integer from 1 to 16");
     await expect(load({ context: 0 })).rejects.toThrow("context: is 0");
     await expect(load({ context: 1e9 })).rejects.toThrow(/context|kv cache/);
     await expect(load({ kvMemory: 1 })).rejects.toThrow("kv cache");
