@@ -51,6 +51,9 @@ export class WindowLength {
   }
 }
 
+/** What a free run asks of a runner. */
+export type StepsAhead = Pick<Runner, "prepare" | "runAhead">;
+
 /** A window that was submitted. */
 interface Window {
   readonly steps: number;
@@ -60,13 +63,13 @@ interface Window {
 
 /** Decides which steps are run freely, and runs them. */
 export class FreeRuns {
-  readonly #runner: Runner;
+  readonly #runner: StepsAhead;
   readonly #scheduler: Scheduler;
   readonly #off: ReadonlySet<string>;
   readonly #length: WindowLength;
 
   /** `off`: ways of computing that the adapter does without; `window`: steps of each, undefined: what is right for its speed. */
-  constructor(runner: Runner, scheduler: Scheduler, off: ReadonlySet<string>, window: number | undefined) {
+  constructor(runner: StepsAhead, scheduler: Scheduler, off: ReadonlySet<string>, window: number | undefined) {
     this.#length = new WindowLength(window);
     this.#runner = runner;
     this.#scheduler = scheduler;
