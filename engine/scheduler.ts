@@ -42,6 +42,9 @@ export interface SchedulerLimits {
   readonly sequences: number;
 }
 
+/** Tokens of a sequence for which cached pages are given up before it is known that it has so many: four pages. */
+const CACHED_AHEAD = 4 * PAGE_TOKENS;
+
 /** The queue of waiting sequences and the list of running ones. */
 export class Scheduler {
   readonly #pool: PagePool;
@@ -121,8 +124,8 @@ export class Scheduler {
   }
 
   /**
-   * Pages for as many tokens of each as they may have in a row, at most `most`: free pages for many, and for a few those that are
-   * only cached. Returns how many; `letGo` gives back what was not used.
+   * Pages for as many tokens of each as they may have in a row, at most `most`: where they are free, and for some pages' worth those
+   * that are only cached. Returns how many; `letGo` gives back what was not used.
    */
   ahead(entries: readonly Scheduled[], most: number): number {
     const wanted = (count: number) =>
@@ -131,7 +134,8 @@ export class Scheduler {
       }, 0);
     const { free, available } = this.#pool;
     let count = most;
-    while (count > 1 && wanted(count) > (count > PAGE_TOKENS ? free : available)) count = Math.ceil(count / 2);
+    while (count > CACHED_AHEAD && wanted(count) > free) count = Math.max(count - PAGE_TOKENS, CACHED_AHEAD);
+    while (count > 1 && wanted(count) > available) count = Math.ceil(count / 2);
     if (count > 1) for (const { sequence } of entries) sequence.keep(this.#pool, count);
     return count;
   }

@@ -65,37 +65,36 @@ describe("a free run says what is said step by step, to the bit of every log-pro
   });
 
   test("five at once, and one after the other is done", async () => {
-    await same([1, 2, 3, 4, 5].map((seed) => requestOf(seed)));
-    await same([1, 2, 3, 4, 5].map((seed) => requestOf(seed, { maxTokens: 5 * seed })));
+    await same([1, 2, 3, 4, 5].map((seed) => requestOf(seed, { maxTokens: 4 * seed })));
   });
 
   test("any number of tokens, and a stop id at any place, alone and beside others", async () => {
     const [whole] = await same([requestOf(6, { temperature: 5, topK: 0, topP: 1 })]);
     const [beside] = await same([requestOf(2)]);
     const { tokens = [], logprobs = [] } = whole ?? {};
+    const others = Array.from({ length: VOCAB }, (_, id) => id).filter((id) => !tokens.includes(id));
     for (let place = 0; place < 3 * WINDOW; place++) {
       const id = tokens[place] ?? Number.NaN;
       const isFirst = tokens.indexOf(id) === place;
-      const ends = isFirst ? { stopTokenIds: [tokens[19] ?? 0, id] } : { maxTokens: place + 1 };
+      const ends = isFirst ? { stopTokenIds: [...others.slice(0, 3), id] } : { maxTokens: place + 1 };
       const request = requestOf(6, { temperature: 5, topK: 0, topP: 1, ...ends });
-      const [cut, ...others] = await said(free, [request, ...(place % 3 === 0 ? [requestOf(2)] : [])]);
+      const [cut, ...rest] = await said(free, [request, ...(place % 3 === 0 ? [requestOf(2)] : [])]);
       expect(cut).toMatchObject({ tokens: tokens.slice(0, place + 1), logprobs: logprobs.slice(0, place + 1) });
       expect([cut?.finishReason, cut?.completion]).toEqual([isFirst ? "stop" : "length", place + 1]);
-      for (const other of others) expect(other).toEqual(beside);
+      for (const other of rest) expect(other).toEqual(beside);
     }
     // More stop ids than the GPU looks for: the last ones are found when they are read.
-    const others = Array.from({ length: VOCAB }, (_, id) => id).filter((id) => !tokens.includes(id));
     await same([requestOf(6, { temperature: 5, topK: 0, topP: 1, stopTokenIds: [...others, tokens[9] ?? 0] })]);
   });
 
   test("stop strings, which only the CPU sees", { timeout: 120_000 }, async () => {
     const stories = "test/fixtures/models/stories260k";
-    const request = { prompt: "Once upon a time", maxTokens: 40, temperature: 0 };
+    const request = { prompt: "Once upon a time", maxTokens: 24, temperature: 0 };
     const off = { gpu: { ...gpu, off: new Set([FREE_RUN]) }, pipelines };
     const seen = async (options: { device: typeof device; window?: number }) =>
       await withEngine(stories, { ...options, context: 128 }, async (engine) => {
         const [whole] = await said(engine, [request]);
-        const words = (whole?.text ?? "").split(" ").slice(2, 9);
+        const words = (whole?.text ?? "").split(" ").slice(2, 8);
         const all = [whole];
         for (const word of words) all.push(...(await said(engine, [{ ...request, stop: [word] }])));
         // What comes next finds the pages that these left: of what was said, not of what was dropped.
@@ -134,21 +133,25 @@ describe("a free run ends", () => {
   test("where somebody comes, who waits for two windows at most", async () => {
     const [want] = await same([requestOf(1, { maxTokens: 60 })]);
     const [late] = await same([requestOf(5)]);
-    let coming: ReturnType<typeof answer> | undefined;
-    let [came, begun] = [0, 0];
+    const submits = () => free.stats().device.submits;
+    let coming: Promise<{ readonly tokens: number[]; readonly submits: number }> | undefined;
+    const come = async () => {
+      const [came, tokens] = [submits(), [] as number[]];
+      let begun = 0;
+      for await (const { token } of free.generate(requestOf(5))) {
+        if (tokens.push(token) === 1) begun = submits();
+      }
+      return { tokens, submits: begun - came };
+    };
     const seen: number[] = [];
     for await (const { token } of free.generate(requestOf(1, { maxTokens: 60 }))) {
       seen.push(token);
-      if (seen.length !== 9) continue;
-      came = free.stats().device.submits;
-      coming = answer(free, requestOf(5, { onPrompt: () => undefined }));
-      void coming.then(() => {
-        begun = free.stats().device.submits;
-      });
+      if (seen.length === 9) coming = come();
     }
     expect(seen).toEqual(want?.tokens);
-    expect(await coming).toMatchObject({ tokens: late?.tokens, logprobs: late?.logprobs });
-    expect(begun - came).toBeLessThan(20);
+    const { tokens, submits: waited } = (await coming) ?? { tokens: [], submits: Number.NaN };
+    expect(tokens).toEqual(late?.tokens);
+    expect(waited).toBeLessThanOrEqual(3); // its own, and two windows before anybody reads what it drew
   });
 });
 

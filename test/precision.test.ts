@@ -77,7 +77,7 @@ for (const { mode, missing } of reasons) {
           return engine.stats().device.dispatches - before;
         };
         const layers = engine.model.config.num_hidden_layers;
-        expect((await cost(6)) - (await cost(1))).toBe(5 * (5 * layers + 3 + 4 * layers + 1));
+        expect((await cost(6)) - (await cost(1))).toBe(5 * (5 * layers + 4 + 4 * layers + 1));
       });
     },
   );

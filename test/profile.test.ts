@@ -35,7 +35,7 @@ describe.runIf(timed)("a profile", () => {
       const after = engine.stats().device;
       await answer(engine, request);
       const steps = await profiler.steps();
-      expect(steps).toHaveLength(after.submits - before.submits);
+      expect(steps).toHaveLength(request.maxTokens); // of which several may be submitted at once
       const dispatches = steps.flatMap((step) => step.dispatches);
       expect(dispatches).toHaveLength(after.dispatches - before.dispatches);
       const last = steps.at(-1)?.dispatches.map(({ label }) => label) ?? [];

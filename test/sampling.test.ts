@@ -185,7 +185,7 @@ async function first(request: GenerateRequest) {
   throw new RangeError("generate: ended without a part");
 }
 
-test("rules cost one dispatch a step and one write; without them it is what it was", async () => {
+test("rules cost one dispatch a step; those that look at the text cost two writes, where others have one for all steps", async () => {
   const cost = async (more: GenerateRequest) => {
     const request = { tokens: PROMPT, ignoreEos: true, seed: 1, ...more };
     const count = async (maxTokens: number) => {
@@ -203,7 +203,8 @@ test("rules cost one dispatch a step and one write; without them it is what it w
     };
   };
   const plain = await cost({ temperature: 0 });
-  expect(plain).toEqual({ dispatches: 5 * 2 + 3, writes: 1, made: 0 });
+  expect(plain).toEqual({ dispatches: 5 * 2 + 4, writes: 1 / 10, made: 0 }); // a step lays the next one out
+  expect(await cost({ logitBias: { 5: 1 } })).toEqual({ dispatches: 5 * 2 + 5, writes: 2 / 10, made: 0 });
   for (const it of [{ topK: 5 }, { topP: 0.5, typicalP: 0.5, minP: 0.1 }]) expect(await cost(it)).toEqual(plain);
   expect(await cost({ repetitionPenalty: 1.2 })).toEqual({ dispatches: 5 * 2 + 4, writes: 2, made: 0 });
 });
