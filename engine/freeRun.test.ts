@@ -95,6 +95,7 @@ const batchOf = ({ entries, kind }: Schedule): Batch => ({
     routes: false,
     adjusted: false,
   },
+  rows: entries.length,
   words: new Uint32Array(),
   lists: new Uint32Array(),
   copies: [],
