@@ -42,12 +42,20 @@ const gated = (path: string, [gate, up, down]: readonly string[], inner: number,
   ...projection(`${path}.${down}`, HIDDEN, inner, bias),
 });
 
-/** The plan of a family's model from tensors of these shapes. */
-function planOf(model_type: string, keys: Readonly<Record<string, unknown>>, shapes: Shapes): WeightPlan {
+/** The plan of a family's model from tensors of these shapes, of F32 but for those in `dtypes`. */
+function planOf(
+  model_type: string,
+  keys: Readonly<Record<string, unknown>>,
+  shapes: Shapes,
+  dtypes: Readonly<Record<string, string>> = {},
+): WeightPlan {
   const family = familyOf(model_type);
   const config = normalizeConfig({ model_type, ...SIZES, ...keys }, family.config);
   const tensors = new Map(
-    Object.entries(shapes).map(([name, shape]) => [name, { name, dtype: "F32", shape, begin: 0, end: 0 }]),
+    Object.entries(shapes).map(([name, shape]) => [
+      name,
+      { name, dtype: dtypes[name] ?? "F32", shape, begin: 0, end: 0, source: { name } },
+    ]),
   );
   const plan = new WeightPlan({ location: "here", tensors } as unknown as Checkpoint, null);
   family.build(plan, config);
@@ -131,6 +139,33 @@ describe("the form of a checkpoint's experts", () => {
       }
     },
   );
+});
+
+test("a router and a shared expert's gate of two types are one matrix, and either is missing by its name", () => {
+  const path = "model.layers.0.mlp";
+  const shapes: Shapes = {
+    ...around(false),
+    [`${path}.gate.weight`]: [EXPERTS, HIDDEN],
+    [`${path}.shared_expert_gate.weight`]: [1, HIDDEN],
+    ...gated(`${path}.shared_expert`, ["gate_proj", "up_proj", "down_proj"], INNER, false),
+    [`${path}.experts.gate_up_proj`]: [EXPERTS, 2 * INNER, HIDDEN],
+    [`${path}.experts.down_proj`]: [EXPERTS, HIDDEN, INNER],
+  };
+  const keys = {
+    num_experts: EXPERTS,
+    num_experts_per_tok: 2,
+    qkv_bias: false,
+    shared_expert_intermediate_size: INNER,
+  };
+  const halves = { [`${path}.gate.weight`]: "BF16", [`${path}.shared_expert_gate.weight`]: "F16" };
+  const plan = planOf("qwen2_moe", keys, shapes, halves);
+  plan.finish();
+  const router = plan.matrices.find(({ parts }) => parts.some(({ module }) => module === `${path}.gate`));
+  expect(router).toMatchObject({ layout: "f32", parts: [{ module: `${path}.gate` }, {}] });
+  for (const name of Object.keys(halves)) {
+    const { [name]: _, ...rest } = shapes;
+    expect(() => planOf("qwen2_moe", keys, rest, halves).finish()).toThrow(`lacks 1 tensor: ${name}`);
+  }
 });
 
 test("biases of a stack of experts are a row an expert", () => {

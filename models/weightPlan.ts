@@ -338,7 +338,7 @@ export class WeightPlan {
       return { part: { module, rows, slice, firstBlock, blockStride, codes, params }, storage, format };
     };
     const { unpacked } = own;
-    return { ...planned(own), ...(unpacked === undefined ? {} : { unpacked: () => planned(unpacked) }) };
+    return { ...planned(own), ...(unpacked === undefined ? {} : { unpacked: () => planned(unpacked()) }) };
   }
 
   /** The module's tensors, claimed at its first projection. A missing tensor is reported by `finish`: until then a stand-in will do. */
@@ -393,11 +393,15 @@ interface PlannedPart {
   unpacked?(): PlannedPart;
 }
 
-/** Parts of a stack: as f32s, where they are stored in several ways or have columns in orders of their own, and all can be. */
-function alike(parts: readonly PlannedPart[]): readonly PlannedPart[] {
-  const there = parts.filter(({ format }) => format !== MISSING);
+/**
+ * Parts of a stack: as f32s, where they are stored in several ways or have columns in orders of their own, and all can be. What is missing
+ * is stored as the others: `finish` reports it.
+ */
+function alike(all: readonly PlannedPart[]): readonly PlannedPart[] {
+  const there = all.filter(({ format }) => format !== MISSING);
   const [first] = there;
-  if (first === undefined) return parts;
+  if (first === undefined) return all;
+  const parts = all.map((part) => (part.format === MISSING ? { ...part, storage: first.storage } : part));
   const fits = there.every(({ storage }) => storage.order === undefined && sameStorage(storage, first.storage));
   const canBe = there.every(({ storage, unpacked }) => storage.layout === "f32" || unpacked !== undefined);
   return fits || !canBe ? parts : parts.map((part) => part.unpacked?.() ?? part);

@@ -68,24 +68,25 @@ function awqModule(
   const format = `awq 4 bits, ${inGroups(group)}`;
   const nibble = (words: Uint32Array, line: number, row: number) =>
     bitsAt(words, (line * rows + row - (row % PER) + (PLACES[row % PER] ?? Number.NaN)) * 4, 4);
-  const unpacked = unpackedIntegers(format, {
-    from: qweight,
-    lines: "columns",
-    rows,
-    cols,
-    scale: scales,
-    groupOf: (column) => Math.floor(column / (group ?? cols)),
-    groups: count,
-    async codes(first, end, signal) {
-      const words = await readWords(qweight, (first * rows) / PER, (end * rows) / PER, signal);
-      return (column, row) => nibble(words, column - first, row);
-    },
-    async zeros(signal) {
-      const words = await allWords(qzeros, signal);
-      return (row, g) => nibble(words, g, row);
-    },
-  });
-  if (!groupsFit(cols, group)) return unpacked;
+  const unpacked = () =>
+    unpackedIntegers(format, {
+      from: qweight,
+      lines: "columns",
+      rows,
+      cols,
+      scale: scales,
+      groupOf: (column) => Math.floor(column / (group ?? cols)),
+      groups: count,
+      async codes(first, end, signal) {
+        const words = await readWords(qweight, (first * rows) / PER, (end * rows) / PER, signal);
+        return (column, row) => nibble(words, column - first, row);
+      },
+      async zeros(signal) {
+        const words = await allWords(qzeros, signal);
+        return (row, g) => nibble(words, g, row);
+      },
+    });
+  if (!groupsFit(cols, group)) return unpacked();
   const groups = groupsOf(module, cols, group);
   const storage = { layout: "affine4", group: groups.group, scaleType, zeros: { bits: 4, add: 0 } } as const;
   const params = paramViews(storage, cols, {

@@ -191,30 +191,31 @@ function integers(
   const inGroup = bytes === undefined ? undefined : columnGroups(orderName, bytes, { cols, count });
   const stride = packed ? rowWords * 32 : cols * 8; // bits
   const flip = packed ? 0 : 0x80;
-  const unpacked = unpackedIntegers(format, {
-    from: weight,
-    lines: "rows",
-    rows,
-    cols,
-    scale,
-    groupOf: (column) => inGroup?.[column] ?? Math.floor(column / (size ?? cols)),
-    groups: strategy === "group" ? count : 1,
-    async codes(first, end, signal) {
-      const begin = Math.floor((first * stride) / 32);
-      const words = await readWords(weight, begin, Math.ceil((end * stride) / 32), signal);
-      return (row, column) => bitsAt(words, row * stride - begin * 32 + column * bits, bits) ^ flip;
-    },
-    async zeros(signal) {
-      if (zero === undefined) return () => half;
-      const words = await allWords(zero, signal);
-      const per = 32 / bits;
-      return packed
-        ? (row, g) => bitsAt(words, (Math.floor(row / per) * count + g) * 32 + (row % per) * bits, bits)
-        : (row, g) => bitsAt(words, (row * count + g) * 8, 8) ^ flip;
-    },
-  });
+  const unpacked = () =>
+    unpackedIntegers(format, {
+      from: weight,
+      lines: "rows",
+      rows,
+      cols,
+      scale,
+      groupOf: (column) => inGroup?.[column] ?? Math.floor(column / (size ?? cols)),
+      groups: strategy === "group" ? count : 1,
+      async codes(first, end, signal) {
+        const begin = Math.floor((first * stride) / 32);
+        const words = await readWords(weight, begin, Math.ceil((end * stride) / 32), signal);
+        return (row, column) => bitsAt(words, row * stride - begin * 32 + column * bits, bits) ^ flip;
+      },
+      async zeros(signal) {
+        if (zero === undefined) return () => half;
+        const words = await allWords(zero, signal);
+        const per = 32 / bits;
+        return packed
+          ? (row, g) => bitsAt(words, (Math.floor(row / per) * count + g) * 32 + (row % per) * bits, bits)
+          : (row, g) => bitsAt(words, (row * count + g) * 8, 8) ^ flip;
+      },
+    });
   const strideFits = !packed || (rowWords * 32) % bits === 0; // else rows begin within an element
-  if (!strideFits || !groupsFit(cols, size)) return unpacked;
+  if (!strideFits || !groupsFit(cols, size)) return unpacked();
   const groups = groupsOf(module, cols, size);
   const zeros =
     zero === undefined ? ({ bits: 0, add: half } as const) : ({ bits: bits === 4 ? 4 : 8, add: 0 } as const);

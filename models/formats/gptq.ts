@@ -92,26 +92,27 @@ function gptqModule(
   const format = `gptq ${bits} bits, ${inGroups(group)}`;
   const bytes = g_idx === undefined ? undefined : tensors.detail(g_idx.name);
   const inGroup = bytes === undefined ? undefined : columnGroups(g_idx?.name ?? "", bytes, { cols, count });
-  const unpacked = unpackedIntegers(format, {
-    from: qweight,
-    lines: "columns",
-    rows,
-    cols,
-    scale: scales,
-    groupOf: (column) => inGroup?.[column] ?? Math.floor(column / (group ?? cols)),
-    groups: count,
-    async codes(first, end, signal) {
-      const word = Math.floor(first / per);
-      const words = await readWords(qweight, word * rows, Math.ceil(end / per) * rows, signal);
-      return (column, row) =>
-        bitsAt(words, ((Math.floor(column / per) - word) * rows + row) * 32 + (column % per) * bits, bits);
-    },
-    async zeros(signal) {
-      const words = await allWords(qzeros, signal);
-      return (row, g) => bitsAt(words, (g * rows + row) * bits, bits) + add;
-    },
-  });
-  if (!groupsFit(cols, group)) return unpacked;
+  const unpacked = () =>
+    unpackedIntegers(format, {
+      from: qweight,
+      lines: "columns",
+      rows,
+      cols,
+      scale: scales,
+      groupOf: (column) => inGroup?.[column] ?? Math.floor(column / (group ?? cols)),
+      groups: count,
+      async codes(first, end, signal) {
+        const word = Math.floor(first / per);
+        const words = await readWords(qweight, word * rows, Math.ceil(end / per) * rows, signal);
+        return (column, row) =>
+          bitsAt(words, ((Math.floor(column / per) - word) * rows + row) * 32 + (column % per) * bits, bits);
+      },
+      async zeros(signal) {
+        const words = await allWords(qzeros, signal);
+        return (row, g) => bitsAt(words, (g * rows + row) * bits, bits) + add;
+      },
+    });
+  if (!groupsFit(cols, group)) return unpacked();
   const groups = groupsOf(module, cols, group);
   const layout: LayoutName = bits === 4 ? "affine4" : "affine8";
   const storage = { layout, group: groups.group, scaleType, zeros: { bits, add } };

@@ -31,4 +31,4 @@ export function plainModule(tensors: Tensors, shape: ModuleShape): StoredModule 
 }
 
 const withWide = (stored: StoredModule): StoredModule =>
-  stored.layout === "f32" ? stored : { ...stored, unpacked: widened(stored) };
+  stored.layout === "f32" ? stored : { ...stored, unpacked: () => widened(stored) };

@@ -42,7 +42,7 @@ export interface StoredModule extends Storage {
   /** The same with a scale a row, where this one has scales that blocks of 32 rows share: for rows that are not whole blocks of the tensor's. */
   readonly byRow?: StoredModule;
   /** The same as f32s, which is stored where experts beside it are stored otherwise, or have an order of columns each. */
-  readonly unpacked?: StoredModule;
+  unpacked?(): StoredModule;
 }
 
 /** How a checkpoint's weights are quantized. */
