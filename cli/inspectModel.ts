@@ -1,8 +1,9 @@
 /** `ingle inspect MODEL`: a model's folder, read as loading would read it, without a GPU. */
 import { bytes } from "../device/buffers.ts";
+import { kvTypesOf } from "../engine/kvType.ts";
 import { type ReadModel, readModel } from "../engine/loadModel.ts";
 import { pageBytes } from "../engine/memoryPlan.ts";
-import { KV_TYPES, type KvType } from "../kernels/attention/kv_types.ts";
+import type { KvType } from "../kernels/attention/kv_types.ts";
 import { PAGE_TOKENS } from "../kernels/fragments/batch.ts";
 import type { Checkpoint } from "../models/weights/checkpoint.ts";
 import type { Context } from "./command.ts";
@@ -79,7 +80,9 @@ function vectorCells(model: ReadModel): string[][] {
 
 function modelJson(name: string, model: ReadModel, context: number): string {
   const { config, generation, stopIds, tokenizer, template, checkpoint, weightBytes } = model;
-  const kv = Object.fromEntries(KV_TYPES.map((kvType) => [kvType, kvBytes(model, kvType) * context]));
+  const kv = Object.fromEntries(
+    kvTypesOf(model.model.caches).map((kvType) => [kvType, kvBytes(model, kvType) * context]),
+  );
   return jsonLine({
     model: name,
     architecture: config.model_type,
@@ -108,7 +111,9 @@ export function parameters({ weights }: ReadModel): number {
 function modelText(model: ReadModel, context: number): string {
   const { config, stopIds, tokenizer, template, checkpoint, weights, weightBytes, location } = model;
   const windows = config.windows.filter((window) => window !== null);
-  const kv = KV_TYPES.map((kvType) => `${bytes(kvBytes(model, kvType) * context)} as ${kvType}`).join(", ");
+  const kv = kvTypesOf(model.model.caches)
+    .map((kvType) => `${bytes(kvBytes(model, kvType) * context)} as ${kvType}`)
+    .join(", ");
   const facts: [string, string][] = [
     ["model", location],
     ["architecture", `${config.model_type}, ${(parameters(model) / 1e6).toFixed(1)} million parameters`],

@@ -52,7 +52,7 @@ describe.concurrent("usage", () => {
     [["run", "--min-tokens", "-1", "y"], '--min-tokens: is "-1", expected a whole number from 0'],
     [["run", "--prompt-logprobs", "2", "x"], "--prompt-logprobs: is shown in JSON only; add --json"],
     [["run", "--precision", "int4", "y"], '--precision: is "int4", expected auto or f32 or f16 or int8'],
-    [["run", "--kv-type", "int8", "y"], "--kv-type int8: is not supported yet"],
+    [["run", "--kv-type", "int4", "y"], '--kv-type: is "int4", expected f16 or f32 or int8'],
     [["run", "-o", "csv", "y"], '--output: is "csv", expected table or json'],
     [["run", "once", "upon"], "PROMPT: 2 words are given apart, expected one; put them in quotes"],
     [["run"], "PROMPT: is not given, and nothing came from stdin"],
@@ -146,7 +146,8 @@ describe("inspect", () => {
     })[];
     expect([code, report?.architecture]).toEqual([0, "qwen3_moe"]);
     // 4 layers of 4 heads of 32, keys and values: 1,024 numbers a token.
-    expect(report?.memory).toMatchObject({ context: 100, kv: { f16: 100 * 1024 * 2, f32: 100 * 1024 * 4 } });
+    const kv = { f16: 100 * 1024 * 2, f32: 100 * 1024 * 4, int8: 100 * (1024 + 4 * 4 * 2 * 4) }; // and a scale a vector
+    expect(report?.memory).toMatchObject({ context: 100, kv });
     const { matrices = [], vectors = [], tensors = [] } = report ?? {};
     expect(matrices[0]).toMatchObject({
       format: "mlx 8 bits, groups of 64",

@@ -1,4 +1,5 @@
 /** Flags that several commands share, and those that are documented and not there yet. */
+import { KV_TYPES } from "../kernels/attention/kv_types.ts";
 import type { FlagTable } from "./flags.ts";
 
 /** Of every command. */
@@ -31,7 +32,10 @@ export const MODEL_FLAGS = {
   },
   context: { short: "c", value: "TOKENS", help: "tokens that a sequence may have (default the model's, or what fits)" },
   "kv-memory": { value: "BYTES", help: "memory for keys and values, as 512MiB" },
-  "kv-type": { value: "f16|f32", help: "how keys and values are kept (default f16)" },
+  "kv-type": {
+    value: KV_TYPES.join("|"),
+    help: "how keys and values are kept (default f16); int8, with a scale a head's vector, takes about half of f16 and is less exact",
+  },
   precision: {
     value: "auto|f32|f16|int8",
     help: "what matmuls multiply: f16 and int8 are faster on some GPUs and less exact (default auto: f32)",

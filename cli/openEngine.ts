@@ -55,8 +55,6 @@ export function engineOpener(
   { reporter, signal }: Context,
 ): (own?: OwnOptions) => Promise<Engine> {
   const model = modelName(args);
-  if (args.text("kv-type") === "int8")
-    throw new UsageError("--kv-type int8: is not supported yet; keys and values are kept as f16 or f32");
   const options = given({
     precision: args.oneOf("precision", ["auto", ...PRECISIONS]),
     kvType: args.oneOf("kv-type", KV_TYPES),
@@ -93,10 +91,10 @@ function progressLine({ stage, loaded, total }: LoadProgress): string {
 }
 
 function planLine(plan: MemoryPlan, { name, kind }: AdapterDescription): string {
-  const { weights, kv, states, sequences, tokens, context } = plan;
+  const { weights, kv, states, sequences, tokens, context, longest } = plan;
   const adapter = kind === "software" ? `${name} (software, see \`ingle doctor\`)` : name;
   const kept = states === 0 ? "" : ` · states ${bytes(states)} for ${sequences} at once`;
-  const memory = `weights ${bytes(weights)} · kv ${bytes(kv)} for ${tokens} tokens${kept} · context ${context}`;
+  const memory = `weights ${bytes(weights)} · kv ${bytes(kv)} for ${tokens} tokens${kept} · context ${context}${longest > context ? ` of ${longest} that fit` : ""}`;
   return `${adapter} · ${memory}`;
 }
 

@@ -90,6 +90,7 @@ export class Engine {
       stopIds: read.stopIds,
       vocabulary: read.config.vocab_size,
       context: plan.context,
+      longest: plan.longest,
       draft: draft !== undefined,
       takesBack: takesBack(read.model),
       randomSeed: () => Math.floor(Math.random() * 2 ** 53),

@@ -7,6 +7,7 @@ import type { KvType } from "../kernels/attention/kv_types.ts";
 import { PAGE_TOKENS } from "../kernels/fragments/batch.ts";
 import type { CacheDeclaration } from "../models/model.ts";
 import { MAX_ROWS } from "./batch.ts";
+import { kvTypesOf } from "./kvType.ts";
 
 /** What an engine takes; bytes where nothing else is said. */
 export interface MemoryPlan {
@@ -21,6 +22,8 @@ export interface MemoryPlan {
   readonly pages: number;
   /** Tokens a sequence may have. */
   readonly context: number;
+  /** The longest context that fits: what `context` may be raised to. */
+  readonly longest: number;
   readonly kvBytesPerToken: number;
   /** Tokens that all sequences together may have. */
   readonly tokens: number;
@@ -36,6 +39,8 @@ export interface MemoryWishes {
   readonly sequences: number;
   /** f32s of a row of each rope table, which has one a position. */
   readonly rotaryDims: readonly number[];
+  /** Positions that the model knows. */
+  readonly positions: number;
 }
 
 /** Where nothing is said: room for several sequences of the model's context, within this. */
@@ -60,14 +65,16 @@ export function planMemory(
   modelContext: number,
   wishes: MemoryWishes,
 ): MemoryPlan {
-  const layerPage = caches.map((cache) => layerPageBytes(cache, wishes.kvType));
   const page = pageBytes(caches, wishes.kvType);
   const { states, sequences } = planStates(gpu, caches, wishes);
   const kvMemory = wishes.kvMemory === undefined ? undefined : wishes.kvMemory - states;
-  const limit = Math.min(gpu.limits.maxStorageBufferBindingSize, gpu.limits.maxBufferSize);
-  // Pages of no bytes, where every layer keeps a state, still count tokens.
-  const most = page === 0 ? Number.MAX_SAFE_INTEGER : Math.floor(limit / Math.max(...layerPage));
-  const ropeRows = Math.floor(limit / (4 * Math.max(1, ...wishes.rotaryDims))) - MAX_ROWS;
+  const most = mostPages(gpu, caches, wishes.kvType);
+  const ropeRows = Math.floor(bindingLimit(gpu) / (4 * Math.max(1, ...wishes.rotaryDims))) - MAX_ROWS;
+  const longestAs = (kvType: KvType): number => {
+    const budgeted =
+      kvMemory === undefined ? Number.POSITIVE_INFINITY : Math.floor(kvMemory / Math.max(pageBytes(caches, kvType), 1));
+    return Math.min(PAGE_TOKENS * Math.min(mostPages(gpu, caches, kvType), budgeted), ropeRows, wishes.positions);
+  };
   const wanted = wishes.context ?? modelContext;
   const pagesEach = Math.ceil(wanted / PAGE_TOKENS);
   // A context that was asked for is not cut by what is only our own idea of enough.
@@ -84,7 +91,7 @@ export function planMemory(
         ? kvMemory === undefined || most < 1
           ? "choose another adapter"
           : `raise --kv-memory to ${page + states} or more`
-        : `try --context ${fits * PAGE_TOKENS}${wishes.kvType === "f32" ? " or --kv-type f16" : ""}`;
+        : `try --context ${fits * PAGE_TOKENS}${smallerTypes(caches, wishes.kvType, longestAs)}`;
     throw new OutOfMemoryError(`kv cache: ${need} for ${wanted} tokens, at most ${reason}; ${advice}`);
   }
   if (ropeRows < Math.min(wishes.context ?? 1, fits * PAGE_TOKENS)) {
@@ -103,26 +110,46 @@ export function planMemory(
     rope: (context + MAX_ROWS) * wishes.rotaryDims.reduce((sum, dim) => sum + dim, 0) * 4,
     pages,
     context,
+    longest: Math.max(context, longestAs(wishes.kvType)),
     kvBytesPerToken: page / PAGE_TOKENS,
     tokens: pages * PAGE_TOKENS,
   };
 }
 
+/** Bytes of one buffer that a kernel can be given. */
+const bindingLimit = ({ limits }: Gpu): number => Math.min(limits.maxStorageBufferBindingSize, limits.maxBufferSize);
+
+/** Pages whose every layer can be bound. Those of no bytes, where every layer keeps a state, still count tokens. */
+function mostPages(gpu: Gpu, caches: readonly CacheDeclaration[], kvType: KvType): number {
+  const largest = Math.max(...caches.map((cache) => layerPageBytes(cache, kvType)));
+  return largest === 0 ? Number.MAX_SAFE_INTEGER : Math.floor(bindingLimit(gpu) / largest);
+}
+
+/** Types of which more tokens fit, to be tried instead. */
+function smallerTypes(
+  caches: readonly CacheDeclaration[],
+  kvType: KvType,
+  longestAs: (kvType: KvType) => number,
+): string {
+  const others = kvTypesOf(caches).filter((other) => longestAs(other) > longestAs(kvType));
+  return others.map((other) => `, or --kv-type ${other} with up to ${longestAs(other)}`).join("");
+}
+
 /** How many sequences run at once, and the bytes of their states where layers keep some. Throws OutOfMemoryError where not one fits. */
 function planStates(
-  { limits, adapter }: Gpu,
+  gpu: Gpu,
   caches: readonly CacheDeclaration[],
   { sequences, kvMemory }: MemoryWishes,
 ): Pick<MemoryPlan, "states" | "sequences"> {
   const layers = caches.flatMap((cache) => (cache.kind === "state" ? cache.bytes : []));
   const each = layers.reduce((a, b) => a + b, 0);
   if (each === 0) return { states: 0, sequences };
-  const most = Math.floor(Math.min(limits.maxStorageBufferBindingSize, limits.maxBufferSize) / Math.max(...layers));
+  const most = Math.floor(bindingLimit(gpu) / Math.max(...layers));
   const budget = kvMemory === undefined ? DEFAULT_STATES : kvMemory / 2;
   const fit = Math.min(sequences, most, Math.max(1, Math.floor(budget / each)));
   if (fit < 1)
     throw new OutOfMemoryError(
-      `states: ${bytes(Math.max(...layers))} of one layer, more than one binding of "${adapter.name}" holds; choose another adapter`,
+      `states: ${bytes(Math.max(...layers))} of one layer, more than one binding of "${gpu.adapter.name}" holds; choose another adapter`,
     );
   if (kvMemory !== undefined && each > kvMemory)
     throw new OutOfMemoryError(

@@ -4,7 +4,7 @@ import type { Folder, KeptTexts } from "../device/files.ts";
 import type { Gpu } from "../device/gpu.ts";
 import type { PipelineCache } from "../device/pipelines.ts";
 import type { StepEncoder } from "../device/profiler.ts";
-import type { KvType } from "../kernels/attention/kv_types.ts";
+import { KV_TYPES, type KvType } from "../kernels/attention/kv_types.ts";
 import { PRECISIONS, type Precision } from "../kernels/xFrom.ts";
 import { MAX_ROWS } from "./batch.ts";
 import { InvalidRequestError } from "./errors.ts";
@@ -18,7 +18,7 @@ export interface EngineOptions {
   readonly onProgress?: (progress: LoadProgress) => void;
   /** The memory plan, before anything is allocated. */
   readonly onPlan?: (plan: MemoryPlan, gpu: Gpu["adapter"]) => void;
-  /** How keys and values are kept; f16 as unset. */
+  /** How keys and values are kept; f16 as unset. "int8", with a scale a head's vector, is about half of f16 and less exact. */
   readonly kvType?: KvType;
   /**
    * Of what matmuls multiply; sums of groups, norms, attention and the residual stream are f32 in all of them. "auto", as unset, is f32.
@@ -68,8 +68,8 @@ export function checkOptions({ precision, kvType, rowsPerStep, window, context, 
       `precision: is ${JSON.stringify(precision)}, expected auto or ${PRECISIONS.join(" or ")}`,
     );
   }
-  if (kvType !== undefined && kvType !== "f16" && kvType !== "f32") {
-    throw new InvalidRequestError(`kvType: is ${JSON.stringify(kvType)}, expected f16 or f32`);
+  if (kvType !== undefined && !KV_TYPES.includes(kvType)) {
+    throw new InvalidRequestError(`kvType: is ${JSON.stringify(kvType)}, expected ${KV_TYPES.join(" or ")}`);
   }
 }
 

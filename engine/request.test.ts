@@ -28,6 +28,7 @@ function context(more: Partial<RequestContext> = {}): RequestContext {
     stopIds: [2],
     vocabulary: 512,
     context: 64,
+    longest: 4096,
     draft: false,
     takesBack: true,
     randomSeed: () => 42,
@@ -157,7 +158,7 @@ describe("generate", () => {
     expect([tokens.length, maxTokens]).toEqual([63, 1]);
     for (const count of [64, 65, 192]) {
       const error = new ContextLengthError(
-        `prompt: ${count} tokens, at most 63 in a context of 64; shorten it or raise --context`,
+        `prompt: ${count} tokens, at most 63 in a context of 64; shorten it or raise --context: up to 4096 fit`,
       );
       expect(() => resolveGenerate({ tokens: ids(count) }, context())).toThrow(error);
     }
@@ -290,7 +291,7 @@ describe("score", () => {
   test("takes as many tokens as the context has", () => {
     expect(score({ tokens: ids(64) }).tokens).toHaveLength(64);
     const error = new ContextLengthError(
-      "score: 65 tokens, at most 64 in the context; split the text or raise --context",
+      "score: 65 tokens, at most 64 in the context; split the text or raise --context: up to 4096 fit",
     );
     expect(() => score({ tokens: ids(65) })).toThrow(error);
   });

@@ -17,6 +17,8 @@ export interface RequestContext {
   readonly stopIds: readonly number[];
   readonly vocabulary: number;
   readonly context: number;
+  /** What the context may be raised to. */
+  readonly longest: number;
   /** Whether there is a draft model, and whether the model can take back tokens that it read. */
   readonly draft: boolean;
   readonly takesBack: boolean;
@@ -108,7 +110,7 @@ export function resolveGenerate(request: GenerateRequest, context: RequestContex
     Math.max(Math.min(room, context.defaults.maxNewTokens ?? room), 1);
   if (tokens.length > context.context - 1) {
     throw new ContextLengthError(
-      `prompt: ${tokens.length} tokens, at most ${context.context - 1} in a context of ${context.context}; shorten it or raise --context`,
+      `prompt: ${tokens.length} tokens, at most ${context.context - 1} in a context of ${context.context}; shorten it${orRaise(context)}`,
     );
   }
   if (request.maxTokens !== undefined && maxTokens > room) {
@@ -156,7 +158,7 @@ export function resolveScore(
   if (ids.length === 0) throw new InvalidRequestError("score: no tokens, expected at least one");
   if (ids.length > context.context) {
     throw new ContextLengthError(
-      `score: ${ids.length} tokens, at most ${context.context} in the context; split the text or raise --context`,
+      `score: ${ids.length} tokens, at most ${context.context} in the context; split the text${orRaise(context)}`,
     );
   }
   return { tokens: ids, top: integer(request.top, "top", 0, MAX_TOP) ?? 0, priority: priorityOf(request) };
@@ -188,28 +190,33 @@ function encodePrompt(text: string, context: RequestContext, field: string, pars
   if (typeof text !== "string") throw new InvalidRequestError(`${field}: is ${typeof text}, expected a string`);
   if (tokenizer === undefined)
     throw new InvalidRequestError(`${field}: the model has no tokenizer.json; pass tokens instead`);
-  checkTextLength(text, tokenizer, context.context, field);
+  checkTextLength(text, tokenizer, context, field);
   return tokenizer.encode(text, { addSpecialTokens: true, parseSpecial });
 }
+
+/** What else helps where the context is too short. */
+const orRaise = ({ context, longest }: Pick<RequestContext, "context" | "longest">): string =>
+  longest > context ? ` or raise --context: up to ${longest} fit` : "; no longer context fits";
 
 /** Refuses a text before it is encoded that is too long for the context however well its tokens go: a megabyte takes seconds. */
 export function checkTextLength(
   text: string,
   { longestToken }: Pick<Tokenizer, "longestToken">,
-  context: number,
+  limits: Pick<RequestContext, "context" | "longest">,
   field: string,
 ): void {
-  const most = context * longestToken;
+  const most = limits.context * longestToken;
   if (text.length <= most) return;
   throw new ContextLengthError(
-    `${field}: ${text.length} characters, at most ${most} in a context of ${context} tokens; shorten it or raise --context`,
+    `${field}: ${text.length} characters, at most ${most} in a context of ${limits.context} tokens; shorten it${orRaise(limits)}`,
   );
 }
 
 function chatTokens(
   { messages, parseSpecial = false, chatTemplateKwargs }: PromptFields,
-  { tokenizer, template, context }: RequestContext,
+  context: RequestContext,
 ): number[] {
+  const { tokenizer, template } = context;
   if (tokenizer === undefined)
     throw new InvalidRequestError("messages: the model has no tokenizer.json; pass tokens instead");
   if (template === undefined)

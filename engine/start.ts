@@ -8,6 +8,7 @@ import { loadWeights } from "../models/loadWeights.ts";
 import { MAX_ROWS } from "./batch.ts";
 import { checkDraft } from "./draftVocabulary.ts";
 import { AbortError, InvalidRequestError } from "./errors.ts";
+import { checkKvType } from "./kvType.ts";
 import { type LoadProgress, type ReadModel, readModel } from "./loadModel.ts";
 import { type MemoryPlan, pageBytes, planMemory } from "./memoryPlan.ts";
 import { openModel } from "./openModel.ts";
@@ -81,6 +82,7 @@ async function prepare(read: ReadModel, owned: Owned, options: StartOptions): Pr
     );
   }
   const kvType = options.kvType ?? "f16";
+  checkKvType(read.model.caches, kvType);
   const precision = planPrecision(gpu, options.precision, read.weights.matrices);
   const vocabulary = Math.min(read.config.vocab_size, target?.read.config.vocab_size ?? Number.POSITIVE_INFINITY);
   const most = stepLimits(gpu, vocabulary, options.rowsPerStep ?? MAX_ROWS);
@@ -92,6 +94,7 @@ async function prepare(read: ReadModel, owned: Owned, options: StartOptions): Pr
     kvType,
     sequences: most.sequences,
     rotaryDims: read.config.ropes.map(({ rotary_dim }) => rotary_dim),
+    positions,
   });
   options.onPlan?.(plan, gpu.adapter);
   const limits = { ...most, sequences: plan.sequences };

@@ -42,7 +42,7 @@ function idsOf(served: Served, fields: Body): readonly number[] {
       booleanField(fields, name, true),
     );
     const tokenizer = tokenizerOf(served);
-    checkTextLength(prompt, tokenizer, served.engine.plan.context, "prompt");
+    checkTextLength(prompt, tokenizer, served.engine.plan, "prompt");
     return tokenizer.encode(prompt, {
       addSpecialTokens: addSpecialTokens === true,
       parseSpecial: parseSpecial === true,

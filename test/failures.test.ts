@@ -168,7 +168,7 @@ describe("a broken checkpoint is refused before any buffer is made", () => {
     counts.reset();
     const load = (options: object) => Engine.load(tinyFolder(plain), { device, ...options });
     await expect(load({ precision: "int4" })).rejects.toThrow('precision: is "int4", expected auto or f32');
-    await expect(load({ kvType: "q8" })).rejects.toThrow('kvType: is "q8", expected f16 or f32');
+    await expect(load({ kvType: "q8" })).rejects.toThrow('kvType: is "q8", expected f16 or f32 or int8');
     await expect(load({ rowsPerStep: 0 })).rejects.toThrow("rowsPerStep: is 0, expected an integer from 1 to 64");
     await expect(load({ window: 17 })).rejects.toThrow("window: is 17, expected an integer from 1 to 16");
     await expect(load({ context: 0 })).rejects.toThrow("context: is 0");
@@ -408,7 +408,7 @@ describe("weights that are not numbers", () => {
   ];
   const FULL = process.env.INGLE_SUITE === "full";
   const values = FULL ? [Number.NaN, Number.POSITIVE_INFINITY] : [Number.NaN];
-  const kvTypes = FULL ? (["f16", "f32"] as const) : (["f16"] as const);
+  const kvTypes = FULL ? (["f16", "f32", "int8"] as const) : (["f16"] as const);
   const plantings = places.flatMap((name) => values.map((value) => ({ name, value })));
   test.each(plantings)("$value in $name", async ({ name, value }) => {
     for (const kvType of kvTypes) {

@@ -35,7 +35,7 @@ const EOS = 2; // <|im_end|> of the default model
 /** An engine that says what it is told. `location` is a folder with a tokenizer. */
 export class FakeEngine implements ServedEngine {
   readonly model: { readonly location: string; readonly tokenizer: Tokenizer };
-  readonly plan: { readonly context: number };
+  readonly plan: { readonly context: number; readonly longest: number };
   readonly asked: GenerateRequest[] = [];
   readonly scored: ScoreRequest[] = [];
   /** Answers in it now, and tokens made since it began. */
@@ -57,6 +57,7 @@ export class FakeEngine implements ServedEngine {
       stopIds: [EOS],
       vocabulary: tokenizer.size,
       context,
+      longest: context,
       draft: false,
       takesBack: true,
       randomSeed: () => 42,
@@ -69,7 +70,7 @@ export class FakeEngine implements ServedEngine {
     this.#script = script;
     this.#context = context;
     this.model = { location: "/somewhere/fake-model", tokenizer };
-    this.plan = { context: context.context };
+    this.plan = context;
     const text = script.text ?? " the cat sat on the mat";
     this.#says = [
       ...tokenizer.encode(text, { addSpecialTokens: false, parseSpecial: false }),

@@ -222,7 +222,7 @@ describe("any model", () => {
     });
   const anyRun = fc.record({
     shape: anyShape,
-    kvType: FULL ? fc.constantFrom("f16" as const, "f32" as const) : fc.constant("f16" as const),
+    kvType: FULL ? fc.constantFrom("f16" as const, "f32" as const, "int8" as const) : fc.constant("f16" as const),
     rowsPerStep: fc.constantFrom(1, 2, 3, 5, 7, 16, 63),
     length: fc.oneof(
       { weight: 3, arbitrary: fc.integer({ min: 1, max: 70 }) },
