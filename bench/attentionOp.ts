@@ -1,9 +1,8 @@
 /** Attention over a filled cache, and the sampler over a row of logits, as the model launches them. */
 import { Recorder } from "../device/program.ts";
 import { pageWords } from "../kernels/attention/kv_page.ts";
-import { kvNumbers } from "../kernels/attention/kv_types.ts";
+import { type KvType, kvNumbers } from "../kernels/attention/kv_types.ts";
 import { PLAIN_SAMPLE, sampleWords } from "../kernels/caseData.ts";
-import { f16Bits } from "../kernels/formats/halves.ts";
 import { KEY_SPLIT, PAGE_TOKENS, ROW_WORDS } from "../kernels/fragments/batch.ts";
 import { sample } from "../kernels/sample.ts";
 import { Random } from "../kernels/testbed.ts";
@@ -17,19 +16,21 @@ export interface AttentionSpec {
   readonly kvHeads: number;
   readonly headDim: number;
   readonly depth: number;
+  /** Of the cache; left out: f16. */
+  readonly kvType?: KvType;
   /** Of one prompt, behind each other; left out: 1, a token being decoded. */
   readonly rows?: number;
 }
 
-/** Attention of the tokens behind `depth` others, f16 cache; with the reduction where the keys are split. */
+/** Attention of the tokens behind `depth` others; with the reduction where the keys are split. */
 export function attentionOp(spec: AttentionSpec): PerfOp {
-  const { heads, kvHeads, headDim, depth, rows = 1 } = spec;
+  const { heads, kvHeads, headDim, depth, kvType = "f16", rows = 1 } = spec;
   const keys = depth + rows;
   return {
     name: "attention",
-    shape: `${heads}/${kvHeads} heads of ${headDim}, depth ${depth}, f16`,
+    shape: `${heads}/${kvHeads} heads of ${headDim}, depth ${depth}, ${kvType}`,
     rows,
-    bytes: 2 * kvHeads * headDim * 2 * keys,
+    bytes: ((4 * pageWords(kvType, kvHeads, headDim)) / PAGE_TOKENS) * keys,
     flops: 4 * heads * headDim * (rows * depth + (rows * (rows + 1)) / 2),
     weightColumns: 0,
     build: (bed, copies) => buildAttention(bed, spec, copies),
@@ -37,15 +38,16 @@ export function attentionOp(spec: AttentionSpec): PerfOp {
 }
 
 async function buildAttention(bed: PerfBed, spec: AttentionSpec, copies: number): Promise<BuiltOp> {
-  const { heads, kvHeads, headDim, depth, rows = 1 } = spec;
+  const { heads, kvHeads, headDim, depth, kvType = "f16", rows = 1 } = spec;
   const random = new Random(depth);
   const buffers = new BufferSet(bed.gpu);
   const pages = Math.ceil((depth + rows) / PAGE_TOKENS);
-  const words = pages * pageWords("f16", kvHeads, headDim);
-  const halves = random.floats(words * kvNumbers.f16.dims);
-  const cache = Uint32Array.from({ length: words }, (_, i) => {
-    return f16Bits(halves[2 * i] ?? Number.NaN) | (f16Bits(halves[2 * i + 1] ?? Number.NaN) << 16);
-  });
+  const { dims, scaled, encode } = kvNumbers[kvType];
+  const words = pages * pageWords(kvType, kvHeads, headDim);
+  // Scales lie among the words: one pattern that is both, four codes and a small f32.
+  const cache = scaled
+    ? new Uint32Array(words).fill(0x3c203c20)
+    : Uint32Array.from(encode(random.floats(words * dims)));
   const tableAt = rows * ROW_WORDS;
   const batch = new Uint32Array(tableAt + pages).map((_, i) => Math.max(i - tableAt, 0)); // pages in order
   for (let row = 0; row < rows; row++) {
@@ -65,7 +67,7 @@ async function buildAttention(bed: PerfBed, spec: AttentionSpec, copies: number)
     batch: buffers.add("batch", batch),
     ropes: [buffers.add("rope", rope)],
     kv: Array.from({ length: copies }, (_, i) => buffers.add(`kv ${i}`, cache)),
-    kvType: "f16",
+    kvType,
     precision: "f32",
     rows,
     oneRowEach: rows === 1,

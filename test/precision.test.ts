@@ -1,4 +1,4 @@
-/** The precisions that are asked for by name: near f32, the same bits within one, faults seen, and refused where the adapter cannot. */
+/** The precisions that are asked for by name, and keys and values as int8: near f32, the same bits within one, faults seen, and refused where the adapter cannot. */
 import { afterAll, afterEach, beforeAll, describe, expect, test } from "vitest";
 import type { AdapterDescription } from "../device/adapters.ts";
 import { AdapterUnavailableError } from "../device/errors.ts";
@@ -6,7 +6,7 @@ import { Engine } from "../engine/engine.ts";
 import { NonFiniteError } from "../engine/errors.ts";
 import { planPrecision, precisionLine } from "../engine/precision.ts";
 import { missingFor } from "../kernels/xFrom.ts";
-import { distance, logitsOf } from "./expected.ts";
+import { distance, logitsOf, logSoftmax } from "./expected.ts";
 import { answer, sharedDevice, withEngine } from "./sharedDevice.ts";
 import { expectSums } from "./sums.ts";
 import { floats, randomTokens, tinyFolder, tinyModel } from "./tinyModel.ts";
@@ -82,6 +82,26 @@ for (const { mode, missing } of reasons) {
     },
   );
 }
+
+/** Of keys and values as int8, and of the mean log-probability of the text's own tokens. */
+const NEAR_KV = { max: 1, mean: 0.1, text: 0.02 };
+
+test.skipIf(SLOW)(
+  "with keys and values as int8 log-probabilities are near those in f32, and not the same",
+  async () => {
+    const kept = await withEngine("default-draft", { device, kvType: "int8" }, (engine) => logitsOf(engine, tokens));
+    const { max, mean } = distance(kept, exact);
+    const said = (rows: typeof exact) =>
+      tokens.slice(1).reduce((sum, id, t) => sum + (logSoftmax(rows[t] ?? [])[id] ?? Number.NaN), 0) /
+      (tokens.length - 1);
+    const text = said(kept) - said(exact);
+    console.log(`kv int8: max ${max}, mean ${mean}, of the text ${text} from f32 over ${tokens.length} tokens`);
+    expect(max).toBeLessThanOrEqual(NEAR_KV.max);
+    expect(mean).toBeLessThanOrEqual(NEAR_KV.mean);
+    expect(Math.abs(text)).toBeLessThanOrEqual(NEAR_KV.text);
+    expect(max).toBeGreaterThan(1e-5); // it is another computation, or the option does nothing
+  },
+);
 
 // Bytes need nothing but WGSL's own dot product, which Dawn has on every adapter.
 test.skipIf(SLOW)("a value that is not finite is seen through bytes", async () => {
