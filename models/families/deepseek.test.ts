@@ -5,6 +5,9 @@ import { openFolder } from "../../device/nodeFiles.ts";
 import { pageWords } from "../../kernels/attention/kv_page.ts";
 import { PLAIN_KV_TYPES } from "../../kernels/attention/kv_types.ts";
 import { PAGE_TOKENS } from "../../kernels/fragments/batch.ts";
+import { latentModels } from "../../test/latentModels.ts";
+import { shardedFolder } from "../../test/saying.ts";
+import type { TinyModel } from "../../test/tinyModel.ts";
 import { WeightPlan } from "../weightPlan.ts";
 import { openCheckpoint } from "../weights/checkpoint.ts";
 import { familyOf, readConfig } from "./registry.ts";
@@ -41,6 +44,40 @@ describe("a checkpoint", () => {
         ])
         .flat(),
     );
+  });
+});
+
+describe("keys by head as MLX quantizes them", () => {
+  const [stacked] = latentModels();
+  const plan = async (change: Partial<TinyModel>) => {
+    const config = readConfig({ ...stacked.config, ...change.config });
+    const checkpoint = await openCheckpoint(shardedFolder({ ...stacked, ...change }, 1));
+    const weights = new WeightPlan(checkpoint, config.quantization);
+    familyOf(config.model_type).build(weights, config);
+    weights.finish();
+    return weights.matrices;
+  };
+
+  test("become f32, by columns", async () => {
+    const keys = (await plan({})).find(({ name }) => name.endsWith("embed_q"));
+    expect(keys).toMatchObject({ layout: "f32", format: "mlx 4 bits, groups of 32 of inputs, as f32", cols: 32 });
+    expect(keys?.parts.map(({ rows }) => rows)).toEqual([32, 32]);
+  });
+
+  test("are refused by name where they are something else", async () => {
+    const path = "model.layers.0.self_attn.embed_q";
+    const other = (quantization: object) => plan({ config: { ...stacked.config, quantization } });
+    await expect(other({ mode: "mxfp4", bits: 4, group_size: 32 })).rejects.toThrow(
+      `${path}: stored by mode mxfp4, supported: affine`,
+    );
+    await expect(other({ bits: 4, group_size: 64 })).rejects.toThrow(
+      `${path}.weight: 32 inputs, expected a multiple of group_size 64`,
+    );
+    await expect(other({ bits: 8, group_size: 32 })).rejects.toThrow(
+      `${path}.weight: shape (2, 32, 4), expected (64, 8) from 8 bits and group_size 32 in config.json, inputs first`,
+    );
+    const without = new Map([...stacked.tensors].filter(([name]) => name !== `${path}.biases`));
+    await expect(plan({ tensors: without })).rejects.toThrow(`lacks 1 tensor: ${path}.biases`);
   });
 });
 
