@@ -66,7 +66,9 @@ async function run(selector, folders, milliseconds) {
   await gpu.close();
 }
 
-const key = (it) => `${it.name} ${it.adapter}`;
+function key({ name, adapter }) {
+  return `${name} ${adapter}`;
+}
 
 /** Family, format, the largest distance of a log-probability and how many greedy tokens are equal; or why there is no such thing. */
 async function compare(dir, device) {
