@@ -83,6 +83,8 @@ const ACTIVATIONS: Readonly<Record<string, Activation>> = {
   gelu_new: "gelu_pytorch_tanh",
   gelu_fast: "gelu_pytorch_tanh",
   gelu_pytorch_tanh: "gelu_pytorch_tanh",
+  gelu_python_tanh: "gelu_pytorch_tanh",
+  gelu_accurate: "gelu_pytorch_tanh",
   quick_gelu: "quick_gelu",
   relu: "relu",
   relu2: "relu2",
