@@ -16,6 +16,7 @@ import { layouts } from "./formats/layouts.ts";
 import { codeOf, pack, unpack } from "./formats/packing.ts";
 import { activationShape } from "./fragments/activation.ts";
 import { SAMPLE, SAMPLE_WORDS } from "./fragments/batch.ts";
+import { PURPOSE } from "./fragments/philox.ts";
 import { NONE } from "./kernel.ts";
 import type { Comparison, Random } from "./testbed.ts";
 
@@ -164,6 +165,8 @@ export const PLAIN_SAMPLE: SampleRecord = {
   target: NONE,
   typicalP: 1,
   rules: NONE,
+  purpose: PURPOSE.sample,
+  drafted: NONE,
   stops: 0,
   stopCount: 0,
 };

@@ -56,6 +56,7 @@ import { softcapCases } from "./softcap.cases.ts";
 import { deltaRuleCases, realDeltaRuleCases } from "./state/delta_rule.cases.ts";
 import { realShortConvCases, shortConvCases } from "./state/short_conv.cases.ts";
 import type { Case } from "./testbed.ts";
+import { verifyCases } from "./verify.cases.ts";
 
 const MAIN_LAYOUTS: readonly LayoutName[] = ["f32", "f16", "bf16", "affine4", "affine8"];
 /** Layouts that differ from affine4 and affine8 in their decoding alone: seen through one kernel at one row in the lean suite. */
@@ -94,6 +95,7 @@ export function namedCases(): Case[] {
     ...embedCases(20, 1),
     ...pickRowsCases(6, 1),
     ...sampleCases(45, 1),
+    ...verifyCases(16, 1),
     ...greedySampleCases(90_001),
     ...extremeSampleCases(100_001),
     ...logProbsCases(24, 1),
@@ -139,6 +141,7 @@ export function allCases(): Case[] {
     ...realEmbedCases(2_001),
     ...pickRowsCases(20, 1_001),
     ...sampleCases(136, 1_001),
+    ...verifyCases(60, 1_001),
     ...realSampleCases(2_001),
     ...logProbsCases(48, 1_001),
     ...realLogProbsCases(2_001),

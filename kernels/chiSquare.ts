@@ -76,3 +76,28 @@ function logGamma(z: number): number {
   const t = z + 6.5;
   return 0.5 * Math.log(2 * Math.PI) + (z - 0.5) * Math.log(t) - t + Math.log(sum);
 }
+
+/**
+ * p of two counts of the same outcomes at least this far apart: the G-test of homogeneity, 2 Σ O ln(O / E), E from both together.
+ * Outcomes that are expected too seldom in either are pooled.
+ */
+export function gTestP(a: ArrayLike<number>, b: ArrayLike<number>): number {
+  const sum = (counts: ArrayLike<number>) => Array.from(counts).reduce((x, y) => x + y, 0);
+  const [all, mine] = [sum(a) + sum(b), Math.min(sum(a), sum(b))];
+  const cells: [number, number][] = [];
+  let pool: [number, number] = [0, 0];
+  const pairs = Array.from(a, (count, i): [number, number] => [count, b[i] ?? Number.NaN]);
+  for (const [x, y] of pairs.sort((one, other) => one[0] + one[1] - other[0] - other[1])) {
+    pool = [pool[0] + x, pool[1] + y];
+    if (((pool[0] + pool[1]) * mine) / all < LEAST_EXPECTED) continue;
+    cells.push(pool);
+    pool = [0, 0];
+  }
+  const last = cells.at(-1);
+  if (last !== undefined) [last[0], last[1]] = [last[0] + pool[0], last[1] + pool[1]];
+  if (cells.length < 2) return 1;
+  const term = (count: number, row: number, both: number) =>
+    count === 0 ? 0 : count * Math.log((count * all) / (row * both));
+  const g = cells.reduce((total, [x, y]) => total + term(x, sum(a), x + y) + term(y, sum(b), x + y), 0);
+  return upperGamma((cells.length - 1) / 2, g); // 2 g, halved
+}

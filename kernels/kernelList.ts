@@ -38,8 +38,11 @@ import { pickRows } from "./pick_rows.ts";
 import { repack } from "./repack.ts";
 import { sample } from "./sample.ts";
 import { softcap } from "./softcap.ts";
+
 import { deltaRule } from "./state/delta_rule.ts";
 import { shortConv } from "./state/short_conv.ts";
+
+import { verify } from "./verify.ts";
 
 /** In a fixed order. */
 export function everyKernel(): CompiledKernel[] {
@@ -101,6 +104,7 @@ export function everyKernel(): CompiledKernel[] {
     adjust,
     advance,
     sample,
+    verify,
     logProbs,
     qkNorm,
     attentionReduce,

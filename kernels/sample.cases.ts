@@ -2,7 +2,7 @@
 import { MASKED } from "./adjust.ts";
 import { PLAIN_SAMPLE, type SampleRecord, sampleWords } from "./caseData.ts";
 import { f32FromBits } from "./formats/halves.ts";
-import { PURPOSE, philox, unitInterval } from "./fragments/philox.ts";
+import { philox, unitInterval } from "./fragments/philox.ts";
 import { NONE } from "./kernel.ts";
 import {
   isFiniteRow,
@@ -17,8 +17,8 @@ import { NO_TOKEN, sample } from "./sample.ts";
 import { type Case, Random } from "./testbed.ts";
 
 /** Widths, in shares of the mass, of a border between two tokens and of the edges of top-p and typical-p; the latter also of min-p's. */
-const BORDER = 1e-5;
-const EDGE = 3e-6;
+export const BORDER = 1e-5;
+export const EDGE = 3e-6;
 
 /** Weights before the draw, 0 for tokens that are not kept; `edge` moves the thresholds of top-p, min-p and typical-p by that share. */
 export function keptWeights(logits: Float32Array, record: SampleRecord, edge = 0): Float64Array {
@@ -61,12 +61,12 @@ function atMass(weights: Float64Array, value: (index: number) => number, share: 
   return Number.POSITIVE_INFINITY;
 }
 
-/** Whether inverting the cumulative mass in the order of the ids at `u` gives `id`, or may within BORDER. */
-function mayBe(weights: Float64Array, id: number, u: number): boolean {
+/** Whether inverting the cumulative mass in the order of the ids at `u` gives `id`, or may within the border. */
+export function mayBe(weights: Float64Array, id: number, u: number, border = BORDER): boolean {
   const total = weights.reduce((a, b) => a + b);
   const before = weights.subarray(0, id).reduce((a, b) => a + b, 0) / total;
   const own = (weights[id] ?? Number.NaN) / total;
-  return own > 0 && u >= before - BORDER && u < before + own + BORDER;
+  return own > 0 && u >= before - border && u < before + own + border;
 }
 
 /** The token that the reference draws at `u`. */
@@ -80,8 +80,8 @@ export function drawn(weights: Float64Array, u: number): number {
 }
 
 /** The one number of a sample, in [0, 1). */
-function uniformOf({ position, choice, seedLow, seedHigh }: SampleRecord): number {
-  return unitInterval(philox([position, choice, PURPOSE.sample, 0], [seedLow, seedHigh])[0]);
+function uniformOf({ position, choice, seedLow, seedHigh, purpose }: SampleRecord): number {
+  return unitInterval(philox([position, choice, purpose, 0], [seedLow, seedHigh])[0]);
 }
 
 /** `id` where it is right, else what would have been. */

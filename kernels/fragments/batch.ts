@@ -39,6 +39,10 @@ export const SAMPLE = {
   typicalP: 10,
   /** Where its rules begin, in words of the lists (rules.ts), or NONE. */
   rules: 11,
+  /** What its random number is for (philox.ts). */
+  purpose: 12,
+  /** Row of the draft's scores that `target` was drawn from, or NONE. */
+  drafted: 13,
   /** Where the ids are with which its answer ends, in words of the batch, behind its block table; and how many they are. */
   stops: 14,
   stopCount: 15,

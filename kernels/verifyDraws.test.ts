@@ -1,0 +1,204 @@
+/**
+ * Tokens drawn through proposals against tokens drawn plainly: the joint distribution of three in a row, over a small vocabulary.
+ * A test that planted bugs fail.
+ */
+import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { type Gpu, openGpu } from "../device/gpu.ts";
+import type { Recorder } from "../device/program.ts";
+import { PLAIN_SAMPLE, type SampleRecord, sampleWords } from "./caseData.ts";
+import { gTestP } from "./chiSquare.ts";
+import { PURPOSE } from "./fragments/philox.ts";
+import { NONE } from "./kernel.ts";
+import { sample } from "./sample.ts";
+import { type Case, Random, Testbed } from "./testbed.ts";
+import { verify } from "./verify.ts";
+
+const VOCAB = 5;
+const CHAINS = process.env.INGLE_SUITE === "full" ? 20_000 : 4_000;
+const LENGTH = 3;
+const SETTINGS = { temperature: 0.8, topK: 4, topP: 0.97 } as const;
+const LEVEL = 1e-4;
+
+/** What both models say after each token; the draft's is the target's with something else mixed in. */
+const TARGET = new Random(5).floats(VOCAB * VOCAB, 2);
+const DRAFT = TARGET.map((v, i) => v + (new Random(77 + i).next() - 0.5) * 4);
+
+/** What may be wrong. */
+interface Planted {
+  /** In the kernel. */
+  readonly from?: string;
+  readonly to?: string;
+  /** The token behind proposals that were all kept comes from the draft. */
+  readonly bonusFromDraft?: boolean;
+}
+
+/** A row of a dispatch: the scores behind `after`, of one model. */
+interface Row {
+  readonly scores: Float32Array;
+  readonly after: number;
+  readonly record: SampleRecord;
+}
+
+const recordOf = (chain: number, seed: number, position: number, more: Partial<SampleRecord> = {}): SampleRecord => ({
+  ...PLAIN_SAMPLE,
+  ...SETTINGS,
+  seedLow: chain,
+  seedHigh: seed,
+  position,
+  ...more,
+});
+
+/** One dispatch of the sampler, and of the verification where it is wanted. Returns ids. */
+async function dispatch(bed: Testbed, rows: readonly Row[], verified: Planted | undefined): Promise<number[]> {
+  if (rows.length === 0) return [];
+  let ids: number[] = [];
+  const run: Case["run"] = async (it) => {
+    const scores = new Float32Array(rows.length * VOCAB);
+    for (const [i, row] of rows.entries())
+      scores.set(row.scores.subarray(row.after * VOCAB, (row.after + 1) * VOCAB), i * VOCAB);
+    const logits = it.buffer(scores);
+    const batch = it.buffer(
+      sampleWords(
+        rows.map(({ record }) => record),
+        0,
+      ),
+    );
+    const [drafted, out] = [it.buffer(DRAFT), it.output(2 * rows.length)];
+    const params = { vocab: VOCAB, stride: VOCAB, samples: 0 };
+    const grid = [rows.length, 1, 1] as const;
+    await it.submit((recorder) => {
+      sample.launch(recorder, {
+        buffers: { logits, scores: logits, batch, out },
+        params: { ...params, adjusted: 0 },
+        grid,
+      });
+      if (verified === undefined) return;
+      const buffers = { logits, scores: logits, drafted, batch, out };
+      const more = { draft_vocab: VOCAB, draft_stride: VOCAB };
+      verify.launch(planting(recorder, verified), { buffers, params: { ...params, ...more }, grid });
+    });
+    ids = [...(await it.u32(out)).filter((_, i) => i % 2 === 0)];
+    return [];
+  };
+  const { why } = await bed.check({ kernel: "verify", title: `verify rows=${rows.length}`, run });
+  expect(why).toBe("");
+  return ids;
+}
+
+/** A recorder whose kernels have the bug. */
+function planting(recorder: Recorder, { from = "", to = "" }: Planted): Recorder {
+  if (from === "") return recorder;
+  return new Proxy(recorder, {
+    get(target, key) {
+      if (key !== "dispatch") return Reflect.get(target, key, target);
+      const planted: Recorder["dispatch"] = (launch, label) => {
+        const { name, code } = launch.kernel;
+        expect(code).toContain(from);
+        target.dispatch(
+          { ...launch, kernel: { ...launch.kernel, name: `${name} planted`, code: code.replaceAll(from, to) } },
+          label,
+        );
+      };
+      return planted;
+    },
+  });
+}
+
+/** Counts of triples, drawn one token at a time. */
+async function plainCounts(bed: Testbed, seed: number): Promise<Float64Array> {
+  const chains: number[][] = Array.from({ length: CHAINS }, () => []);
+  for (let position = 1; position <= LENGTH; position++) {
+    const rows = chains.map((tokens, chain) => ({
+      scores: TARGET,
+      after: tokens.at(-1) ?? 0,
+      record: recordOf(chain, seed, position),
+    }));
+    const ids = await dispatch(bed, rows, undefined);
+    for (const [i, tokens] of chains.entries()) tokens.push(ids[i] ?? Number.NaN);
+  }
+  return countsOf(chains);
+}
+
+/** Counts of triples, drawn through proposals: as many as leave room for the token behind them. */
+async function speculatedCounts(bed: Testbed, seed: number, planted: Planted): Promise<Float64Array> {
+  const chains: number[][] = Array.from({ length: CHAINS }, () => []);
+  while (chains.some((tokens) => tokens.length < LENGTH)) {
+    const going = chains.flatMap((tokens, chain) =>
+      tokens.length < LENGTH ? [{ tokens, chain, drafts: [] as number[] }] : [],
+    );
+    for (let place = 0; place < LENGTH - 1; place++) {
+      const drafting = going.filter(({ tokens }) => tokens.length + place + 1 < LENGTH);
+      const rows = drafting.map(({ tokens, chain, drafts }) => ({
+        scores: DRAFT,
+        after: [...tokens, ...drafts].at(-1) ?? 0,
+        record: recordOf(chain, seed, tokens.length + place + 1, { purpose: PURPOSE.draft }),
+      }));
+      const ids = await dispatch(bed, rows, undefined);
+      for (const [i, { drafts }] of drafting.entries()) drafts.push(ids[i] ?? Number.NaN);
+    }
+    const rows = going.flatMap(({ tokens, chain, drafts }) =>
+      [...drafts, NONE].map((target, i): Row => {
+        const after = [...tokens, ...drafts.slice(0, i)].at(-1) ?? 0;
+        const bonus = planted.bonusFromDraft === true && drafts.length > 0 && target === NONE;
+        const more = { target, drafted: target === NONE ? NONE : after };
+        return { scores: bonus ? DRAFT : TARGET, after, record: recordOf(chain, seed, tokens.length + i + 1, more) };
+      }),
+    );
+    const ids = await dispatch(bed, rows, planted);
+    let at = 0;
+    for (const { tokens, drafts } of going) {
+      for (let i = 0; i <= drafts.length; i++) {
+        const id = ids[at + i] ?? Number.NaN;
+        tokens.push(id);
+        if (id !== drafts[i]) break;
+      }
+      at += drafts.length + 1;
+    }
+  }
+  return countsOf(chains);
+}
+
+function countsOf(chains: readonly number[][]): Float64Array {
+  const counts = new Float64Array(VOCAB ** LENGTH);
+  for (const tokens of chains) {
+    const cell = tokens.reduce((sum, token) => sum * VOCAB + token, 0);
+    counts[cell] = (counts[cell] ?? Number.NaN) + 1;
+  }
+  return counts;
+}
+
+test("the G-test is what tables say", () => {
+  expect(gTestP([50, 50], [50, 50])).toBe(1);
+  // 2 Σ O ln(O/E) of 60:40 and 40:60 is 8.054, of one degree of freedom: p = 0.00454.
+  expect(gTestP([60, 40], [40, 60])).toBeCloseTo(0.00454, 4);
+});
+
+describe("three tokens in a row", () => {
+  let gpu: Gpu;
+  let bed: Testbed;
+  let plain: Float64Array;
+  beforeAll(async () => {
+    gpu = await openGpu();
+    bed = new Testbed(gpu);
+    plain = await plainCounts(bed, 1);
+  });
+  afterAll(async () => {
+    bed.close();
+    await gpu.close();
+  });
+
+  test("are distributed as the plain sampler's", async () => {
+    expect(gTestP(plain, await speculatedCounts(bed, 2, {}))).toBeGreaterThan(LEVEL);
+  });
+
+  test.each<[string, Planted]>([
+    [
+      "the draft's probability is from before top-k",
+      { from: "let top_k = field(s, 2u);", to: "let top_k = select(field(s, 2u), 0u, of_draft);" },
+    ],
+    ["the residual is not renormalised", { from: "let wanted = u * sums[WG - 1u];", to: "let wanted = u;" }],
+    ["the token behind the proposals is the draft's", { bonusFromDraft: true }],
+  ])("are not where %s", async (_, planted) => {
+    expect(gTestP(plain, await speculatedCounts(bed, 2, planted))).toBeLessThan(LEVEL);
+  });
+});
