@@ -14,6 +14,7 @@ const one: Bucket = {
   top: 0,
   routes: false,
   adjusted: false,
+  verify: false,
 };
 
 test("every bucket has a key of its own", () => {
@@ -35,6 +36,7 @@ test("every bucket has a key of its own", () => {
                   top,
                   routes: top === 4,
                   adjusted: top === 64,
+                  verify: splits === 4,
                 }),
               ),
             ),
@@ -59,8 +61,8 @@ test("an empty step sees nothing, writes nothing and wants nothing, whatever was
   }
   for (let i = 0; i < 2; i++) {
     const record = [...used.subarray(SAMPLES_AT + i * SAMPLE_WORDS, SAMPLES_AT + (i + 1) * SAMPLE_WORDS)];
-    const none = [SAMPLE.target, SAMPLE.rules] as number[];
-    expect(none.map((word) => record[word])).toEqual([NONE, NONE]);
-    expect(record.filter((_, word) => !none.includes(word))).toEqual(new Array(SAMPLE_WORDS - 2).fill(0));
+    const none: readonly number[] = [SAMPLE.target, SAMPLE.rules, SAMPLE.drafted];
+    expect(none.map((word) => record[word])).toEqual([NONE, NONE, NONE]);
+    expect(record.filter((_, word) => !none.includes(word))).toEqual(new Array(SAMPLE_WORDS - 3).fill(0));
   }
 });

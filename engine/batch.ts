@@ -2,6 +2,7 @@
 
 import { f32Bits } from "../kernels/formats/halves.ts";
 import { KEY_SPLIT, PAGE_TOKENS, ROW, ROW_WORDS, SAMPLE, SAMPLE_WORDS } from "../kernels/fragments/batch.ts";
+import { PURPOSE } from "../kernels/fragments/philox.ts";
 import { NONE } from "../kernels/kernel.ts";
 import type { RopeTable } from "./ropeTable.ts";
 import type { SampleLists } from "./sampleLists.ts";
@@ -30,6 +31,8 @@ export interface Bucket {
   readonly routes: boolean;
   /** Whether rules change logits before a token is drawn. */
   readonly adjusted: boolean;
+  /** Whether a sample's target was drawn by a draft, and is to be verified. */
+  readonly verify: boolean;
 }
 
 /** What a step of the bucket computes, in words: "64 rows, 1 sample". */
@@ -47,6 +50,8 @@ export interface Sample {
   readonly token: number;
   /** The token behind it, as far as it is known, or was proposed; else NONE. */
   readonly target: number;
+  /** Row of the scores that the target was drawn from by a draft, or NONE. */
+  readonly drafted: number;
 }
 
 /** A step laid out. */
@@ -80,7 +85,7 @@ export function bucketKey(bucket: Bucket): number {
   const { rows, splits, samples, top, kind } = bucket;
   let key = Math.clz32(rows);
   for (const count of [splits, samples, top]) key = 33 * key + Math.clz32(count); // 0 to 32
-  const flags = [bucket.oneRowEach, bucket.everyRow, kind === "score", bucket.routes, bucket.adjusted];
+  const flags = [bucket.oneRowEach, bucket.everyRow, kind === "score", bucket.routes, bucket.adjusted, bucket.verify];
   for (const flag of flags) key = 2 * key + (flag ? 1 : 0);
   return key;
 }
@@ -99,8 +104,8 @@ export function buildBatch({ kind, entries, copies }: Schedule, { rope, words, l
   lists.begin();
   const samples: Sample[] = [];
   let [row, table, longest, top] = [0, TABLES_AT, 0, 0];
-  let [oneRowEach, routes] = [true, false];
-  for (const { sequence, count, drafts } of entries) {
+  let [oneRowEach, routes, verify] = [true, false, false];
+  for (const { sequence, count, drafts, drafted } of entries) {
     const { tokens, computed, pages, options } = sequence;
     const end = computed + count + drafts.length;
     let rules = NONE; // one block for all samples of a sequence: each sees as many tokens as its position says
@@ -112,14 +117,16 @@ export function buildBatch({ kind, entries, copies }: Schedule, { rope, words, l
       const token = tokens[position] ?? drafts[position - tokens.length] ?? NONE;
       writeRow(words, row, { sequence, position, token }, rope, table);
       if (options.kind === "score" || position >= tokens.length - 1) {
-        const target = tokens[position + 1] ?? drafts[position + 1 - tokens.length] ?? NONE;
-        const sample = { sequence, position, token, target };
+        const place = position + 1 - tokens.length;
+        const target = tokens[position + 1] ?? drafts[place] ?? NONE;
+        const sample = { sequence, position, token, target, drafted: drafted?.[place] ?? NONE };
         if (options.sampling.rules !== null && rules === NONE)
           rules = lists.add(options.sampling.rules, tokens, drafts);
         writeSample(words, samples.length, sample, { row, rules, stops, stopCount: stopIds.length });
         samples.push(sample);
         top = Math.max(top, options.top);
         routes ||= options.experts;
+        verify ||= sample.drafted !== NONE;
       }
       row++;
     }
@@ -137,6 +144,7 @@ export function buildBatch({ kind, entries, copies }: Schedule, { rope, words, l
     top: powerOfTwo(top),
     routes,
     adjusted: lists.words.length > 0,
+    verify,
   };
   fillUp(bucket, words, row, samples.length);
   return { bucket, rows: row, words: words.subarray(0, table), lists: lists.words, samples, copies, longest };
@@ -171,6 +179,7 @@ function fillUp(bucket: Bucket, words: Uint32Array<ArrayBuffer>, rows: number, s
   ) {
     words[at + SAMPLE.target] = NONE;
     words[at + SAMPLE.rules] = NONE;
+    words[at + SAMPLE.drafted] = NONE;
   }
 }
 
@@ -197,7 +206,7 @@ function writeRow(
 function writeSample(
   words: Uint32Array<ArrayBuffer>,
   index: number,
-  { sequence, position, target }: Sample,
+  { sequence, position, target, drafted }: Sample,
   places: { readonly row: number; readonly rules: number; readonly stops: number; readonly stopCount: number },
 ): void {
   const { temperature, topK, topP, minP, typicalP, seed, choice } = sequence.options.sampling;
@@ -215,6 +224,8 @@ function writeSample(
   words[at + SAMPLE.target] = target;
   words[at + SAMPLE.typicalP] = f32Bits(typicalP);
   words[at + SAMPLE.rules] = places.rules;
+  words[at + SAMPLE.purpose] = sequence.options.purpose ?? PURPOSE.sample;
+  words[at + SAMPLE.drafted] = drafted;
   words[at + SAMPLE.stops] = places.stops;
   words[at + SAMPLE.stopCount] = places.stopCount;
 }

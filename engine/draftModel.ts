@@ -6,12 +6,13 @@
  * nobody waits for it.
  */
 import type { Folder } from "../device/files.ts";
+import { PURPOSE } from "../kernels/fragments/philox.ts";
 import { NONE } from "../kernels/kernel.ts";
-import { NO_TOKEN } from "../kernels/sample.ts";
 import { buildBatch } from "./batch.ts";
+import { DraftScores } from "./draftScores.ts";
 import type { EngineOptions } from "./options.ts";
 import { PagePool } from "./pages.ts";
-import type { Proposer, Wanted } from "./proposer.ts";
+import type { Proposal, Proposer, Wanted } from "./proposer.ts";
 import type { Scheduled } from "./scheduler.ts";
 import { Sequence } from "./sequence.ts";
 import { type Started, start } from "./start.ts";
@@ -22,6 +23,8 @@ interface Copy {
   readonly wanted: Wanted;
   readonly sequence: Sequence;
   readonly proposals: number[];
+  /** Rows of the scores that they were drawn from, where chance was in it. */
+  readonly drafted: number[];
 }
 
 /** A loaded draft model. Whoever loaded it frees it. */
@@ -29,6 +32,7 @@ export class DraftModel implements Proposer {
   readonly #started: Started;
   readonly #pool: PagePool;
   readonly #copies = new Map<Sequence, Sequence>();
+  readonly scores: DraftScores;
   /** Milliseconds of its steps of one row a sequence, by sequences; and of those that read, by rows. */
   readonly times = new StepTimes();
   readonly #reading = new StepTimes();
@@ -45,6 +49,8 @@ export class DraftModel implements Proposer {
   private constructor(started: Started) {
     this.#started = started;
     this.#pool = new PagePool(started.plan.pages);
+    const { gpu, limits, vocabulary } = started;
+    this.scores = new DraftScores(gpu, { rows: limits.scoreRows, stride: vocabulary, vocabulary });
   }
 
   /** Bytes that it takes on the GPU. */
@@ -85,8 +91,11 @@ export class DraftModel implements Proposer {
     copy?.release(this.#pool);
   }
 
-  async propose(wanted: readonly Wanted[]): Promise<readonly (readonly number[])[]> {
-    const copies = wanted.map((each): Copy => ({ wanted: each, sequence: this.#follow(each.sequence), proposals: [] }));
+  async propose(wanted: readonly Wanted[]): Promise<readonly Proposal[]> {
+    this.scores.begin();
+    const copies = wanted.map(
+      (each): Copy => ({ wanted: each, sequence: this.#follow(each.sequence), proposals: [], drafted: [] }),
+    );
     await this.#read(copies);
     for (let round = 1; ; round++) {
       const going = copies.filter((copy) => this.#goesOn(copy) && copy.proposals.length === round);
@@ -96,7 +105,10 @@ export class DraftModel implements Proposer {
         this.times,
       );
     }
-    return copies.map(({ proposals }) => proposals);
+    return copies.map(({ proposals, drafted }) => ({
+      tokens: proposals,
+      drafted: drafted.length > 0 ? drafted : undefined,
+    }));
   }
 
   /** The copy, with the tokens of the target's and nothing else. */
@@ -113,6 +125,7 @@ export class DraftModel implements Proposer {
       tokens,
       kind: "generate",
       sampling,
+      purpose: PURPOSE.draft,
       top: 0,
       logits: false,
       experts: false,
@@ -162,18 +175,27 @@ export class DraftModel implements Proposer {
     const { memory, runner } = this.#started;
     const schedule = { kind: "generate" as const, entries: entries.map(({ scheduled }) => scheduled), copies: [] };
     const batch = buildBatch(schedule, memory);
+    const byCopy = new Map(entries.map(({ copy }) => [copy.sequence, copy]));
+    const rows = batch.samples.map(({ sequence }) => {
+      const chance = sequence.options.sampling.temperature > 0 && (byCopy.get(sequence)?.wanted.k ?? 0) > 0;
+      return chance ? this.scores.take() : undefined;
+    });
     const begun = performance.now();
-    const { outputs } = await runner.run(batch);
+    const { outputs } = await runner.run(batch, { scores: this.scores, rows });
     times.add(batch.bucket.rows, performance.now() - begun);
-    const drawn = new Map(batch.samples.map(({ sequence }, i) => [sequence, outputs[i]?.token ?? NONE]));
+    const drawn = new Map(
+      batch.samples.map(({ sequence }, i) => [sequence, { token: outputs[i]?.token, row: rows[i] }]),
+    );
     for (const { copy, scheduled } of entries) {
       const { sequence, count } = scheduled;
       if (this.#copies.get(copy.wanted.sequence) !== sequence) continue; // its request ended meanwhile
       sequence.computed += count;
-      const token = drawn.get(sequence);
-      if (token === undefined || token >= NO_TOKEN || copy.wanted.k === 0) continue;
+      const { token = NONE, row } = drawn.get(sequence) ?? {};
+      if (token >= this.#started.vocabulary || copy.wanted.k === 0) continue;
+      if (row === undefined && sequence.options.sampling.temperature > 0) continue;
       sequence.tokens.push(token);
       copy.proposals.push(token);
+      if (row !== undefined) copy.drafted.push(row);
     }
   }
 
@@ -186,6 +208,7 @@ export class DraftModel implements Proposer {
   /** Frees all of it but the device. */
   async free(): Promise<void> {
     for (const sequence of [...this.#copies.keys()]) this.forget(sequence);
+    this.scores.destroy();
     await this.#started.free();
   }
 }

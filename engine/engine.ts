@@ -68,6 +68,7 @@ export class Engine {
     const started = await start(model, options);
     try {
       const draft = options.draft === undefined ? undefined : await DraftModel.load(options.draft, started, options);
+      started.runner.draftScores = draft?.scores;
       return new Engine(started, draft, options.window);
     } catch (error) {
       await started.free();

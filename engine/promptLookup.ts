@@ -30,7 +30,8 @@ export function lookUp(tokens: readonly number[], k: number): number[] {
 
 /** The proposer of this file. */
 export const promptLookup: Proposer = {
-  propose: async (wanted: readonly Wanted[]) => wanted.map(({ sequence, k }) => lookUp(sequence.tokens, k)),
+  propose: async (wanted: readonly Wanted[]) =>
+    wanted.map(({ sequence, k }) => ({ tokens: lookUp(sequence.tokens, k) })),
   most: () => Number.POSITIVE_INFINITY,
   behind: () => 0,
   forget: () => {},

@@ -12,13 +12,20 @@ export interface Wanted {
   readonly stopIds: ReadonlySet<number>;
 }
 
+/** Tokens that may come behind a sequence's last one. */
+export interface Proposal {
+  readonly tokens: readonly number[];
+  /** Rows of the scores that the tokens were drawn from, by chance; unset: no chance was in it. */
+  readonly drafted?: readonly number[] | undefined;
+}
+
 /** Proposes what may come next. Nothing depends on it but speed: the target decides. */
 export interface Proposer {
   /**
    * Up to k tokens for each sequence, to come after its last one; none is an answer too. Called once a step with all sequences
    * that this proposer serves, so that a model can take them as one batch.
    */
-  propose(wanted: readonly Wanted[]): Promise<readonly (readonly number[])[]>;
+  propose(wanted: readonly Wanted[]): Promise<readonly Proposal[]>;
   /** Proposals that it could make for the sequence. */
   most(sequence: Sequence): number;
   /** Tokens that it would have to read before it could propose again. */

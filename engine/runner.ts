@@ -15,10 +15,12 @@ import { ADVANCE_ROWS, advance } from "../kernels/advance.ts";
 import type { KvType } from "../kernels/attention/kv_types.ts";
 import { logProbs } from "../kernels/log_probs.ts";
 import { sample } from "../kernels/sample.ts";
+import { verify } from "../kernels/verify.ts";
 import type { Precision } from "../kernels/xFrom.ts";
 import type { Logits, Model } from "../models/model.ts";
 import type { StepBuffers, StepRoute } from "../models/step.ts";
 import { type Batch, type Bucket, bucketAhead, bucketKey, bucketTitle, SAMPLES_AT } from "./batch.ts";
+import type { DraftScores } from "./draftScores.ts";
 import { layerPageBytes } from "./memoryPlan.ts";
 import { PageCopies } from "./pageCopies.ts";
 import { ReadBack } from "./readBack.ts";
@@ -33,6 +35,7 @@ interface Recorded extends OutputReads {
   readonly step: Program;
   readonly bucket: Bucket;
   readonly logits: Logits | undefined;
+  readonly scores: Slot | undefined;
   /** Of each mixture of experts, where the profiler wants them. */
   readonly experts: readonly ChosenExperts[];
 }
@@ -44,6 +47,8 @@ const leadsOn = ({ kind, oneRowEach, everyRow, samples }: Bucket): boolean =>
 /** What a recording leaves besides its launches. */
 interface Launched {
   readonly logits: Logits | undefined;
+  /** What was drawn from: the logits, or what rules left of them. */
+  readonly scores: Slot | undefined;
   /** (samples, DRAWN_WORDS) */
   readonly drawn: Slot | undefined;
   /** (samples, bestWords(top)) */
@@ -54,6 +59,12 @@ interface Launched {
 
 /** Of the buffer of rules: some thousand tokens, so that few answers outgrow it. */
 const LEAST_LIST_BYTES = 2 ** 16;
+
+/** Scores that are to outlive a step: where those of each sample go, or undefined. */
+export interface KeptScores {
+  readonly scores: DraftScores;
+  readonly rows: readonly (number | undefined)[];
+}
 
 /** What a step brought back: an output a sample, and logits where asked for. */
 export interface StepResult {
@@ -84,6 +95,8 @@ export class Runner {
   readonly #readBack: ReadBack;
   /** Rules of samples, where a request ever had some. */
   #lists: GPUBuffer | undefined;
+  /** Where a draft leaves the scores of its proposals; undefined without one. */
+  draftScores: DraftScores | undefined;
   readonly counts = { dispatches: 0, submits: 0, writes: 0, waits: 0, bindGroups: 0, bytesRead: 0, encodeMs: 0 };
 
   constructor(options: RunnerOptions) {
@@ -107,7 +120,7 @@ export class Runner {
    *
    * In the steady state nothing is made but what WebGPU asks for: an encoder, a mapping, promises.
    */
-  async run(batch: Batch): Promise<StepResult> {
+  async run(batch: Batch, keep?: KeptScores): Promise<StepResult> {
     const { bucket, samples, lists } = batch;
     if (bucket.adjusted) await this.#holdLists(lists.byteLength);
     const recorded = await this.#recorded(bucket);
@@ -117,7 +130,7 @@ export class Runner {
     const bytes = tokenBytes + (logits === undefined ? 0 : samples.length * logits.stride * 4);
     const { value: staging, error } = insideErrorScopes(
       gpu,
-      () => this.#submit(recorded, batch, tokenBytes, bytes),
+      () => this.#submit(recorded, batch, { tokenBytes, bytes, keep }),
       "step",
     );
     this.counts.waits++;
@@ -185,8 +198,12 @@ export class Runner {
   }
 
   /** Submits the program and copies of what is read back, to the buffer that it returns; undefined where nothing is. */
-  #submit(recorded: Recorded, batch: Batch, tokenBytes: number, bytes: number): GPUBuffer | undefined {
-    const { step, program, logits, reads } = recorded;
+  #submit(
+    recorded: Recorded,
+    batch: Batch,
+    { tokenBytes, bytes, keep }: { tokenBytes: number; bytes: number; keep: KeptScores | undefined },
+  ): GPUBuffer | undefined {
+    const { step, program, logits, scores, reads } = recorded;
     const { device } = this.#options.gpu;
     const staging = bytes === 0 ? undefined : this.#readBack.take(bytes);
     this.#write(batch);
@@ -196,6 +213,8 @@ export class Runner {
     if (staging !== undefined) copyReads(encoder, reads, batch.samples.length, staging, 0);
     if (staging !== undefined && bytes > tokenBytes && logits !== undefined)
       encoder.copyBufferToBuffer(program.bufferOf(logits.slot), 0, staging, tokenBytes, bytes - tokenBytes);
+    if (keep !== undefined && logits !== undefined && scores !== undefined)
+      copyScores(encoder, program.bufferOf(scores), logits.stride, keep);
     device.queue.submit([encoder.finish()]);
     this.counts.submits++;
     timed?.();
@@ -265,7 +284,7 @@ export class Runner {
   async #record(bucket: Bucket): Promise<Recorded> {
     const { gpu, pipelines } = this.#options;
     const recorder = new Recorder(gpu, pipelines);
-    const { logits, drawn, best, routes: all } = this.#launch(recorder, bucket);
+    const { logits, scores, drawn, best, routes: all } = this.#launch(recorder, bucket);
     const routes = bucket.routes ? all : [];
     const program = await recorder.finish(this.#arena);
     this.counts.bindGroups += program.dispatches.length;
@@ -279,7 +298,7 @@ export class Runner {
     const has = { drawn: drawn !== undefined, top: best === undefined ? null : bucket.top };
     const experts = all.map(({ slot, ...shape }) => ({ buffer: program.bufferOf(slot), ...shape }));
     const step = leadsOn(bucket) ? { ...program, dispatches: program.dispatches.slice(0, -1) } : program;
-    return { program, step, bucket, logits, reads, words, ...has, routes, experts };
+    return { program, step, bucket, logits, scores, reads, words, ...has, routes, experts };
   }
 
   /** Records the model's pass and what makes tokens of its logits. */
@@ -291,18 +310,26 @@ export class Runner {
     const kept = bucket.routes || profiler?.wantsExperts === true ? { routes } : {};
     const step = { ...buffers, ...shape, recorder, kvType, precision, ...kept };
     const logits = model.forward(step);
-    let [drawn, best]: [Slot | undefined, Slot | undefined] = [undefined, undefined];
+    let [scores, drawn, best]: (Slot | undefined)[] = [];
     if (logits !== undefined) {
       const params = { vocab: vocabulary, stride: logits.stride, samples: SAMPLES_AT };
       const grid = [samples, 1, 1] as const;
       if (kind === "generate") {
         drawn = recorder.slot(samples * DRAWN_WORDS * 4, "drawn", true);
-        const scores = bucket.adjusted ? this.#adjust(recorder, logits, samples) : logits.slot;
+        scores = bucket.adjusted ? this.#adjust(recorder, logits, samples) : logits.slot;
         sample.launch(recorder, {
           buffers: { logits: logits.slot, scores, batch: buffers.batch, out: drawn },
           params: { ...params, adjusted: bucket.adjusted ? 1 : 0 },
           grid,
         });
+        if (bucket.verify && this.draftScores !== undefined) {
+          const { buffer: drafted, stride: draft_stride, vocabulary: draft_vocab } = this.draftScores;
+          verify.launch(recorder, {
+            buffers: { logits: logits.slot, scores, drafted, batch: buffers.batch, out: drawn },
+            params: { ...params, draft_vocab, draft_stride },
+            grid,
+          });
+        }
       }
       if (kind === "score" || top > 0) {
         best = recorder.slot(samples * bestWords(top) * 4, "best", true);
@@ -321,13 +348,13 @@ export class Runner {
         grid,
       });
     }
-    return { logits, drawn, best, routes };
+    return { logits, scores, drawn, best, routes };
   }
 
   /** What rules leave of logits. */
   #adjust(recorder: Recorder, { slot, stride }: Logits, samples: number): Slot {
     const { buffers, vocabulary } = this.#options;
-    const scores = recorder.slot(samples * stride * 4, "scores");
+    const scores = recorder.slot(samples * stride * 4, "scores", true);
     // Where kernels are only listed, nothing is bound: any buffer stands for the rules.
     const lists = this.#lists ?? buffers.batch;
     adjust.launch(recorder, {
@@ -363,4 +390,12 @@ function copyReads(
     end += size;
   }
   return end;
+}
+
+/** Copies rows of logits to where they are kept. */
+function copyScores(encoder: GPUCommandEncoder, from: GPUBuffer, stride: number, { scores, rows }: KeptScores): void {
+  for (const [i, row] of rows.entries()) {
+    if (row === undefined) continue;
+    encoder.copyBufferToBuffer(from, i * stride * 4, scores.buffer, row * scores.stride * 4, scores.vocabulary * 4);
+  }
 }

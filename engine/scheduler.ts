@@ -17,6 +17,8 @@ export interface Scheduled {
   readonly sequence: Sequence;
   readonly count: number;
   readonly drafts: readonly number[];
+  /** Where the scores lie that each proposal was drawn from (draftScores.ts); unset: a proposal stands for itself. */
+  readonly drafted?: readonly number[] | undefined;
 }
 
 /** An entry that may have so many proposals. */

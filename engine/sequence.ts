@@ -87,6 +87,8 @@ export interface SequenceOptions {
   readonly onComputed?: (computed: number) => void;
   /** Called when it gives its pages up: for good, or until there is room again. */
   readonly onRelease?: () => void;
+  /** What its random numbers are for: proposals of a draft have others than what is drawn for good. Unset: the latter. */
+  readonly purpose?: number;
   /** Unset: nobody proposes tokens for it. */
   readonly drafting?: Drafting | undefined;
   readonly onError: (error: unknown) => void;

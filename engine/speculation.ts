@@ -10,12 +10,13 @@ import { DraftCounts, type DraftStats } from "./draftCounts.ts";
 import { DraftLength } from "./draftLength.ts";
 import type { DraftModel } from "./draftModel.ts";
 import { promptLookup } from "./promptLookup.ts";
-import type { Proposer, Wanted } from "./proposer.ts";
+import type { Proposal, Proposer, Wanted } from "./proposer.ts";
 import type { ResolvedRequest } from "./request.ts";
 import type { Room, Schedule } from "./scheduler.ts";
 import type { Drafting, Sequence } from "./sequence.ts";
 import { StepTimes } from "./stepTimes.ts";
 
+const NONE_MADE: Proposal = { tokens: [] };
 /** Proposals that are tried at once where nobody says how many. What a lookup finds is long or nothing. */
 const MOST = { draft: 7, lookup: 15 };
 
@@ -77,19 +78,19 @@ export class Speculation {
 
   /** The schedule with proposals, without sequences that ended while these were made. */
   async propose({ entries, ...schedule }: Schedule<Room>): Promise<Schedule> {
-    const proposals = new Map<Sequence, readonly number[]>();
+    const proposals = new Map<Sequence, Proposal>();
     for (const [proposer, wanted] of this.#wanted(entries)) {
       const made = await proposer.propose(wanted);
-      for (const [i, { sequence, k }] of wanted.entries()) proposals.set(sequence, made[i]?.slice(0, k) ?? []);
+      for (const [i, { sequence }] of wanted.entries()) proposals.set(sequence, made[i] ?? NONE_MADE);
     }
     if (proposals.size === 0) return { ...schedule, entries };
     const left = entries.filter(({ sequence }) => !sequence.finished);
     return {
       ...schedule,
       entries: left.map(({ sequence, count }) => {
-        const drafts = proposals.get(sequence) ?? [];
-        sequence.proposed += drafts.length;
-        return { sequence, count, drafts };
+        const { tokens, drafted } = proposals.get(sequence) ?? NONE_MADE;
+        sequence.proposed += tokens.length;
+        return { sequence, count, drafts: tokens, drafted };
       }),
     };
   }

@@ -36,6 +36,8 @@ export interface Started {
   readonly gpu: Gpu;
   readonly pipelines: PipelineCache;
   readonly plan: MemoryPlan;
+  /** Ids that it can draw. */
+  readonly vocabulary: number;
   readonly kvType: KvType;
   readonly precision: PrecisionPlan;
   readonly limits: SchedulerLimits;
@@ -117,7 +119,19 @@ async function prepare(read: ReadModel, owned: Owned, options: StartOptions): Pr
   const kernels = runner.kernelsOf(likelyBuckets(limits));
   await fill(read, { gpu, pipelines }, memory, kernels, options);
   await tryOut(runner, { gpu, pipelines }, memory, limits, options);
-  return { read, gpu, pipelines, plan, kvType, precision, limits, memory, runner, free: () => owned.free() };
+  return {
+    read,
+    gpu,
+    pipelines,
+    plan,
+    vocabulary,
+    kvType,
+    precision,
+    limits,
+    memory,
+    runner,
+    free: () => owned.free(),
+  };
 }
 
 /** Streams the weights, while the kernels are compiled. */

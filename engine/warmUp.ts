@@ -4,7 +4,7 @@ import { type Bucket, emptyBatch } from "./batch.ts";
 import type { Runner } from "./runner.ts";
 import type { SchedulerLimits } from "./scheduler.ts";
 
-const PLAIN = { splits: 0, kind: "generate", top: 0, routes: false, adjusted: false } as const;
+const PLAIN = { splits: 0, kind: "generate", top: 0, routes: false, adjusted: false, verify: false } as const;
 const DECODE = { ...PLAIN, oneRowEach: true, everyRow: true } as const;
 const PROMPT = { ...PLAIN, oneRowEach: false, samples: 1, everyRow: false } as const;
 

@@ -4,6 +4,7 @@ import type { Folder } from "../device/files.ts";
 import type { Engine } from "../engine/engine.ts";
 import type { EngineOptions } from "../engine/options.ts";
 import type { GenerateRequest } from "../engine/types.ts";
+import { gTestP } from "../kernels/chiSquare.ts";
 import { answer, sharedDevice, withEngine } from "./sharedDevice.ts";
 import { floats, randomTokens, type TinyModel, tinyFolder, tinyModel } from "./tinyModel.ts";
 
@@ -102,6 +103,36 @@ describe("one answer", () => {
         expect(bits(got)).toEqual(bits(want));
       }
       expect(engine.stats().draft.proposed).toBeGreaterThan(0);
+    });
+  });
+
+  test("three tokens that a draft proposed by chance are distributed as without", async () => {
+    const draws = FULL ? 6000 : 640;
+    const cuts = { tokens: repeating.tokens, maxTokens: 3, ignoreEos: true, temperature: 1.2, topK: 3 };
+    /** How often each of three tokens in a row came. */
+    const counts = async (engine: Engine, seeds: number, speculation: GenerateRequest["speculation"]) => {
+      const found = new Map<string, number>();
+      for (let first = 0; first < draws; first += TOGETHER) {
+        const some = Array.from({ length: TOGETHER }, (_, i) =>
+          answer(engine, { ...cuts, seed: seeds + first + i, ...(speculation === undefined ? {} : { speculation }) }),
+        );
+        for (const { tokens } of await Promise.all(some))
+          found.set(tokens.join(" "), (found.get(tokens.join(" ")) ?? 0) + 1);
+      }
+      return found;
+    };
+    const random = DRAFTS.random ?? model;
+    await withEngine(model, { ...options, draft: random }, async (engine) => {
+      const want = await counts(engine, 0, false);
+      const got = await counts(engine, 1e6, { draftTokens: 2 });
+      const cells = [...new Set([...want.keys(), ...got.keys()])];
+      const of = (found: ReadonlyMap<string, number>) => cells.map((cell) => found.get(cell) ?? 0);
+      expect(gTestP(of(want), of(got))).toBeGreaterThan(1e-4);
+      const { proposed, accepted } = engine.stats().draft;
+      expect(accepted).toBeGreaterThan(0);
+      expect(accepted).toBeLessThan(proposed);
+      const again = { ...cuts, seed: 5, maxTokens: 20, speculation: { draftTokens: 3 } };
+      expect(bits(await answer(engine, again))).toEqual(bits(await answer(engine, again)));
     });
   });
 
