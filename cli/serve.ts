@@ -11,6 +11,7 @@ import type { Arguments, FlagTable } from "./flags.ts";
 import { MODEL_FLAGS } from "./modelFlags.ts";
 import { engineOpener, modelName } from "./openEngine.ts";
 import type { Reporter } from "./progress.ts";
+import { draftName, SPECULATION_FLAGS } from "./speculationFlags.ts";
 
 const PORT = 8080;
 const BODY_LIMIT = 4 * 2 ** 20; // bytes
@@ -19,6 +20,7 @@ const PATIENCE = 10_000; // ms for answers on their way when the server is told 
 
 const FLAGS = {
   ...MODEL_FLAGS,
+  draft: SPECULATION_FLAGS.draft,
   host: {
     value: "HOST",
     help: "the address to listen on (default 127.0.0.1: this machine alone; 0.0.0.0: all that reach it)",
@@ -66,11 +68,12 @@ async function serveCommand(args: Flags, context: Context): Promise<number> {
   if (args.positionals.length > 0)
     throw new UsageError(`${args.positionals[0]}: serve takes no prompt; did you mean -m ${args.positionals[0]}?`);
   const open = engineOpener(args, context);
+  const draft = draftName(args);
   // Before the model is loaded: an address that is taken is known at once, and who asks is told to wait.
   let ready: Gateway | undefined;
   const listening = await listen((request) => ready?.fetch(request) ?? loadingResponse(), address);
   try {
-    const engine = await open();
+    const engine = await open({ draft });
     ready = make(engine);
     try {
       reporter.say(`serving ${nameOf(args)} on ${listening.url}/v1`);

@@ -15,7 +15,7 @@ export const SPECULATION_FLAGS = {
 type Flags = Arguments<keyof typeof SPECULATION_FLAGS>;
 
 /** The draft model as the user named it. */
-export function draftName(args: Flags): string | undefined {
+export function draftName(args: Arguments<"draft">): string | undefined {
   const name = args.text("draft");
   if (name === "") throw new UsageError("--draft: is empty, expected a model, as for --model");
   return name;

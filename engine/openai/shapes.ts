@@ -47,6 +47,11 @@ export interface CompletionUsage {
   readonly completion_tokens: number;
   readonly total_tokens: number;
   readonly prompt_tokens_details: { readonly cached_tokens: number };
+  /** There where a draft proposed tokens. */
+  readonly completion_tokens_details?: {
+    readonly accepted_prediction_tokens: number;
+    readonly rejected_prediction_tokens: number;
+  };
 }
 
 /** llama.cpp's: milliseconds, and tokens a second. `cache_n` tokens of the prompt were there, `prompt_n` were computed. */

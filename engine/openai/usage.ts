@@ -15,11 +15,15 @@ export function requestUsage(n: number, ends: Ends): CompletionUsage {
   const prompts = ends.filter((_, i) => i % n === 0);
   const prompt = sum(prompts, (end) => end.usage.promptTokens);
   const completion = sum(ends, (end) => end.usage.completionTokens);
+  const proposed = sum(ends, (end) => end.usage.draft?.proposed ?? 0);
+  const accepted = sum(ends, (end) => end.usage.draft?.accepted ?? 0);
+  const details = { accepted_prediction_tokens: accepted, rejected_prediction_tokens: proposed - accepted };
   return {
     prompt_tokens: prompt,
     completion_tokens: completion,
     total_tokens: prompt + completion,
     prompt_tokens_details: { cached_tokens: sum(prompts, (end) => end.usage.cachedTokens) },
+    ...(proposed === 0 ? {} : { completion_tokens_details: details }),
   };
 }
 
