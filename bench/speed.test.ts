@@ -20,6 +20,7 @@ interface Sequence {
 class FakeEngine implements MeasuredEngine {
   time = 0;
   readonly prompts: string[] = [];
+  readonly wishes: GenerateRequest["speculation"][] = [];
   readonly counts = { dispatches: 0, submits: 0, writes: 0, waits: 0, bindGroups: 0, bytesRead: 0, encodeMs: 0 };
   preemptions = 0;
   /** Called at each request; returns what it says was cached of the prompt. */
@@ -37,6 +38,7 @@ class FakeEngine implements MeasuredEngine {
   async *generate(request: GenerateRequest): AsyncGenerator<Part> {
     const tokens = request.tokens ?? [];
     this.prompts.push(tokens.join());
+    this.wishes.push(request.speculation);
     const cachedTokens = this.cached(tokens) ?? this.#shared(tokens);
     const sequence: Sequence = {
       left: tokens.length - cachedTokens,
@@ -107,9 +109,9 @@ class FakeEngine implements MeasuredEngine {
   }
 }
 
-function measure(engine: FakeEngine, wanted: Partial<SpeedTest>, options: Partial<SpeedOptions> = {}) {
-  const speedTest: SpeedTest = { kind: "tg", tokens: 8, depth: 0, batch: 1, ...wanted };
-  return measureSpeed(engine, speedTest, {
+function measureAll(engine: FakeEngine, wanted: readonly Partial<SpeedTest>[], options: Partial<SpeedOptions>) {
+  const tests = wanted.map((it): SpeedTest => ({ kind: "tg", tokens: 8, depth: 0, batch: 1, ...it }));
+  return measureSpeed(engine, tests, {
     repetitions: 3,
     vocabulary: 1000,
     rowsPerStep: ROWS,
@@ -118,6 +120,33 @@ function measure(engine: FakeEngine, wanted: Partial<SpeedTest>, options: Partia
     ...options,
   });
 }
+
+async function measure(engine: FakeEngine, wanted: Partial<SpeedTest>, options: Partial<SpeedOptions> = {}) {
+  const [row] = await measureAll(engine, [wanted], options);
+  if (row === undefined) throw new RangeError("no row");
+  return row;
+}
+
+describe("tests by turns", () => {
+  test("with and without proposals, of the same text, which may be found again", async () => {
+    const engine = new FakeEngine();
+    const speculation = { draftTokens: 3 };
+    const text = Array.from({ length: 40 }, (_, i) => i);
+    const rows = await measureAll(engine, [{}, { drafted: true }], { speculation, text, repetitions: 2 });
+    expect(rows.map(({ name, error, repetitions }) => [name, error, repetitions.length])).toEqual([
+      ["tg8", null, 2],
+      ["tg8+draft", null, 2],
+    ]);
+    expect(engine.wishes).toEqual([false, speculation, false, speculation, false, speculation]);
+    expect(new Set(engine.prompts)).toEqual(new Set([text.join()]));
+    expect(rows[0]?.repetitions[1]?.cachedTokens).toBe(32);
+  });
+
+  test("one that fails leaves the others to go on", async () => {
+    const rows = await measureAll(new FakeEngine(), [{ batch: 200, tokens: 1 }, {}], {});
+    expect(rows.map(({ error }) => error === null)).toEqual([false, true]);
+  });
+});
 
 describe("a prompt test", () => {
   test("times the prompt to its first token, after a warm-up", async () => {

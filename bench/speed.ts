@@ -24,8 +24,10 @@ export interface SpeedOptions {
   /** Rows that a step of the engine computes at most. */
   readonly rowsPerStep: number;
   readonly random: Random;
-  /** Who proposes tokens; unset: what the engine does by itself. */
+  /** Who proposes tokens in tests that are drafted; unset: what the engine does by itself. */
   readonly speculation?: SpeculationWish;
+  /** What tests of generation go on from; unset: random ids. */
+  readonly text?: readonly number[];
   readonly signal?: AbortSignal;
   /** Called before each repetition; −1 is the warm-up. */
   readonly onRepetition?: (test: SpeedTest, repetition: number) => void;
@@ -63,22 +65,32 @@ export interface SpeedRow extends SpeedTest {
   readonly error: string | null;
 }
 
-/** Runs one test: a warm-up of the same shape, then the repetitions. A failure ends the row; the signal's reason is thrown. */
-export async function measureSpeed(engine: MeasuredEngine, test: SpeedTest, options: SpeedOptions): Promise<SpeedRow> {
-  const repetitions: Repetition[] = [];
-  const row = { ...test, name: testName(test), repetitions };
-  try {
-    for (let i = -1; i < options.repetitions; i++) {
+/**
+ * Runs tests by turns, so that what else the machine does meets all of them: a warm-up of the same shape, then the repetitions. A
+ * failure ends its row; the signal's reason is thrown.
+ */
+export async function measureSpeed(
+  engine: MeasuredEngine,
+  tests: readonly SpeedTest[],
+  options: SpeedOptions,
+): Promise<SpeedRow[]> {
+  const rows = tests.map((test) => ({ ...test, name: testName(test), repetitions: [] as Repetition[] }));
+  const errors = rows.map((): string | null => null);
+  for (let i = -1; i < options.repetitions; i++) {
+    for (const [at, row] of rows.entries()) {
+      if (errors[at] !== null) continue;
       options.signal?.throwIfAborted();
-      options.onRepetition?.(test, i);
-      const measured = await (test.kind === "pp" ? prompt : generation)(engine, test, options);
-      if (i >= 0) repetitions.push(measured);
+      options.onRepetition?.(row, i);
+      try {
+        const measured = await (row.kind === "pp" ? prompt : generation)(engine, row, options);
+        if (i >= 0) row.repetitions.push(measured);
+      } catch (error) {
+        options.signal?.throwIfAborted();
+        errors[at] = error instanceof Error ? error.message : String(error);
+      }
     }
-    return { ...row, error: null };
-  } catch (error) {
-    options.signal?.throwIfAborted();
-    return { ...row, error: error instanceof Error ? error.message : String(error) };
   }
+  return rows.map((row, at) => ({ ...row, error: errors[at] ?? null }));
 }
 
 /** Computes prompts behind `depth` tokens that were computed just before, untimed, and are found again in the cache. */
@@ -110,10 +122,15 @@ async function prompt(engine: MeasuredEngine, test: SpeedTest, options: SpeedOpt
 
 /** Generates from the moment when every request has its first token, until each has had `tokens` more. */
 async function generation(engine: MeasuredEngine, test: SpeedTest, options: SpeedOptions): Promise<Repetition> {
-  const prompts = randomPrompts(options.random, options.vocabulary, test.batch, tgPrompt(test));
+  const { text, random, vocabulary } = options;
+  const prompts =
+    text === undefined
+      ? randomPrompts(random, vocabulary, test.batch, tgPrompt(test))
+      : Array.from({ length: test.batch }, () => [...text]);
   const counts = engine.stats();
-  const answers = await askAll(engine, prompts, tgTokens(test, options.rowsPerStep), options);
-  checkCached(answers, 0, "before the depth");
+  const answers = await askAll(engine, prompts, tgTokens(test, options.rowsPerStep, text?.length), options, test);
+  // A text that is read again is found again; none of that is timed.
+  if (text === undefined) checkCached(answers, 0, "before the depth");
   checkPreemptions(engine, counts);
   const firsts = answers.flatMap(({ tokens: [first] }) => (first === undefined ? [] : [first]));
   const start = firsts.reduce((a, b) => (b.at > a.at ? b : a));
@@ -157,8 +174,12 @@ async function askAll(
   prompts: readonly number[][],
   maxTokens: number,
   options: SpeedOptions,
+  { drafted = false }: Pick<SpeedTest, "drafted"> = {},
 ): Promise<Asked[]> {
-  const settled = await Promise.allSettled(prompts.map((tokens) => ask(engine, tokens, maxTokens, options)));
+  const { speculation, ...shared } = options;
+  const wish = drafted ? speculation : (false as const);
+  const asked = { ...shared, ...(wish === undefined ? {} : { speculation: wish }) };
+  const settled = await Promise.allSettled(prompts.map((tokens) => ask(engine, tokens, maxTokens, asked)));
   return settled.map((it) => {
     if (it.status === "rejected") throw it.reason;
     return it.value;
@@ -169,7 +190,11 @@ async function ask(
   engine: MeasuredEngine,
   prompt: readonly number[],
   maxTokens: number,
-  { signal, speculation, now = () => performance.now() }: SpeedOptions,
+  {
+    signal,
+    speculation,
+    now = () => performance.now(),
+  }: Pick<SpeedOptions, "signal" | "now"> & Pick<GenerateRequest, "speculation">,
 ): Promise<Asked> {
   const tokens: { at: number; counts: Counts }[] = [];
   let usage: Usage | undefined;

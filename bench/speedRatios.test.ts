@@ -2,6 +2,7 @@ import { describe, expect, test } from "vitest";
 import { ratioCells } from "./ratios.ts";
 import { speedRatios } from "./speedRatios.ts";
 import { type SpeedRecord, type SpeedSubject, speedRecord } from "./speedReport.ts";
+import { testName } from "./speedTest.ts";
 
 const subject: SpeedSubject = {
   model: "m",
@@ -15,7 +16,14 @@ const subject: SpeedSubject = {
   bandwidth: 1e6,
 };
 
-function record(kind: "pp" | "tg", tokens: number, depth: number, tokensPerSecond: number, batch = 1): SpeedRecord {
+function record(
+  kind: "pp" | "tg",
+  tokens: number,
+  depth: number,
+  tokensPerSecond: number,
+  batch = 1,
+  drafted = false,
+): SpeedRecord {
   const repetition = {
     milliseconds: 1,
     tokensPerSecond,
@@ -28,8 +36,8 @@ function record(kind: "pp" | "tg", tokens: number, depth: number, tokensPerSecon
     bytesBack: 8,
     encodeMs: 0.1,
   };
-  const name = `${kind}${tokens}${depth === 0 ? "" : `@d${depth}`}`;
-  return speedRecord({ kind, tokens, depth, batch, name, repetitions: [repetition], error: null }, subject);
+  const shared = { kind, tokens, depth, batch, drafted };
+  return speedRecord({ ...shared, name: testName(shared), repetitions: [repetition], error: null }, subject);
 }
 
 const step = { dispatches: 13, matmuls: 9, stepMs: 11, matmulsMs: 10, ratio: 1.1 };
@@ -42,6 +50,14 @@ describe("ratios of a model", () => {
       ["a token of tg2 over its 9 matmuls alone: time", "1.25", "≤ 1.25", "holds"],
       ["pp128 over tg2: tokens a second", "2.50", "≥ 2.5", "holds"],
       ["tg2@d1000 over tg2: bytes read a second", "0.62", "1 ± 0.25", "missed"],
+    ]);
+  });
+
+  test("compare generation with proposals to that without, and nothing else to it", () => {
+    const all = [record("tg", 2, 0, 80), record("tg", 2, 0, 100, 1, true), record("pp", 128, 0, 200)];
+    expect(ratioCells(speedRatios(all, undefined))).toEqual([
+      ["pp128 over tg2: tokens a second", "2.50", "≥ 2.5", "holds"],
+      ["tg2+draft over tg2: tokens a second", "1.25", "≥ 1", "holds"],
     ]);
   });
 

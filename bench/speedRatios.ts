@@ -8,7 +8,8 @@ type Measured = SpeedRecord & { readonly speed: NonNullable<SpeedRecord["speed"]
 /** All ratios that the rows of one request at a time suffice for. */
 export function speedRatios(records: readonly SpeedRecord[], decode: DecodeStep | undefined): Ratio[] {
   const single = records.filter((it): it is Measured => it.speed !== null && it.batch === 1);
-  const ofKind = (kind: "pp" | "tg") => single.filter((it) => it.kind === kind);
+  const plain = single.filter(({ drafted }) => !drafted);
+  const ofKind = (kind: "pp" | "tg") => plain.filter((it) => it.kind === kind);
   const [first] = ofKind("tg").filter(({ depth }) => depth === 0);
   const ratios: Ratio[] = [];
   if (decode !== undefined) {
@@ -27,6 +28,11 @@ export function speedRatios(records: readonly SpeedRecord[], decode: DecodeStep 
   for (const deep of ofKind("tg").filter(({ depth }) => depth > 0)) {
     const value = (rate(deep) * deep.speed.bytes_per_token) / (rate(first) * first.speed.bytes_per_token);
     ratios.push(near(`${deep.test} over ${first.test}: bytes read a second`, value, 0.25));
+  }
+  for (const one of ofKind("tg")) {
+    const other = single.find(({ drafted, tokens, depth }) => drafted && tokens === one.tokens && depth === one.depth);
+    if (other === undefined) continue;
+    ratios.push(atLeast(`${other.test} over ${one.test}: tokens a second`, rate(other) / rate(one), 1));
   }
   return ratios;
 }

@@ -45,12 +45,25 @@ export function draftLine({ proposed, accepted, by_position }: DraftRecord): str
 /** A row with its sums, as JSON has it; numbers are null where the row failed. */
 export function speedRecord(row: SpeedRow, subject: SpeedSubject, draft?: DraftRecord) {
   const { model, size, params, weights, kv, adapter, bytes, rowsPerStep, bandwidth } = subject;
-  const { kind, name: test, tokens, depth, batch, repetitions, error } = row;
+  const { kind, name: test, tokens, depth, batch, repetitions, error, drafted = false } = row;
   const total = (value: (it: SpeedRow["repetitions"][number]) => number) =>
     repetitions.reduce((sum, it) => sum + value(it), 0);
-  const drafted = draft === undefined || draft.proposed === 0 ? {} : { draft };
-  const test_of = { model, size, params, backend: "WebGPU", adapter, weights, kv, batch, test, kind, tokens, depth };
-  const shared = { ...test_of, ...drafted };
+  const test_of = {
+    model,
+    size,
+    params,
+    backend: "WebGPU",
+    adapter,
+    weights,
+    kv,
+    batch,
+    test,
+    kind,
+    tokens,
+    depth,
+    drafted,
+  };
+  const shared = { ...test_of, ...(draft === undefined || draft.proposed === 0 ? {} : { draft }) };
   const counted = {
     computed_tokens: total(({ computedTokens }) => computedTokens),
     cached_tokens: total(({ cachedTokens }) => cachedTokens),

@@ -10,6 +10,8 @@ export interface SpeedTest {
   readonly tokens: number;
   readonly depth: number;
   readonly batch: number;
+  /** Whether tokens are proposed, by whom the run names. Unset: no. */
+  readonly drafted?: boolean;
 }
 
 /** Numbers of the flags, as llama-bench has them. */
@@ -29,9 +31,9 @@ export function speedTests({ prompts, generated, depths, batches }: SpeedPlan): 
   return batches.flatMap((batch) => depths.flatMap((depth) => kinds.map((it) => ({ ...it, depth, batch }))));
 }
 
-/** "pp512", "tg64@d1024" */
-export function testName({ kind, tokens, depth }: SpeedTest): string {
-  return `${kind}${tokens}${depth === 0 ? "" : `@d${depth}`}`;
+/** "pp512", "tg64@d1024", "tg64+draft" */
+export function testName({ kind, tokens, depth, drafted = false }: SpeedTest): string {
+  return `${kind}${tokens}${depth === 0 ? "" : `@d${depth}`}${drafted ? "+draft" : ""}`;
 }
 
 /** Tokens of the prompt of a test of generation: one where nothing is to be before it, since there is no empty prompt. */
@@ -42,9 +44,9 @@ export const tgPrompt = ({ depth }: SpeedTest): number => Math.max(depth, 1);
  * that the last timed step is followed by a step as all others are. With several prompts the first to be computed is generating
  * while the last one still is; it goes on until all have been timed together.
  */
-export function tgTokens(test: SpeedTest, rowsPerStep: number): number {
+export function tgTokens(test: SpeedTest, rowsPerStep: number, prompt: number = tgPrompt(test)): number {
   const promptRows = Math.max(rowsPerStep - test.batch, 1); // a step; generating sequences have theirs first
-  const lead = test.batch === 1 ? 0 : Math.ceil((test.batch * tgPrompt(test)) / promptRows);
+  const lead = test.batch === 1 ? 0 : Math.ceil((test.batch * prompt) / promptRows);
   return 1 + lead + test.tokens + 1;
 }
 

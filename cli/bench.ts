@@ -50,6 +50,7 @@ const FLAGS = {
   "prompt-tokens": { short: "p", value: "TOKENS", help: "lengths of prompts, as 128,512 (default 128); 0 for none" },
   "max-tokens": { short: "n", value: "TOKENS", help: "tokens to generate, as 64 (default 32); 0 for none" },
   depth: { short: "d", value: "TOKENS", help: "tokens that are in the cache before, as 0,1024 (default 0)" },
+  text: { value: "TEXT", help: "what generation goes on from, instead of random tokens; not with --depth" },
   batch: { short: "b", value: "REQUESTS", help: "requests at once, as 1,4 (default 1)" },
   repetitions: { short: "r", value: "COUNT", help: "of each test, after a warm-up (default 5)" },
   seed: { value: "SEED", help: `of the random prompts, all of them different (default ${SEED})` },
@@ -65,8 +66,10 @@ export const bench: Command = {
   flags: FLAGS,
   more: `examples:
   ingle bench -m ./SmolLM2-135M-Instruct -p 128,512 -n 64 -d 0,1024 -b 1,4
+  ingle bench -p 0 -n 128 --draft default-draft --text "Once upon a time"
   ingle bench -o json | jq '.rows[] | [.test, .batch, .speed.tokens_per_second.mean]'
 pp128 computes a prompt of 128 tokens, tg32 generates 32 after one, tg32@d1024 after 1024. t/s is of all requests together.
+Where tokens are proposed, tg32+draft has that, by turns with tg32, and the ratio of both is among those at the end.
 Requests are greedy, go past the end of text, and take the way of every request: sampler and text are in the time. Before anything
 is timed, the model's kernels pass their cases on this adapter. A row whose prompts met a cache, or of which a repetition failed,
 has no speed, and the exit code is 1. docs/benchmarks.md explains the columns.`,
@@ -141,25 +144,25 @@ async function measureAll(engine: Engine, bed: Testbed, plan: Plan): Promise<num
   const vocabulary = Math.min(config.vocab_size, tokenizer?.size ?? Number.POSITIVE_INFINITY);
   const random = new Random(seed);
   const records: SpeedRecord[] = [];
+  const proposes = plan.speculation !== undefined || engine.draft !== undefined;
   for (const test of tests) {
-    const onRepetition = (_: SpeedTest, i: number) =>
-      reporter.status(`${testName(test)} of batch ${test.batch} ${bar((i + 1) / (repetitions + 1))}`);
-    const { speculation } = plan;
+    const onRepetition = (it: SpeedTest, i: number) =>
+      reporter.status(`${testName(it)} of batch ${it.batch} ${bar((i + 1) / (repetitions + 1))}`);
+    const { speculation, args } = plan;
     const shared = { repetitions, vocabulary, rowsPerStep: MAX_ROWS, random, signal, onRepetition };
-    const options = { ...shared, ...given({ speculation }) };
+    const options = { ...shared, ...given({ speculation, text: textOf(args, engine) }) };
     const before = engine.stats().draft;
-    const row = await measureSpeed(engine, test, options);
+    const turns = proposes && test.kind === "tg" ? [test, { ...test, drafted: true }] : [test];
+    const rows = await measureSpeed(engine, turns, options);
     const drafts = draftRecord(before, engine.stats().draft);
-    const record = speedRecord(row, subject, drafts);
-    records.push(record);
-    reporter.clear();
-    if (output === "jsonl") print(jsonLine({ ...record, conditions: measured }));
-    if (record.error !== null) reporter.say(`${record.test} of batch ${record.batch} failed: ${record.error}`);
-    const noise = noiseOf(record);
-    if (noise !== undefined) reporter.say(noise);
-    const accepted = draftLine(drafts);
-    if (accepted !== undefined) reporter.say(`${record.test} of batch ${record.batch}: ${accepted}`);
-    if (plan.target !== undefined && record.error === null) await profileOne(engine, plan.target, test, options);
+    for (const row of rows) {
+      const record = speedRecord(row, subject, row.drafted === true ? drafts : undefined);
+      records.push(record);
+      reporter.clear();
+      if (output === "jsonl") print(jsonLine({ ...record, conditions: measured }));
+      for (const line of notes(record)) reporter.say(line);
+      if (plan.target !== undefined && record.error === null) await profileOne(engine, plan.target, row, options);
+    }
   }
   checkProved(plan.tap.launched, measured.checks);
   const step = await decodeStepOf(engine, plan.tap, plan.context);
@@ -172,6 +175,24 @@ async function measureAll(engine: Engine, bed: Testbed, plan: Plan): Promise<num
     }
   }
   return records.every(({ error }) => error === null) ? EXIT.done : EXIT.failed;
+}
+
+/** What there is to say of a row besides its numbers. */
+function notes(record: SpeedRecord): string[] {
+  const name = `${record.test} of batch ${record.batch}`;
+  const accepted = record.draft === undefined ? undefined : draftLine(record.draft);
+  const lines = [
+    record.error === null ? undefined : `${name} failed: ${record.error}`,
+    noiseOf(record),
+    accepted === undefined ? undefined : `${name}: ${accepted}`,
+  ];
+  return lines.filter((line) => line !== undefined);
+}
+
+/** What generation goes on from, as tokens. */
+function textOf(args: Flags, engine: Engine): readonly number[] | undefined {
+  const prompt = args.text("text");
+  return prompt === undefined ? undefined : engine.encode({ prompt });
 }
 
 /** What every row depends on: kernels that passed, bandwidth, and how the model was loaded. */
@@ -258,6 +279,8 @@ function testsOf(args: Flags): SpeedTest[] {
     batches: integers(args, "batch", 1) ?? [1],
   });
   if (tests.length === 0) throw new UsageError("-p 0 and -n 0: there is nothing to measure");
+  if (args.text("text") !== undefined && tests.some(({ depth }) => depth > 0))
+    throw new UsageError("--text and --depth: only one may be given");
   return tests;
 }
 

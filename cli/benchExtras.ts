@@ -19,9 +19,9 @@ export async function profileOne(
   const name = `${testName(test)} of batch ${test.batch}`;
   // What comes before the first repetition is the warm-up, which needs no profile.
   const onRepetition = (_: SpeedTest, i: number) => (i === 0 ? profiler.start(name) : undefined);
-  const { error } = await measureSpeed(engine, test, { ...options, repetitions: 1, onRepetition });
+  const [row] = await measureSpeed(engine, [test], { ...options, repetitions: 1, onRepetition });
   profiler.stop();
-  if (error !== null) throw new BenchError(`profile of ${name}: ${error}`);
+  if (row?.error != null) throw new BenchError(`profile of ${name}: ${row.error}`);
 }
 
 /** The decode step that the tests ran last; undefined where none had one. */

@@ -147,7 +147,8 @@ async function runOne(engine: Engine, request: GenerateRequest, { reporter }: Co
   reporter.clear();
   print("\n");
   reporter.say(speedLine(answered));
-  if (answered.seed !== undefined) reporter.detail(`seed ${answered.seed} · ended by ${answered.finishReason}`);
+  const seed = answered.seed === undefined ? "no seed: proposals were drawn by chance" : `seed ${answered.seed}`;
+  reporter.detail(`${seed} · ended by ${answered.finishReason}`);
   return ending([answered]);
 }
 

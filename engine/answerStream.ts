@@ -53,7 +53,7 @@ export class AnswerStream {
       finishReason,
       ...(finishReason === null
         ? {}
-        : { usage: this.#usage(sequence), timings: this.#timings(sequence), seed: this.#request.sampling.seed }),
+        : { usage: this.#usage(sequence), timings: this.#timings(sequence), ...this.#seed(sequence) }),
     };
     this.#queue.push(part);
     return finishReason !== null;
@@ -85,6 +85,11 @@ export class AnswerStream {
     const { proposed, accepted } = sequence;
     const usage = { ...this.#read(sequence), completionTokens: this.#count };
     return proposed === 0 ? usage : { ...usage, draft: { proposed, accepted } };
+  }
+
+  /** The seed, where it gives the answer again. */
+  #seed({ chanced }: Sequence): Pick<Part, "seed"> {
+    return chanced ? {} : { seed: this.#request.sampling.seed };
   }
 
   #timings(sequence: Sequence): Timings {

@@ -14,7 +14,7 @@ import type { EngineOptions } from "./options.ts";
 import { PagePool } from "./pages.ts";
 import type { Proposal, Proposer, Wanted } from "./proposer.ts";
 import type { Scheduled } from "./scheduler.ts";
-import { Sequence } from "./sequence.ts";
+import { type SamplingParams, Sequence } from "./sequence.ts";
 import { type Started, start } from "./start.ts";
 import { StepTimes } from "./stepTimes.ts";
 
@@ -26,6 +26,12 @@ interface Copy {
   /** Rows of the scores that they were drawn from, where chance was in it. */
   readonly drafted: number[];
 }
+
+/**
+ * Whether proposals have random numbers of their own, and are verified. Where the request gave a seed they have those of the
+ * target's draws instead: one that is the target's own draw is taken, so that the answer depends on the seed alone.
+ */
+const drawsByChance = ({ temperature, seeded }: SamplingParams): boolean => temperature > 0 && !seeded;
 
 /** A loaded draft model. Whoever loaded it frees it. */
 export class DraftModel implements Proposer {
@@ -125,7 +131,7 @@ export class DraftModel implements Proposer {
       tokens,
       kind: "generate",
       sampling,
-      purpose: PURPOSE.draft,
+      purpose: drawsByChance(sampling) ? PURPOSE.draft : PURPOSE.sample,
       top: 0,
       logits: false,
       experts: false,
@@ -177,7 +183,7 @@ export class DraftModel implements Proposer {
     const batch = buildBatch(schedule, memory);
     const byCopy = new Map(entries.map(({ copy }) => [copy.sequence, copy]));
     const rows = batch.samples.map(({ sequence }) => {
-      const chance = sequence.options.sampling.temperature > 0 && (byCopy.get(sequence)?.wanted.k ?? 0) > 0;
+      const chance = drawsByChance(sequence.options.sampling) && (byCopy.get(sequence)?.wanted.k ?? 0) > 0;
       return chance ? this.scores.take() : undefined;
     });
     const begun = performance.now();
@@ -192,7 +198,7 @@ export class DraftModel implements Proposer {
       sequence.computed += count;
       const { token = NONE, row } = drawn.get(sequence) ?? {};
       if (token >= this.#started.vocabulary || copy.wanted.k === 0) continue;
-      if (row === undefined && sequence.options.sampling.temperature > 0) continue;
+      if (row === undefined && drawsByChance(sequence.options.sampling)) continue;
       sequence.tokens.push(token);
       copy.proposals.push(token);
       if (row !== undefined) copy.drafted.push(row);

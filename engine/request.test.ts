@@ -201,11 +201,12 @@ describe("generate", () => {
       typicalP: 0.5,
       seed: 42,
       choice: 0,
+      seeded: false,
       rules: null,
     };
     expect(sampling({}, file)).toEqual(asFile);
     const own = { temperature: 0.2, topK: 0, topP: 1, minP: 0, typicalP: 1, seed: 2 ** 53 - 1 };
-    expect(sampling(own, file)).toEqual({ ...own, choice: 0, rules: null });
+    expect(sampling(own, file)).toEqual({ ...own, choice: 0, seeded: true, rules: null });
     expect(sampling({}, { ...file, do_sample: false }).temperature).toBe(0);
     expect(sampling({ temperature: 0.7 }, { ...file, do_sample: false }).temperature).toBe(0.7);
   });

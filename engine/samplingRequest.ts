@@ -46,6 +46,7 @@ export function samplingOf(request: GenerateRequest, context: SamplingContext, l
     typicalP: number(request.typicalP, "typicalP", 0, 1, true) ?? defaults.typicalP ?? 1,
     seed: integer(request.seed, "seed", 0, 2 ** 53 - 1) ?? context.randomSeed(),
     choice: 0,
+    seeded: request.seed !== undefined,
     rules: logitRules(rulesOf(request, context, limits, minTokens), context.vocabulary),
   };
   return { sampling, minTokens };

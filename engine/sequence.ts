@@ -13,6 +13,8 @@ export interface SamplingParams {
   readonly seed: number;
   /** Which of the answers to one prompt: each has random numbers of its own. */
   readonly choice: number;
+  /** Whether the request gave the seed: then the same request draws the same tokens again, whatever else goes on. */
+  readonly seeded: boolean;
   /** Penalties, biases and masks; null: there are none. */
   readonly rules: LogitRules | null;
 }
@@ -34,6 +36,7 @@ export const GREEDY: SamplingParams = {
   typicalP: 1,
   seed: 0,
   choice: 0,
+  seeded: false,
   rules: null,
 };
 
@@ -121,6 +124,8 @@ export class Sequence {
   /** Tokens that were proposed for it, and those of them that it took. */
   proposed = 0;
   accepted = 0;
+  /** Whether proposals were drawn by chance: then its seed alone does not say what was drawn. */
+  chanced = false;
   /** Order of arrival: set by the scheduler. */
   arrival = 0;
   /** Tokens up to which it keeps its pages, computed or not: steps that are on their way may write them. */

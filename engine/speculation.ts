@@ -90,6 +90,7 @@ export class Speculation {
       entries: left.map(({ sequence, count }) => {
         const { tokens, drafted } = proposals.get(sequence) ?? NONE_MADE;
         sequence.proposed += tokens.length;
+        sequence.chanced ||= drafted !== undefined;
         return { sequence, count, drafts: tokens, drafted };
       }),
     };

@@ -37,7 +37,7 @@ export interface GenerateRequest {
   readonly badWords?: readonly (string | readonly number[])[];
   /** Tokens before which nothing ends the answer but `maxTokens`. */
   readonly minTokens?: number;
-  /** An integer below 2^53. Default: a random one, said in the last part. */
+  /** An integer below 2^53: the same request gives the same answer again. Default: a random one, said in the last part. */
   readonly seed?: number;
   /** How many of the best tokens to report at each place. */
   readonly logprobs?: number;
@@ -122,6 +122,7 @@ export interface Part {
   /** On the last part of each choice. */
   readonly usage?: Usage;
   readonly timings?: Timings;
+  /** On the last part: gives the answer again. Unset where a draft's proposals were drawn by chance. */
   readonly seed?: number;
 }
 

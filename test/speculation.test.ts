@@ -1,10 +1,11 @@
 /** Speculative decoding changes nothing but the time: tokens, log-probabilities, where answers end, and what is held afterwards. */
-import { describe, expect, test } from "vitest";
+import { describe, expect, onTestFinished, test, vi } from "vitest";
 import type { Folder } from "../device/files.ts";
 import type { Engine } from "../engine/engine.ts";
 import type { EngineOptions } from "../engine/options.ts";
 import type { GenerateRequest } from "../engine/types.ts";
 import { gTestP } from "../kernels/chiSquare.ts";
+import { Random } from "../kernels/testbed.ts";
 import { answer, sharedDevice, withEngine } from "./sharedDevice.ts";
 import { floats, randomTokens, type TinyModel, tinyFolder, tinyModel } from "./tinyModel.ts";
 
@@ -113,32 +114,53 @@ describe("one answer", () => {
   });
 
   test("three tokens that a draft proposed by chance are distributed as without", async () => {
-    const draws = FULL ? 6000 : 160;
+    const draws = FULL ? 6400 : 128;
     const cuts = { tokens: repeating.tokens, maxTokens: 3, ignoreEos: true, temperature: 1.2, topK: 3 };
     /** How often each of three tokens in a row came. */
-    const counts = async (engine: Engine, seeds: number, speculation: GenerateRequest["speculation"]) => {
+    const counts = async (engine: Engine, speculation: GenerateRequest["speculation"]) => {
       const found = new Map<string, number>();
       for (let first = 0; first < draws; first += TOGETHER) {
-        const some = Array.from({ length: TOGETHER }, (_, i) =>
-          answer(engine, { ...cuts, seed: seeds + first + i, ...(speculation === undefined ? {} : { speculation }) }),
+        const some = Array.from({ length: TOGETHER }, () =>
+          answer(engine, { ...cuts, ...(speculation === undefined ? {} : { speculation }) }),
         );
         for (const { tokens } of await Promise.all(some))
           found.set(tokens.join(" "), (found.get(tokens.join(" ")) ?? 0) + 1);
       }
       return found;
     };
-    const random = DRAFTS.random ?? model;
-    await withEngine(model, { ...options, draft: random }, async (engine) => {
-      const want = await counts(engine, 0, false);
-      const got = await counts(engine, 1e6, { draftTokens: 2 });
+    const fair = tinyFolder(withHead(tinyModel(shape), (value, i) => value + 0.2 * Math.sin(7 * i)));
+    const random = new Random(8);
+    onTestFinished(() => seeds.mockRestore());
+    const seeds = vi.spyOn(Math, "random").mockImplementation(() => random.next());
+    await withEngine(model, { ...options, draft: fair }, async (engine) => {
+      const want = await counts(engine, false);
+      const got = await counts(engine, { draftTokens: 2 });
       const cells = [...new Set([...want.keys(), ...got.keys()])];
       const of = (found: ReadonlyMap<string, number>) => cells.map((cell) => found.get(cell) ?? 0);
       expect(gTestP(of(want), of(got))).toBeGreaterThan(1e-4);
       const { proposed, accepted } = engine.stats().draft;
       expect(accepted).toBeGreaterThan(0);
       expect(accepted).toBeLessThan(proposed);
-      const again = { ...cuts, seed: 5, maxTokens: 20, speculation: { draftTokens: 3 } };
-      expect(bits(await answer(engine, again))).toEqual(bits(await answer(engine, again)));
+      expect((await answer(engine, { ...cuts, speculation: { draftTokens: 2 } })).last).not.toHaveProperty("seed");
+    });
+  });
+
+  test("a seed gives the same answer with a draft as without, however many tokens are proposed", async () => {
+    await withEngine(model, { ...options, draft: DRAFTS.good ?? model }, async (engine) => {
+      for (const how of [
+        { temperature: 0.9, seed: 3 },
+        { temperature: 0.9, repetitionPenalty: 1.2, typicalP: 0.9, badWords: [[9, 4]], logitBias: { 9: 2 }, seed: 5 },
+      ]) {
+        const want = await answer(engine, { ...repeating, ...how, speculation: false });
+        for (const speculation of [{}, { draftTokens: 3 }]) {
+          const got = await answer(engine, { ...repeating, ...how, speculation });
+          expect(bits(got)).toEqual(bits(want));
+          expect(got.last.seed).toBe(how.seed);
+        }
+      }
+      const { proposed, accepted } = engine.stats().draft;
+      expect(accepted).toBeGreaterThan(0);
+      expect(accepted).toBeLessThan(proposed);
     });
   });
 
@@ -217,7 +239,7 @@ describe("one answer", () => {
   });
 
   test("the model as its own draft is always right, at every place, to the end", { timeout: 600_000 }, async () => {
-    const long = FULL ? 1000 : 200;
+    const long = 1000;
     await withEngine(model, { ...options, draft: model, context: long + 16 }, async (engine) => {
       const { last } = await answer(engine, {
         tokens: [1, 2, 3],
