@@ -5,7 +5,7 @@ import { UsageError } from "./errors.ts";
 import type { Arguments, FlagTable } from "./flags.ts";
 import { given } from "./given.ts";
 
-/** Flags that change the time an answer takes, and no token of it. */
+/** Flags that change the time an answer takes, and nothing that it may say. */
 export const SPECULATION_FLAGS = {
   draft: { value: "MODEL", help: "a smaller model of the same vocabulary, as for --model, that proposes tokens" },
   "draft-tokens": { value: "K", help: `proposals in every step, at most ${MAX_DRAFT_TOKENS} (default as many as pay)` },
