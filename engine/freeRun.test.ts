@@ -1,6 +1,7 @@
 /** Free runs on a runner that only counts: who is run freely, how far ahead, and what becomes of what was computed too much. */
 import { describe, expect, test } from "vitest";
 import { PAGE_TOKENS } from "../kernels/fragments/batch.ts";
+import { NONE } from "../kernels/kernel.ts";
 import { FREE_RUN } from "../kernels/variantNames.ts";
 import type { Batch } from "./batch.ts";
 import { FreeRuns, MOST_STEPS, type StepsAhead, WindowLength } from "./freeRun.ts";
@@ -94,13 +95,14 @@ const batchOf = ({ entries, kind }: Schedule): Batch => ({
     top: 0,
     routes: false,
     adjusted: false,
+    verify: false,
   },
   rows: entries.length,
   words: new Uint32Array(),
   lists: new Uint32Array(),
   copies: [],
   longest: 0,
-  samples: entries.map(({ sequence }) => ({ sequence, position: 0, token: 0, target: 0 })),
+  samples: entries.map(({ sequence }) => ({ sequence, position: 0, token: 0, target: 0, drafted: NONE })),
 });
 
 describe("a free run", () => {

@@ -140,5 +140,5 @@ function stepsOf({ sequence, count, drafts }: Scheduled): number {
 /** The row of a sequence's newest token. */
 function newest({ sequence }: Scheduled): Sample {
   const position = sequence.tokens.length - 1;
-  return { sequence, position, token: sequence.tokens[position] ?? Number.NaN, target: NONE };
+  return { sequence, position, token: sequence.tokens[position] ?? Number.NaN, target: NONE, drafted: NONE };
 }

@@ -70,12 +70,12 @@ const stepKernels = everyKernel()
   .map(({ name }) => name)
   .filter((name) => name !== "repack");
 /**
- * The named cases leave out `advance`, some numbers of rows of some layouts, their experts, and the longest heads, of f32 and int8 long ones too; of layouts that differ from others in their decoding
+ * The named cases leave out `advance` and `verify`, some numbers of rows of some layouts, their experts, and the longest heads, of f32 and int8 long ones too; of layouts that differ from others in their decoding
  * alone, all but one matmul and the embedding.
  */
 const leanVariants = stepKernels.filter(
   (name) =>
-    !/ broadcast|(f32|int8) head_dim<=128|M=\d (bytes|halves)|M=\d wide|head_dim<=256|width<=576|own sums|(f32|bf16) M=8|(f32|bf16|affine8) M=[24]|(router|expert_\w+|latent_(query|value)) (f32|bf16|affine8)|latent_(query|value) f16|^advance$/.test(
+    !/ broadcast|(f32|int8) head_dim<=128|M=\d (bytes|halves)|M=\d wide|head_dim<=256|width<=576|own sums|(f32|bf16) M=8|(f32|bf16|affine8) M=[24]|(router|expert_\w+|latent_(query|value)) (f32|bf16|affine8)|latent_(query|value) f16|^(advance|verify)$/.test(
       name,
     ) &&
     (!/ (affine[2356]|e2m1|e4m3|codebook4)/.test(name) || /^norm_matmul \w+ M=1$|^embed /.test(name)),
