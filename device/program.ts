@@ -172,8 +172,10 @@ function packParams(gpu: Gpu, launches: readonly Launch[]) {
 /** Encodes every dispatch in one pass, in the order recorded. */
 export function encode(encoder: GPUCommandEncoder, { dispatches }: Pick<Program, "dispatches">): void {
   const pass = encoder.beginComputePass();
+  let set: GPUComputePipeline | undefined; // a call into the binding costs as much as all the rest here
   for (const { pipeline, bindGroup, grid } of dispatches) {
-    pass.setPipeline(pipeline);
+    if (pipeline !== set) pass.setPipeline(pipeline);
+    set = pipeline;
     pass.setBindGroup(0, bindGroup);
     pass.dispatchWorkgroups(grid[0], grid[1], grid[2]);
   }

@@ -1,7 +1,7 @@
 /**
  * The scores of a chunk of keys, their maxima by blocks and their exponentials: first half of attention's inner loop.
  *
- * A block of 32 keys has 8 · quads neighbouring lanes, each with 4 / quads of its keys. Eight dimensions of the queries are
+ * A block of 32 keys has 8 · quads neighbouring lanes, each with 4 / quads of its keys. Eight dimensions of the queries, or four, are
  * taken at once: from workgroup memory, or on software drivers, for which a read of that costs as much as eight
  * multiplications, by a read a lane and broadcasts in the subgroup.
  */
@@ -9,12 +9,17 @@ import { MASKED } from "./finish.ts";
 import { kvNumbers, numberOf } from "./kv_types.ts";
 import { each, type Tile } from "./tile.ts";
 
+/** Dimensions that are taken at once. With eight of more numbers than these a GPU's lane would need more than 96 registers. */
+const dimensionsAtOnce = ({ kvType, quads, subgroups }: Tile): number =>
+  subgroups || (quads === 1 && kvNumbers[kvType].dims === 2) ? 8 : 4;
+
 /** Fills `p` with exponentials and `block_max`; leaves a barrier to be made before `p` is read. */
 export function scoresFragment(tile: Tile): string {
   const { kvType, quads, rows } = tile;
   const { dims, scaled } = kvNumbers[kvType];
   const keys = 4 / quads;
   const lanes = 8 * quads;
+  const atOnce = dimensionsAtOnce(tile);
   const live = (i: number, q: number) =>
     rows ? `(vec4u(j${i}) >= lows${q}) & (vec4u(j${i}) < lengths${q})` : `vec4<bool>(j${i} >= begin && j${i} < end)`;
   return /* wgsl */ `
@@ -25,8 +30,8 @@ ${each(keys, (i) => each(quads, (q) => `    var s${i}_${q} = vec4f();`))}
     if (live_block) {
 ${each(keys, (i) => `      let at${i} = k_at(page_of(row, min(j${i}, end - 1u)), unit.kv_head, 0u, min(j${i}, end - 1u) % PAGE);`)}
       var d = 0u;
-      for (; d + 8u <= params.head_dim; d += 8u) {
-${dot(tile, 8)}
+      for (; d + ${atOnce}u <= params.head_dim; d += ${atOnce}u) {
+${dot(tile, atOnce)}
       }
       for (; d < params.head_dim; d += ${Math.max(2, dims)}u) {
 ${dot({ ...tile, subgroups: false }, Math.max(2, dims))}

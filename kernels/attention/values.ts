@@ -1,7 +1,7 @@
 /**
  * p · V of a chunk by blocks, folded into the split: second half of attention's inner loop.
  *
- * A lane has every 64th part of a value, a word or half of one. Eight keys are taken at once, whose values are then loaded together; their
+ * A lane has every 64th part of a value, a word or half of one. Eight keys, or four, are taken at once, whose values are then loaded together; their
  * exponentials come from workgroup memory, or on software drivers by a read a lane and broadcasts in the subgroup.
  */
 import { MAX_LATENT } from "../fragments/batch.ts";
@@ -9,7 +9,8 @@ import { kvNumbers, numberOf } from "./kv_types.ts";
 import { each, type Tile } from "./tile.ts";
 
 const LANES = 64;
-const KEYS = 8;
+/** Keys that are taken at once. With eight of twice the queries a GPU's lane would need more than 96 registers. */
+const keysAtOnce = ({ quads, subgroups }: Tile): number => (subgroups || quads === 1 ? 8 : 4);
 
 const partsALane = ({ kvType, headDim }: Tile): number =>
   Math.max(1, Math.min(headDim, MAX_LATENT) / kvNumbers[kvType].taken / LANES);
@@ -45,6 +46,7 @@ ${each(quads, (q) => `      p[(j - chunk) * QUADS + ${q}u] *= scale;`)}
     const { kvType, quads, subgroups, rows, latent } = tile;
     const { dims, taken } = kvNumbers[kvType];
     const parts = partsOf(tile);
+    const keys = keysAtOnce(tile);
     const word = dims === taken ? "w" : `w / ${dims / taken}u`;
     const next = latent ? "" : " * params.value_words"; // from a key's word to the next one's
     const accumulators = (text: (d: number, q: number) => string) => each(taken, (d) => each(quads, (q) => text(d, q)));
@@ -61,16 +63,19 @@ ${accumulators((d, q) => `        var o${d}_${q} = vec4f();`)}
 ${rows ? whole(tile) : ""}
         while (j < to) {
           let at = v_at(page_of(row, j), unit.kv_head, ${word}, j % PAGE);
-          if (${rows ? "whole && " : ""}j % ${KEYS}u == 0u && j + ${KEYS}u <= to) {
+          if (${rows ? "whole && " : ""}j % ${keys}u == 0u && j + ${keys}u <= to) {
 ${subgroups ? each(quads, (q) => `            let p${q} = p[(j - chunk + sub) * QUADS + ${q}u];`) : ""}
-${each(KEYS, (i) => `            let v${i} = kv_taken(kv[at + ${i}u${next}], w);`)}
-${each(KEYS, (i) =>
+${each(keys, (i) => `            let v${i} = kv_taken(kv[at + ${i}u${next}], w);`)}
+${each(keys, (i) =>
   each(quads, (q) => {
     const p = subgroups ? `subgroupBroadcast(p${q}, ${i}u)` : `p[(j - chunk + ${i}u) * QUADS + ${q}u]`;
-    return `            let x${i}_${q} = ${p};\n${each(taken, (d) => `            o${d}_${q} = fma(x${i}_${q}, vec4f(${numberOf(`v${i}`, taken, d)}), o${d}_${q});`)}`;
+    return `            let x${i}_${q} = ${p};`;
   }),
 )}
-            j += ${KEYS}u;
+${accumulators((d, q) =>
+  each(keys, (i) => `            o${d}_${q} = fma(x${i}_${q}, vec4f(${numberOf(`v${i}`, taken, d)}), o${d}_${q});`),
+)}
+            j += ${keys}u;
             continue;
           }
           let v = kv_taken(kv[at], w);
