@@ -58,7 +58,7 @@ async function run(selector, folders, milliseconds) {
     };
     results.push({ ...entry, ...found });
     results.sort((a, b) => (key(a) < key(b) ? -1 : 1));
-    writeFileSync(RESULTS, `[\n${results.map((it) => ` ${JSON.stringify(it)}`).join(",\n")}\n]\n`);
+    writeFileSync(RESULTS, `${JSON.stringify(results, null, 2)}\n`);
     console.error(
       `${name} ${basename(dir)}: ${found.why ?? `${found.worst.toExponential(1)}, greedy ${found.greedy}`}`,
     );
