@@ -1,4 +1,5 @@
 /** What goes wrong: refused before any GPU memory is taken, or ended cleanly with the engine ready for the next request. */
+import { fileURLToPath } from "node:url";
 import { afterAll, afterEach, beforeAll, describe, expect, test } from "vitest";
 import { Engine } from "../engine/engine.ts";
 import { AbortError, ContextLengthError, InvalidRequestError, NonFiniteError } from "../engine/errors.ts";
@@ -169,6 +170,10 @@ describe("a broken checkpoint is refused before any buffer is made", () => {
     const load = (options: object) => Engine.load(tinyFolder(plain), { device, ...options });
     await expect(load({ precision: "int4" })).rejects.toThrow('precision: is "int4", expected auto or f32');
     await expect(load({ kvType: "q8" })).rejects.toThrow('kvType: is "q8", expected f16 or f32 or int8');
+    const latents = fileURLToPath(new URL("./fixtures/families/deepseek_v3/", import.meta.url));
+    await expect(Engine.load(latents, { device, kvType: "int8" })).rejects.toThrow(
+      "--kv-type int8: layer 0 has latents, which one scale does not fit, expected f16 or f32",
+    );
     await expect(load({ rowsPerStep: 0 })).rejects.toThrow("rowsPerStep: is 0, expected an integer from 1 to 64");
     await expect(load({ window: 17 })).rejects.toThrow("window: is 17, expected an integer from 1 to 16");
     await expect(load({ context: 0 })).rejects.toThrow("context: is 0");

@@ -48,6 +48,19 @@ test("latents and experts: at once, in steps, and among others", async () => {
   });
 });
 
+test("keys and values as int8: at once, in steps, among others and from shared pages", async () => {
+  // Two KV heads of a length that is no power of two, and pages that are not full.
+  const folder = tinyFolder(tinyModel({ vocab: VOCAB, heads: 4, kvHeads: 2, headDim: 40, context: 128 }));
+  const int8: EngineOptions = { device, kvType: "int8" };
+  const prompt = randomTokens(7, 75, VOCAB);
+  const alone = await withEngine(folder, int8, (engine) => logitsOf(engine, prompt));
+  await withEngine(folder, { ...int8, rowsPerStep: 7 }, async (engine) => {
+    const [among] = await Promise.all([logitsOf(engine, prompt), logitsOf(engine, randomTokens(4, 19, VOCAB))]);
+    expect(firstOther(among, alone)).toBe("same");
+    expect(await generatedAsScored(engine, prompt.slice(0, 70), 12)).toBe("same");
+  });
+});
+
 describe("one model", () => {
   /** Past one attention split and off every border of pages and chunks. */
   const prompt = randomTokens(7, 281, VOCAB);
