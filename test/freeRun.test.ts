@@ -163,9 +163,9 @@ test.each([1, 5])(
     await said(free, requests); // now prompts share pages, which are other buckets
     const parts = requests.map((request) => free.generate(request));
     const next = async (tokens: number) => {
-      for (let i = 0; i < tokens; i++) for (const part of parts) await part.next();
+      for (let i = 0; i < tokens; i++) await Promise.all(parts.map((part) => part.next()));
     };
-    await next(10); // all of them decode
+    await next(10); // all of them began together, and decode
     counts.reset();
     const before = { ...free.stats().device };
     await next(40);
