@@ -67,6 +67,7 @@ async function buildAttention(bed: PerfBed, spec: AttentionSpec, copies: number)
     batch: buffers.add("batch", batch),
     ropes: [buffers.add("rope", rope)],
     kv: Array.from({ length: copies }, (_, i) => buffers.add(`kv ${i}`, cache)),
+    groups: [],
     kvType,
     precision: "f32",
     rows,
@@ -85,7 +86,6 @@ async function buildAttention(bed: PerfBed, spec: AttentionSpec, copies: number)
       { slot: qkv, stride },
       {
         layer,
-        group: 0,
         heads,
         kvHeads,
         headDim,

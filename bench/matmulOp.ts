@@ -130,7 +130,16 @@ async function read({ gpu }: PerfBed, program: Program, slot: Slot, count: numbe
 }
 
 function record(recorder: Recorder, spec: MatmulSpec, matrices: readonly Matrix[], rows: number, aux: GPUBuffer) {
-  const unused = { batch: aux, ropes: [], kv: [], kvType: "f16", splits: 0, samples: rows, samplesAt: 0 } as const;
+  const unused = {
+    batch: aux,
+    ropes: [],
+    kv: [],
+    groups: [],
+    kvType: "f16",
+    splits: 0,
+    samples: rows,
+    samplesAt: 0,
+  } as const;
   const step: Step = { ...unused, precision: "f32", recorder, aux, rows, oneRowEach: true, everyRow: true };
   const x = { z: newActivation(step, rows, spec.cols, "x"), eps: EPS };
   const next = { kind: "rms", weight: { offset: 0 }, eps: EPS } as const;

@@ -2,9 +2,8 @@
 import { bytes } from "../device/buffers.ts";
 import { kvTypesOf } from "../engine/kvType.ts";
 import { type ReadModel, readModel } from "../engine/loadModel.ts";
-import { pageBytes } from "../engine/memoryPlan.ts";
+import { heldBytes } from "../engine/memoryPlan.ts";
 import type { KvType } from "../kernels/attention/kv_types.ts";
-import { PAGE_TOKENS } from "../kernels/fragments/batch.ts";
 import type { Checkpoint } from "../models/weights/checkpoint.ts";
 import type { Context } from "./command.ts";
 import { EXIT } from "./errors.ts";
@@ -34,9 +33,9 @@ export async function inspectModel(name: string, options: InspectOptions): Promi
   }
 }
 
-/** Bytes of keys and values a token. */
-function kvBytes({ model }: ReadModel, kvType: KvType): number {
-  return pageBytes(model.caches, kvType) / PAGE_TOKENS;
+/** Bytes of the keys and values of so many tokens: those behind a window are given back. */
+function kvBytes({ model }: ReadModel, kvType: KvType, tokens: number): number {
+  return heldBytes(model.caches, kvType, tokens);
 }
 
 /** Bytes of the states of one sequence, whatever its length. */
@@ -81,7 +80,7 @@ function vectorCells(model: ReadModel): string[][] {
 function modelJson(name: string, model: ReadModel, context: number): string {
   const { config, generation, stopIds, tokenizer, template, checkpoint, weightBytes } = model;
   const kv = Object.fromEntries(
-    kvTypesOf(model.model.caches).map((kvType) => [kvType, kvBytes(model, kvType) * context]),
+    kvTypesOf(model.model.caches).map((kvType) => [kvType, kvBytes(model, kvType, context)]),
   );
   return jsonLine({
     model: name,
@@ -112,8 +111,9 @@ function modelText(model: ReadModel, context: number): string {
   const { config, stopIds, tokenizer, template, checkpoint, weights, weightBytes, location } = model;
   const windows = config.windows.filter((window) => window !== null);
   const kv = kvTypesOf(model.model.caches)
-    .map((kvType) => `${bytes(kvBytes(model, kvType) * context)} as ${kvType}`)
+    .map((kvType) => `${bytes(kvBytes(model, kvType, context))} as ${kvType}`)
     .join(", ");
+  const further = kvBytes(model, "f16", context + 1000) - kvBytes(model, "f16", context);
   const facts: [string, string][] = [
     ["model", location],
     ["architecture", `${config.model_type}, ${(parameters(model) / 1e6).toFixed(1)} million parameters`],
@@ -134,7 +134,7 @@ function modelText(model: ReadModel, context: number): string {
         .join(", "),
     ],
     ["memory", `weights ${bytes(weightBytes)}; keys and values of ${context} tokens ${kv}`],
-    ["", `each further 1000 tokens ${bytes(Math.round(kvBytes(model, "f16") * 1000))} as f16`],
+    ["", `each further 1000 tokens ${bytes(Math.round(further))} as f16`],
   ];
   const state = stateBytes(model);
   if (state > 0) {

@@ -74,8 +74,8 @@ export interface Batch {
 const STOP_IDS = 16;
 
 /** u32 words that any batch of the engine fits in. */
-export const batchWords = (sequences: number, pagesEach: number): number =>
-  TABLES_AT + sequences * (pagesEach + STOP_IDS);
+export const batchWords = (sequences: number, pagesEach: number, groups: number): number =>
+  TABLES_AT + sequences * (pagesEach * groups + STOP_IDS);
 
 const NOTHING: readonly number[] = [];
 const powerOfTwo = (count: number): number => (count <= 1 ? count : 2 ** Math.ceil(Math.log2(count)));
@@ -106,16 +106,19 @@ export function buildBatch({ kind, entries, copies }: Schedule, { rope, words, l
   let [row, table, longest, top] = [0, TABLES_AT, 0, 0];
   let [oneRowEach, routes, verify] = [true, false, false];
   for (const { sequence, count, drafts, drafted } of entries) {
-    const { tokens, computed, pages, options } = sequence;
+    const { tokens, computed, tables, options } = sequence;
     const end = computed + count + drafts.length;
     let rules = NONE; // one block for all samples of a sequence: each sees as many tokens as its position says
+    const [pages, others] = tables;
     words.set(pages, table);
     const stopIds = [...(options.ending?.stopIds ?? NOTHING)].slice(0, STOP_IDS);
     const stops = table + pages.length;
     words.set(stopIds, stops);
+    const second = stops + stopIds.length;
+    words.set(others, second);
     for (let position = computed; position < end; position++) {
       const token = tokens[position] ?? drafts[position - tokens.length] ?? NONE;
-      writeRow(words, row, { sequence, position, token }, rope, table);
+      writeRow(words, row, { sequence, position, token }, rope, [table, second]);
       if (options.kind === "score" || position >= tokens.length - 1) {
         const place = position + 1 - tokens.length;
         const target = tokens[position + 1] ?? drafts[place] ?? NONE;
@@ -130,7 +133,7 @@ export function buildBatch({ kind, entries, copies }: Schedule, { rope, words, l
       }
       row++;
     }
-    table = stops + stopIds.length;
+    table = second + others.length;
     longest = Math.max(longest, end);
     oneRowEach &&= end === computed + 1;
   }
@@ -189,7 +192,7 @@ function writeRow(
   row: number,
   { sequence, position, token }: Pick<Sample, "sequence" | "position" | "token">,
   rope: RopeTable,
-  table: number,
+  [first, second]: readonly [number, number],
 ): void {
   const at = row * ROW_WORDS;
   const page = sequence.pages[Math.floor(position / PAGE_TOKENS)] ?? NONE;
@@ -199,7 +202,8 @@ function writeRow(
   words[at + ROW.slot] = page * PAGE_TOKENS + (position % PAGE_TOKENS);
   words[at + ROW.length] = position + 1;
   words[at + ROW.rope] = rope.rowOf(position, sequence.passLength(position));
-  words[at + ROW.table] = table;
+  words[at + ROW.table] = first;
+  words[at + ROW.table + 1] = second;
   words[at + ROW.state] = sequence.state ?? NONE;
 }
 

@@ -11,7 +11,7 @@ import { NONE } from "../kernels/kernel.ts";
 import { buildBatch } from "./batch.ts";
 import { DraftScores } from "./draftScores.ts";
 import type { EngineOptions } from "./options.ts";
-import { PagePool } from "./pages.ts";
+import { type PageGroups, pageGroupsOf } from "./pageGroups.ts";
 import type { Proposal, Proposer, Wanted } from "./proposer.ts";
 import type { Scheduled } from "./scheduler.ts";
 import { type SamplingParams, Sequence } from "./sequence.ts";
@@ -36,7 +36,7 @@ const drawsByChance = ({ temperature, seeded }: SamplingParams): boolean => temp
 /** A loaded draft model. Whoever loaded it frees it. */
 export class DraftModel implements Proposer {
   readonly #started: Started;
-  readonly #pool: PagePool;
+  readonly #pool: PageGroups;
   readonly #copies = new Map<Sequence, Sequence>();
   readonly scores: DraftScores;
   /** Milliseconds of its steps of one row a sequence, by sequences; and of those that read, by rows. */
@@ -54,7 +54,7 @@ export class DraftModel implements Proposer {
 
   private constructor(started: Started) {
     this.#started = started;
-    this.#pool = new PagePool(started.plan.pages);
+    this.#pool = pageGroupsOf(started.plan);
     const { gpu, limits, vocabulary } = started;
     this.scores = new DraftScores(gpu, { rows: limits.scoreRows, stride: vocabulary, vocabulary });
   }

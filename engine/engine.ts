@@ -18,7 +18,7 @@ import type { ReadModel } from "./loadModel.ts";
 import type { MemoryPlan } from "./memoryPlan.ts";
 import { ChatCompletions } from "./openai/chatCompletions.ts";
 import type { EngineOptions } from "./options.ts";
-import { PagePool } from "./pages.ts";
+import { type PageGroups, pageGroupsOf } from "./pageGroups.ts";
 import type { PrecisionPlan } from "./precision.ts";
 import { promptTokens, type RequestContext, type ResolvedRequest, resolveGenerate, resolveScore } from "./request.ts";
 import { Delivery, RequestCounts } from "./requestCounts.ts";
@@ -48,7 +48,7 @@ export class Engine {
   /** OpenAI's way to ask: `chat.completions.create({ messages, stream })`. */
   readonly chat = { completions: new ChatCompletions(this) } as const;
   readonly #started: Started;
-  readonly #pool: PagePool;
+  readonly #pool: PageGroups;
   readonly #scheduler: Scheduler;
   readonly #speculation: Speculation;
   readonly #freeRuns: FreeRuns;
@@ -80,7 +80,7 @@ export class Engine {
     const { read, gpu, plan, kvType, precision, limits } = started;
     [this.model, this.plan, this.gpu, this.#started] = [read, plan, gpu, started];
     [this.kvType, this.precision] = [kvType, precision];
-    this.#pool = new PagePool(plan.pages, { shares: plan.states === 0 });
+    this.#pool = pageGroupsOf(plan);
     this.#scheduler = new Scheduler(this.#pool, limits);
     this.#speculation = new Speculation(draft);
     this.#freeRuns = new FreeRuns(started.runner, this.#scheduler, gpu.off, window);

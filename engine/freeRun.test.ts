@@ -3,9 +3,9 @@ import { describe, expect, test } from "vitest";
 import { PAGE_TOKENS } from "../kernels/fragments/batch.ts";
 import { NONE } from "../kernels/kernel.ts";
 import { FREE_RUN } from "../kernels/variantNames.ts";
+import { pagesOf } from "../test/schedulerPlay.ts";
 import type { Batch } from "./batch.ts";
 import { FreeRuns, MOST_STEPS, type StepsAhead, WindowLength } from "./freeRun.ts";
-import { PagePool } from "./pages.ts";
 import { type Schedule, Scheduler } from "./scheduler.ts";
 import { GREEDY, type RowOutput, Sequence, type SequenceOptions } from "./sequence.ts";
 
@@ -42,7 +42,7 @@ async function quiet(): Promise<void> {
 }
 
 function setUp({ pages = 40, window = 4, off = new Set<string>() } = {}) {
-  const pool = new PagePool(pages);
+  const pool = pagesOf([[pages, null]]);
   const scheduler = new Scheduler(pool, LIMITS);
   const runner = new Counting();
   return { pool, scheduler, runner, runs: new FreeRuns(runner, scheduler, off, window) };

@@ -3,6 +3,7 @@ import { OutOfMemoryError } from "../device/errors.ts";
 import type { Gpu } from "../device/gpu.ts";
 import type { KvType } from "../kernels/attention/kv_types.ts";
 import type { CacheDeclaration } from "../models/model.ts";
+import { cacheGroups } from "./cacheGroups.ts";
 import { checkKvType, kvTypesOf } from "./kvType.ts";
 import { type MemoryWishes, pageBytes, planMemory } from "./memoryPlan.ts";
 
@@ -23,7 +24,12 @@ function plan(limit: number, wishes: Partial<MemoryWishes> = {}, caches: readonl
   const gpu = { limits, adapter: { name: "a test" } } as Gpu;
   const kvType = "f16";
   const others = { context: undefined, kvMemory: undefined, sequences: 4, rotaryDims: [64] };
-  return planMemory(gpu, caches, 0, 4096, { kvType, ...others, positions: Number.POSITIVE_INFINITY, ...wishes });
+  return planMemory(gpu, { caches, groups: cacheGroups(caches) }, 0, 4096, {
+    kvType,
+    ...others,
+    positions: Number.POSITIVE_INFINITY,
+    ...wishes,
+  });
 }
 
 test("a token takes what its vectors take, and their scales", () => {

@@ -4,9 +4,10 @@ import { OutOfMemoryError } from "../device/errors.ts";
 import type { Gpu } from "../device/gpu.ts";
 import { pageWords } from "../kernels/attention/kv_page.ts";
 import type { KvType } from "../kernels/attention/kv_types.ts";
-import { PAGE_TOKENS } from "../kernels/fragments/batch.ts";
+import { KEY_BLOCK, PAGE_TOKENS } from "../kernels/fragments/batch.ts";
 import type { CacheDeclaration } from "../models/model.ts";
 import { MAX_ROWS } from "./batch.ts";
+import { type CacheGroup, cacheGroups } from "./cacheGroups.ts";
 import { kvTypesOf } from "./kvType.ts";
 
 /** What an engine takes; bytes where nothing else is said. */
@@ -19,14 +20,20 @@ export interface MemoryPlan {
   readonly sequences: number;
   /** The tables of rotations: one row a position. */
   readonly rope: number;
-  readonly pages: number;
+  /** Pages by cache group. */
+  readonly groups: readonly PlannedGroup[];
   /** Tokens a sequence may have. */
   readonly context: number;
   /** The longest context that fits: what `context` may be raised to. */
   readonly longest: number;
   readonly kvBytesPerToken: number;
-  /** Tokens that all sequences together may have. */
+  /** Tokens that there are pages for, of all sequences together: more where windows leave some behind. */
   readonly tokens: number;
+}
+
+/** A cache group and how many pages it has. */
+export interface PlannedGroup extends CacheGroup {
+  readonly pages: number;
 }
 
 /** What the user asked for. */
@@ -57,10 +64,19 @@ export const layerPageBytes = (cache: CacheDeclaration, kvType: KvType): number 
 export const pageBytes = (caches: readonly CacheDeclaration[], kvType: KvType): number =>
   caches.reduce((sum, cache) => sum + layerPageBytes(cache, kvType), 0);
 
+/** Bytes of the keys and values that a sequence of so many tokens holds, whole pages not counted. */
+export function heldBytes(caches: readonly CacheDeclaration[], kvType: KvType, tokens: number): number {
+  return cacheGroups(caches).reduce((sum, { window, layers }) => {
+    const held = window === null ? tokens : Math.min(tokens, windowPages(window) * PAGE_TOKENS);
+    const group = caches.filter((_, layer) => layers.includes(layer));
+    return sum + (pageBytes(group, kvType) / PAGE_TOKENS) * held;
+  }, 0);
+}
+
 /** Throws OutOfMemoryError where the wishes cannot be met on this adapter, with what would fit. */
 export function planMemory(
   gpu: Gpu,
-  caches: readonly CacheDeclaration[],
+  { caches, groups }: { readonly caches: readonly CacheDeclaration[]; readonly groups: readonly CacheGroup[] },
   weights: number,
   modelContext: number,
   wishes: MemoryWishes,
@@ -68,24 +84,36 @@ export function planMemory(
   const page = pageBytes(caches, wishes.kvType);
   const { states, sequences } = planStates(gpu, caches, wishes);
   const kvMemory = wishes.kvMemory === undefined ? undefined : wishes.kvMemory - states;
-  const most = mostPages(gpu, caches, wishes.kvType);
-  const ropeRows = Math.floor(bindingLimit(gpu) / (4 * Math.max(1, ...wishes.rotaryDims))) - MAX_ROWS;
+  const limit = bindingLimit(gpu);
+  const sizesFor = (many: number, kvType = wishes.kvType) =>
+    groups.map((group) => groupSize(group, caches, kvType, { limit, sequences: many }));
+  const ropeRows = Math.floor(limit / (4 * Math.max(1, ...wishes.rotaryDims))) - MAX_ROWS;
   const longestAs = (kvType: KvType): number => {
-    const budgeted =
-      kvMemory === undefined ? Number.POSITIVE_INFINITY : Math.floor(kvMemory / Math.max(pageBytes(caches, kvType), 1));
-    return Math.min(PAGE_TOKENS * Math.min(mostPages(gpu, caches, kvType), budgeted), ropeRows, wishes.positions);
+    const tokens = PAGE_TOKENS * fitting(sizesFor(1, kvType), kvMemory ?? Number.POSITIVE_INFINITY);
+    return Math.min(tokens, ropeRows, wishes.positions);
   };
   const wanted = wishes.context ?? modelContext;
   const pagesEach = Math.ceil(wanted / PAGE_TOKENS);
   // A context that was asked for is not cut by what is only our own idea of enough.
-  const budget = kvMemory ?? Math.max(DEFAULT_KV, page * (wishes.context === undefined ? 1 : pagesEach));
-  const fits = page === 0 ? most : Math.min(most, Math.floor(budget / page));
+  const least = bytesFor(sizesFor(1), wishes.context === undefined ? 1 : pagesEach);
+  const budget = kvMemory ?? Math.max(DEFAULT_KV, least);
+  // Windows of fewer sequences at once, where a longer context then fits beside them.
+  const few = wishes.context === undefined ? Math.min(DEFAULT_SEQUENCES, sequences) : 1;
+  const goal = Math.min(pagesEach, fitting(sizesFor(few), budget));
+  const windowed = groups.every(({ window }) => window !== null);
+  let many = sequences;
+  while (!windowed && many > few && fitting(sizesFor(many), budget) < goal) many = Math.max(few, Math.floor(many / 2));
+  const sizes = sizesFor(many);
+  const most = Math.min(...sizes.map(mostTokenPages));
+  const room = fitting(sizes, budget);
+  // Where every layer has a window, pages of one are enough for any context.
+  const fits = windowed ? fitting(sizesFor(1), budget) : room;
   if (fits < 1 || (wishes.context !== undefined && fits < pagesEach)) {
-    const need = bytes(pagesEach * page);
+    const need = bytes(bytesFor(sizes, pagesEach));
     const reason =
       kvMemory !== undefined && fits < most
         ? `${bytes(budget)} by --kv-memory`
-        : `${bytes(most * page)} on "${gpu.adapter.name}"`;
+        : `${bytes(bytesFor(sizes, most))} on "${gpu.adapter.name}"`;
     const advice =
       fits < 1
         ? kvMemory === undefined || most < 1
@@ -101,29 +129,24 @@ export function planMemory(
   const context = Math.min(wanted, fits * PAGE_TOKENS, ropeRows);
   const each = Math.ceil(context / PAGE_TOKENS);
   const enough = kvMemory === undefined ? DEFAULT_SEQUENCES : sequences;
-  const pages = kvMemory === undefined || page === 0 ? Math.min(fits, each * enough) : fits;
+  const pages = kvMemory === undefined || page === 0 ? Math.min(room, each * enough) : room;
+  const planned = groups.map((group, i) => ({ ...group, pages: Math.min(pages, sizes[i]?.enough ?? pages) }));
   return {
     weights,
-    kv: pages * page,
+    kv: bytesFor(sizes, pages),
     states,
     sequences,
     rope: (context + MAX_ROWS) * wishes.rotaryDims.reduce((sum, dim) => sum + dim, 0) * 4,
-    pages,
+    groups: planned,
     context,
     longest: Math.max(context, longestAs(wishes.kvType)),
     kvBytesPerToken: page / PAGE_TOKENS,
-    tokens: pages * PAGE_TOKENS,
+    tokens: planned.reduce((most, group) => Math.max(most, group.pages), 0) * PAGE_TOKENS,
   };
 }
 
 /** Bytes of one buffer that a kernel can be given. */
 const bindingLimit = ({ limits }: Gpu): number => Math.min(limits.maxStorageBufferBindingSize, limits.maxBufferSize);
-
-/** Pages whose every layer can be bound. Those of no bytes, where every layer keeps a state, still count tokens. */
-function mostPages(gpu: Gpu, caches: readonly CacheDeclaration[], kvType: KvType): number {
-  const largest = Math.max(...caches.map((cache) => layerPageBytes(cache, kvType)));
-  return largest === 0 ? Number.MAX_SAFE_INTEGER : Math.floor(bindingLimit(gpu) / largest);
-}
 
 /** Types of which more tokens fit, to be tried instead. */
 function smallerTypes(
@@ -133,6 +156,59 @@ function smallerTypes(
 ): string {
   const others = kvTypesOf(caches).filter((other) => longestAs(other) > longestAs(kvType));
   return others.map((other) => `, or --kv-type ${other} with up to ${longestAs(other)}`).join("");
+}
+
+/** What pages of a group cost. */
+interface GroupSize {
+  /** Of a page in all its layers. */
+  readonly bytes: number;
+  /** Pages that its buffers hold. */
+  readonly most: number;
+  /** Pages that one sequence of any length needs, and those that as many as run at once have use for. */
+  readonly one: number;
+  readonly enough: number;
+}
+
+function groupSize(
+  { layers, window }: CacheGroup,
+  caches: readonly CacheDeclaration[],
+  kvType: KvType,
+  { limit, sequences }: { readonly limit: number; readonly sequences: number },
+): GroupSize {
+  const each = layers
+    .map((layer) => caches[layer])
+    .map((cache) => (cache === undefined ? 0 : layerPageBytes(cache, kvType)));
+  const bytes = each.reduce((a, b) => a + b, 0);
+  const most = bytes === 0 ? Number.MAX_SAFE_INTEGER : Math.floor(limit / Math.max(...each));
+  const one = window === null ? Number.MAX_SAFE_INTEGER : windowPages(window);
+  return { bytes, most, one, enough: Math.min(window === null ? most : one * sequences, most) };
+}
+
+/** Pages that a sequence of any length holds at most behind and within a window: two steps' rows ahead are counted in. */
+const windowPages = (window: number): number => Math.ceil((window + KEY_BLOCK + 2 * MAX_ROWS) / PAGE_TOKENS) + 1;
+
+/** Pages of tokens for which a group's buffers have room: any number where they hold one sequence's window. */
+const mostTokenPages = ({ most, one }: GroupSize): number => (one <= most ? Number.MAX_SAFE_INTEGER : most);
+
+/** Bytes of all groups where there is room for so many pages of tokens. */
+const bytesFor = (sizes: readonly GroupSize[], pages: number): number =>
+  sizes.reduce((sum, { bytes, enough }) => sum + (bytes === 0 ? 0 : bytes * Math.min(pages, enough)), 0);
+
+/** The most pages of tokens for which there is room, in buffers and within a budget. */
+const fitting = (sizes: readonly GroupSize[], budget: number): number =>
+  Math.min(...sizes.map(mostTokenPages), tokenPagesWithin(sizes, budget));
+
+/** The most pages of tokens for which the groups' bytes are within a budget: groups that have enough cost no more. */
+function tokenPagesWithin(sizes: readonly GroupSize[], budget: number): number {
+  let open = sizes.filter(({ bytes }) => bytes > 0);
+  let left = budget;
+  for (const full of [...open].sort((a, b) => a.enough - b.enough)) {
+    const pages = Math.floor(left / open.reduce((sum, { bytes }) => sum + bytes, 0));
+    if (pages < full.enough) return pages;
+    left -= full.bytes * full.enough;
+    open = open.filter((size) => size !== full);
+  }
+  return Number.MAX_SAFE_INTEGER;
 }
 
 /** How many sequences run at once, and the bytes of their states where layers keep some. Throws OutOfMemoryError where not one fits. */

@@ -3,8 +3,9 @@ import { createBuffer, destroyBuffer } from "../device/buffers.ts";
 import type { Gpu } from "../device/gpu.ts";
 import type { PageCopy } from "./sequence.ts";
 
-/** A layer's buffer of pages, and the bytes of one. */
+/** A layer's buffer of pages, its cache group, and the bytes of a page. */
 export interface PagedLayer {
+  readonly group: number;
   readonly buffer: GPUBuffer;
   readonly pageBytes: number;
 }
@@ -23,8 +24,9 @@ export class PageCopies {
 
   /** Appends them to the commands, one after the other. */
   encode(encoder: GPUCommandEncoder, copies: readonly PageCopy[]): void {
-    for (const { from, to } of copies) {
-      for (const { buffer, pageBytes } of this.#layers) {
+    for (const { group, from, to } of copies) {
+      for (const { group: own, buffer, pageBytes } of this.#layers) {
+        if (own !== group) continue;
         const between = this.#room();
         encoder.copyBufferToBuffer(buffer, from * pageBytes, between, 0, pageBytes);
         encoder.copyBufferToBuffer(between, 0, buffer, to * pageBytes, pageBytes);

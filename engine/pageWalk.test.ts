@@ -1,17 +1,21 @@
 /** Pages under 100,000 random commands of sequences: allocate, fork, copy, append, propose, truncate, preempt, evict, free. */
 import { describe, expect, test } from "vitest";
 import { PAGE_TOKENS } from "../kernels/fragments/batch.ts";
+import { NONE } from "../kernels/kernel.ts";
 import { PageWalk, type Parts, REAL } from "../test/pageWalk.ts";
+import type { PageGroups } from "./pageGroups.ts";
 import { type PageKey, PagePool } from "./pages.ts";
 import { type PageCopy, Sequence } from "./sequence.ts";
 
 const EACH = 2_000;
+/** Cache groups: one that keeps all, one with a window, and both, as in models whose layers differ. */
+const WINDOWS = [[null], [20], [null, 33], [null], [1], [null, 8]];
 
 /** Walks of EACH commands with pools of many sizes; returns how often what happened. */
 function walk(commands: number, parts: Parts = REAL): Record<string, number> {
   const counts: Record<string, number> = {};
   for (let seed = 0; seed < commands / EACH; seed++) {
-    const one = new PageWalk(seed, 6 + (seed % 20), parts);
+    const one = new PageWalk(seed, 6 + (seed % 20), WINDOWS[seed % WINDOWS.length] ?? [null], parts);
     let done = 0;
     try {
       for (; done < EACH; done++) one.step();
@@ -33,10 +37,10 @@ class Uncounted extends PagePool {
   }
 }
 
-/** Gives a page that somebody holds where none is left. */
+/** Gives a page that somebody may hold in place of the last one. */
 class Generous extends PagePool {
   override take(): number | undefined {
-    return super.take() ?? 0;
+    return this.available === 1 ? 0 : super.take();
   }
 }
 
@@ -47,33 +51,45 @@ class Unheld extends PagePool {
 
 /** Writes into the page that it should have copied. */
 class Copyless extends Sequence {
-  override fork(pool: PagePool): PageCopy | undefined {
-    const copy = super.fork(pool);
-    if (copy === undefined) return undefined;
-    pool.release(copy.to);
-    pool.hold(copy.from);
-    this.pages.splice(-1, 1, copy.from);
-    return { from: copy.from, to: copy.from };
+  override fork(cache: PageGroups): readonly PageCopy[] {
+    return super.fork(cache).map(({ group, from, to }) => {
+      cache.groups[group]?.pool.release(to);
+      cache.groups[group]?.pool.hold(from);
+      this.tables[group]?.splice(-1, 1, from);
+      return { group, from, to: from };
+    });
   }
 }
 
 /** Takes the whole prompt for computed, though nothing was drawn from its last token. */
 class Overdone extends Sequence {
-  override fork(pool: PagePool): PageCopy | undefined {
-    const copy = super.fork(pool);
-    if (copy !== undefined) this.computed++;
-    return copy;
+  override fork(cache: PageGroups): readonly PageCopy[] {
+    const copies = super.fork(cache);
+    if (copies.length > 0) this.computed++;
+    return copies;
+  }
+}
+
+/** Gives back pages that the next row still sees. */
+class Forgetful extends Sequence {
+  override advance(cache: PageGroups, count: number): void {
+    super.advance(cache, count);
+    const [{ pool, window } = {}] = cache.groups;
+    const at = this.pages.findIndex((page) => page !== NONE);
+    if (window === null || pool === undefined || at < 0 || at > this.computed / PAGE_TOKENS - 2) return;
+    pool.release(this.pages[at] ?? NONE);
+    this.tables[0][at] = NONE;
   }
 }
 
 /** Names a page before its last rows are written. */
 class Hasty extends Sequence {
-  override advance(pool: PagePool, count: number): void {
-    super.advance(pool, count);
+  override advance(cache: PageGroups, count: number): void {
+    super.advance(cache, count);
     const { computed } = this;
     if (computed % PAGE_TOKENS < PAGE_TOKENS - 2) return;
     this.computed = Math.ceil(computed / PAGE_TOKENS) * PAGE_TOKENS;
-    this.publish(pool);
+    this.publish(cache);
     this.computed = computed;
   }
 }
@@ -85,26 +101,26 @@ class Hoarding extends Sequence {
 
 /** Leaves a page behind. */
 class Leaking extends Sequence {
-  override release(pool: PagePool): void {
-    this.pages.shift();
-    super.release(pool);
+  override release(cache: PageGroups): void {
+    this.tables[0].shift();
+    super.release(cache);
   }
 }
 
 /** Takes what was computed of other tokens for its own. */
 class Credulous extends Sequence {
-  override rollBack(pool: PagePool, tokens: readonly number[]): void {
+  override rollBack(cache: PageGroups, tokens: readonly number[]): void {
     const { computed } = this;
-    super.rollBack(pool, tokens);
+    super.rollBack(cache, tokens);
     if (computed <= this.pages.length * PAGE_TOKENS) this.computed = Math.min(computed, tokens.length);
   }
 }
 
 /** Gives its first page back first, so that the beginning of a prefix is evicted before its end. */
 class Forward extends Sequence {
-  override release(pool: PagePool): void {
-    this.pages.reverse();
-    super.release(pool);
+  override release(cache: PageGroups): void {
+    for (const table of this.tables) table.reverse();
+    super.release(cache);
   }
 }
 
@@ -125,7 +141,7 @@ describe("pages and sequences", () => {
       "in vain",
     ];
     for (const kind of kinds) expect(counts[kind], kind).toBeGreaterThan(500);
-    expect(counts.fork, "without a copy").toBeGreaterThan(100);
+    for (const kind of ["fork", "too late", "back behind a window"]) expect(counts[kind], kind).toBeGreaterThan(50);
   });
 
   test.each<[string, Partial<Parts>, RegExp]>([
@@ -133,7 +149,8 @@ describe("pages and sequences", () => {
     ["a fork whose pages are not counted", { Pool: Unheld }, /pages are used, but|held by none|holds/],
     ["a page that two write", { Seq: Copyless }, /somebody holds it|written by/],
     ["a fork that computes no row", { Seq: Overdone }, /page .* has another row|tokens are computed/],
-    ["a page given twice", { Pool: Generous }, /reserve: expected false/],
+    ["a page given back that a row sees", { Seq: Forgetful }, /another row|holds|are used/],
+    ["a page given twice", { Pool: Generous }, /somebody holds it|reserve: expected false/],
     ["a page named before it is full", { Seq: Hasty }, /cached|holds|named|row|tokens are computed/],
     ["pages of proposals that are kept", { Seq: Hoarding }, /holds|used/],
     ["a page that is not given back", { Seq: Leaking }, /used/],

@@ -21,8 +21,6 @@ export function pageKey(before: PageKey, rows: Uint32Array): PageKey {
 /** The pages of a cache group and who holds them. */
 export class PagePool {
   readonly total: number;
-  /** Whether pages are shared: a sequence whose layers keep states as well would need those of the place where it goes on. */
-  readonly shares: boolean;
   readonly #free: number[];
   /** Holders by page; pages with none are free or cached. */
   readonly #holders: Int32Array;
@@ -31,9 +29,8 @@ export class PagePool {
   /** Pages that nobody holds, least recently used first. */
   readonly #cached = new Set<number>();
 
-  constructor(total: number, { shares = true }: { readonly shares?: boolean } = {}) {
+  constructor(total: number) {
     this.total = total;
-    this.shares = shares;
     this.#free = Array.from({ length: total }, (_, i) => total - 1 - i);
     this.#holders = new Int32Array(total);
   }
@@ -68,6 +65,11 @@ export class PagePool {
     if (key !== undefined) this.#byKey.delete(key);
     this.#keys.delete(page);
     return page;
+  }
+
+  /** Whether there is a page with this key. */
+  has(key: PageKey): boolean {
+    return this.#byKey.has(key);
   }
 
   /** One more holder of the page with this key, or undefined where there is none. It must not be written. */

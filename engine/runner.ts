@@ -105,7 +105,8 @@ export class Runner {
     const { gpu, model, buffers, kvType } = options;
     const layers = model.caches.flatMap((cache, i) => {
       const buffer = buffers.kv[i];
-      return buffer === undefined ? [] : [{ buffer, pageBytes: layerPageBytes(cache, kvType) }];
+      const group = buffers.groups[i] ?? 0;
+      return buffer === undefined ? [] : [{ group, buffer, pageBytes: layerPageBytes(cache, kvType) }];
     });
     this.#copies = new PageCopies(gpu, layers);
     this.#readBack = new ReadBack(options.gpu);

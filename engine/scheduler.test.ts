@@ -1,7 +1,6 @@
 /** The scheduler, step by step: who computes how many tokens when, and who gives way. */
 import { describe, expect, test } from "vitest";
-import { inARow, LIMITS, newSequence, Play, play, tokens, wish, withForks } from "../test/schedulerPlay.ts";
-import { PagePool } from "./pages.ts";
+import { inARow, LIMITS, newSequence, Play, pagesOf, play, tokens, wish, withForks } from "../test/schedulerPlay.ts";
 import { Scheduler } from "./scheduler.ts";
 
 /** "2 5x" for two decoded tokens and a chunk of five, step by step. */
@@ -71,13 +70,13 @@ describe("Scheduler", () => {
       wish(prompt, { at: 4, count: 12 }),
       wish(prompt, { at: 5, kind: "score", count: 0 }),
     ];
-    const all = play(100, wishes, { rows: 40, scoreRows: 16, sequences: 3 }, false);
+    const all = play(100, wishes, { rows: 40, scoreRows: 16, sequences: 3 }, { shares: false });
     expect(all.jobs.map(({ sequence }) => [sequence.cachedTokens, sequence.state])).toEqual(
       wishes.map(() => [0, undefined]),
     );
     expect(all.pool.cached).toBe(0);
     const some = Array.from({ length: 4 }, (_, i) => wish(tokens(20, i), { count: 40 }));
-    expect(play(8, some, LIMITS, false).scheduler.preemptions).toBeGreaterThan(0);
+    expect(play(8, some, LIMITS, { shares: false }).scheduler.preemptions).toBeGreaterThan(0);
   });
 
   test("a pool that is too small for all makes the youngest wait, and nothing is lost", () => {
@@ -192,18 +191,45 @@ describe("Scheduler", () => {
     expect(shape(later)).toEqual(["40", "1", "8", "1"]);
   });
 
+  test("it waits too where a beginning of the prompt is there already", () => {
+    const wishes = inARow([[wish(tokens(48), { count: 1 })], withForks(wish(tokens(150), { at: 4, count: 1 }), [{}])]);
+    expect(shape(play(100, wishes))).toEqual(["48", "64", "38", "1"]);
+  });
+
   test("while it waits for its prompt, others that come behind fill the step", () => {
     const wishes = inARow([withForks(wish(tokens(10, 1)), [{}]), [wish(tokens(12, 2))]]);
     expect(shape(play(100, wishes))[0]).toBe("10 12");
   });
 
+  test("pages that no row sees any more are free at once", () => {
+    const used: number[] = [];
+    const all = new Play(9, LIMITS, [wish(tokens(200), { count: 90 })], { window: 20 });
+    all.run(() => void used.push(all.pool.used));
+    all.expectDone();
+    // A chunk of 64 with what its first row sees before it; then one token at a time.
+    expect(Math.max(...used)).toBe(6);
+    expect(Math.max(...used.slice(-80))).toBe(4);
+    expect(all.scheduler.preemptions).toBe(0);
+  });
+
+  test("behind a window, a prefix is found where the pages that are seen are there, and no further", () => {
+    const prompt = tokens(150);
+    const again = (pages: number) => {
+      const other = wish(tokens(100, 5), { at: 20, count: 2 });
+      const { jobs } = play(pages, [wish(prompt), other, wish(prompt, { at: 40 })], LIMITS, { window: 20 });
+      return jobs[2]?.sequence.cachedTokens;
+    };
+    expect(again(100)).toBe(144);
+    expect(again(6)).toBe(0);
+  });
+
   test("where layers keep states, each answer reads its prompt", () => {
-    const all = play(100, withForks(wish(tokens(40)), [{}]), LIMITS, false);
+    const all = play(100, withForks(wish(tokens(40)), [{}]), LIMITS, { shares: false });
     expect(shape(all)[0]).toBe("40 24");
   });
 
   test("clear takes out what waits and what runs", () => {
-    const pool = new PagePool(4);
+    const pool = pagesOf([[4, null]]);
     const scheduler = new Scheduler(pool, { ...LIMITS, sequences: 1 });
     const sequences = [tokens(20, 1), tokens(20, 2)].map((prompt) => newSequence({ kind: "generate", prompt }));
     for (const sequence of sequences) scheduler.add(sequence);
@@ -217,7 +243,7 @@ describe("Scheduler", () => {
 
 describe("Sequence", () => {
   test("shares no page whose rotations were others", () => {
-    const pool = new PagePool(8);
+    const pool = pagesOf([[8, null]]);
     const prompt = tokens(40);
     const variants = [(_: number) => 0, (length: number) => (length > 32 ? 1 : 0)];
     const [first, second, third] = [variants[0], variants[1], variants[0]].map((variant) =>
@@ -234,7 +260,7 @@ describe("Sequence", () => {
   });
 
   test("with a page of its own, whose row is being computed, holds nobody else's", () => {
-    const pool = new PagePool(8);
+    const pool = pagesOf([[8, null]]);
     const sequence = newSequence({ kind: "generate", prompt: tokens(1) });
     sequence.reserve(pool, 1);
     sequence.shareFrom(pool);
@@ -242,7 +268,7 @@ describe("Sequence", () => {
   });
 
   test("a score shares nothing, since the logits of every token are wanted", () => {
-    const pool = new PagePool(8);
+    const pool = pagesOf([[8, null]]);
     const [first, second] = [0, 1].map(() => newSequence({ kind: "score", prompt: tokens(40) }));
     if (first === undefined || second === undefined) throw new Error("two sequences");
     first.reserve(pool, 40);

@@ -9,7 +9,7 @@
  * computed again from its tokens: never lost. So does one that runs where a sequence of a better priority waits for a place.
  */
 import { PAGE_TOKENS } from "../kernels/fragments/batch.ts";
-import type { PagePool } from "./pages.ts";
+import type { PageGroups } from "./pageGroups.ts";
 import type { PageCopy, Sequence } from "./sequence.ts";
 
 /** `count` tokens of a sequence after its computed ones, then proposals for what comes behind its last one. */
@@ -49,7 +49,7 @@ const CACHED_AHEAD = 4 * PAGE_TOKENS;
 
 /** The queue of waiting sequences and the list of running ones. */
 export class Scheduler {
-  readonly #pool: PagePool;
+  readonly #cache: PageGroups;
   readonly #limits: SchedulerLimits;
   readonly #waiting: Sequence[] = [];
   readonly #running: Sequence[] = [];
@@ -62,8 +62,8 @@ export class Scheduler {
   /** How often a sequence gave its pages up. */
   preemptions = 0;
 
-  constructor(pool: PagePool, limits: SchedulerLimits) {
-    this.#pool = pool;
+  constructor(cache: PageGroups, limits: SchedulerLimits) {
+    this.#cache = cache;
     this.#limits = limits;
     this.#states = Array.from({ length: limits.sequences }, (_, i) => limits.sequences - 1 - i);
   }
@@ -92,7 +92,7 @@ export class Scheduler {
 
   /** Frees what it holds; a state is not cleared, since a sequence at position 0 begins with an empty one. */
   #release(sequence: Sequence): void {
-    sequence.release(this.#pool);
+    sequence.release(this.#cache);
     if (sequence.state !== undefined) this.#states.push(sequence.state);
     sequence.state = undefined;
   }
@@ -134,17 +134,17 @@ export class Scheduler {
       entries.reduce((sum, { sequence: { computed, pages } }) => {
         return sum + Math.max(Math.ceil((computed + count) / PAGE_TOKENS) - pages.length, 0);
       }, 0);
-    const { free, available } = this.#pool;
+    const { free, available } = this.#cache;
     let count = most;
     while (count > CACHED_AHEAD && wanted(count) > free) count = Math.max(count - PAGE_TOKENS, CACHED_AHEAD);
     while (count > 1 && wanted(count) > available) count = Math.ceil(count / 2);
-    if (count > 1) for (const { sequence } of entries) sequence.keep(this.#pool, count);
+    if (count > 1) for (const { sequence } of entries) sequence.keep(this.#cache, count);
     return count;
   }
 
   /** Gives back pages of tokens that were not computed after all. */
   letGo(entries: readonly Scheduled[]): void {
-    for (const { sequence } of entries) sequence.letGo(this.#pool);
+    for (const { sequence } of entries) sequence.letGo(this.#cache);
   }
 
   /** Moves waiting sequences to the running ones while there is a place, which one of a better priority makes for itself. */
@@ -168,15 +168,14 @@ export class Scheduler {
   /** Holds what is computed of it already. One whose prompt is being read waits for that, in its place of the order. */
   #begin(sequence: Sequence): void {
     if (sequence.waits) return;
-    const copy = sequence.fork(this.#pool);
-    if (copy !== undefined) this.#copies.push(copy);
-    if (sequence.computed === 0) sequence.shareFrom(this.#pool);
+    this.#copies.push(...sequence.fork(this.#cache));
+    if (sequence.computed === 0) sequence.shareFrom(this.#cache);
   }
 
   /** Whether one more may run. A page must be left for it, beyond one for each that is running and may want one soon. */
   #hasPlace(): boolean {
     const running = this.#running.length;
-    return running === 0 || (running < this.#limits.sequences && this.#pool.available > running);
+    return running === 0 || (running < this.#limits.sequences && this.#cache.available > running);
   }
 
   #fill(kind: "generate" | "score"): Room[] {
@@ -209,7 +208,7 @@ export class Scheduler {
       const share = Math.floor(left / others--);
       if (share < 1 || drafting === undefined) return entry;
       const wanted = Math.min(drafting.wanted(sequence, decoding), share);
-      sequence.reserve(this.#pool, 1 + wanted);
+      sequence.reserve(this.#cache, 1 + wanted);
       const room = Math.min(wanted, sequence.pages.length * PAGE_TOKENS - sequence.computed - 1);
       left -= room;
       return { ...entry, room };
@@ -218,7 +217,7 @@ export class Scheduler {
 
   /** Pages for `count` tokens, if need be from the last ones of the order, which leave the step; false: it was last itself. */
   #reserve(sequence: Sequence, count: number, entries: Room[]): boolean {
-    while (!sequence.reserve(this.#pool, count)) {
+    while (!sequence.reserve(this.#cache, count)) {
       // Never one before it, or two that fill the pool would drive each other out for ever: this way the first one goes on.
       const victim = this.#running.at(-1) ?? sequence;
       this.#preempt(victim);
@@ -243,8 +242,8 @@ export class Scheduler {
       if (sequence.finished) continue; // removed while the step ran
       const { tokens, computed } = sequence;
       // The row of a sequence's newest token is still to come, whatever was proposed for it.
-      sequence.advance(this.#pool, drafts.length === 0 ? count : tokens.length - 1 - computed);
-      sequence.trim(this.#pool);
+      sequence.advance(this.#cache, drafts.length === 0 ? count : tokens.length - 1 - computed);
+      sequence.trim(this.#cache);
       this.#passOn(sequence, computed);
       if (finished.has(sequence)) this.remove(sequence);
     }

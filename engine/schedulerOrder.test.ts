@@ -39,8 +39,10 @@ describe("Scheduler", () => {
         fc.oneof(fc.constant(least), fc.integer({ min: least, max: 3 * least })), // often the least, where most give way
         fc.array(anyWish, { minLength: 1, maxLength: 8 }),
         anyLimits,
-        (pages, wishes, limits) => {
-          play(pages, inARow(wishes), { ...limits, sequences: Math.min(limits.sequences, limits.rows) });
+        fc.constantFrom(null, null, 1, 20, 50),
+        (pages, wishes, limits, window) => {
+          const sequences = Math.min(limits.sequences, limits.rows);
+          play(pages, inARow(wishes), { ...limits, sequences }, { window });
         },
       ),
       { numRuns: process.env.INGLE_SUITE === "full" ? 3000 : 150 },

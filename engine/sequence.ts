@@ -1,6 +1,9 @@
 /** One request in the engine: its tokens, its pages, and how far it has been computed. */
 import { PAGE_TOKENS } from "../kernels/fragments/batch.ts";
-import { type PageKey, type PagePool, pageKey } from "./pages.ts";
+import { NONE } from "../kernels/kernel.ts";
+import { firstPageOf } from "./cacheGroups.ts";
+import type { PageGroup, PageGroups } from "./pageGroups.ts";
+import { type PageKey, pageKey } from "./pages.ts";
 import type { TokenLogprob } from "./types.ts";
 
 /** What the sampler needs, resolved: no field is optional any more. */
@@ -97,8 +100,9 @@ export interface SequenceOptions {
   readonly onError: (error: unknown) => void;
 }
 
-/** A page whose content another one is to have. */
+/** A page of a cache group whose content another one is to have. */
 export interface PageCopy {
+  readonly group: number;
   readonly from: number;
   readonly to: number;
 }
@@ -117,7 +121,8 @@ export class Sequence {
   cachedTokens = 0;
   computedTokens = 0;
   readonly priority: number;
-  readonly pages: number[] = [];
+  /** Block tables: its pages in order, by cache group, all of one length; NONE where a window has left a page behind. */
+  readonly tables: readonly [number[], number[]] = [[], []];
   /** Which of the states that layers keep is its own while it runs: set by the scheduler. */
   state: number | undefined;
   finished = false;
@@ -131,6 +136,8 @@ export class Sequence {
   /** Tokens up to which it keeps its pages, computed or not: steps that are on their way may write them. */
   #keptTo = 0;
   #keys: PageKey[] = [];
+  /** Pages at the beginning of each table that it has given back. */
+  readonly #behind: [number, number] = [0, 0];
   /** How each token of the prompt came: what it finds of its own after it gave its pages up is no gift. */
   readonly #came: Uint8Array;
 
@@ -146,24 +153,40 @@ export class Sequence {
     return this.computedTokens > 0;
   }
 
+  /** Its pages in the first cache group. */
+  get pages(): readonly number[] {
+    return this.tables[0];
+  }
+
   /** Length of the pass that row `position` was part of: rope scalings may depend on it. */
   passLength(position: number): number {
     return Math.max(this.promptLength, position + 1);
   }
 
   /** Holds pages of earlier sequences that began with the same tokens, unless it has its own; at least one token is left to compute. */
-  shareFrom(pool: PagePool): void {
-    if (this.options.kind === "score" || this.pages.length > 0 || !pool.shares) return;
-    let key: PageKey = "";
-    while ((this.pages.length + 1) * PAGE_TOKENS < this.tokens.length) {
-      key = pageKey(key, this.#pageRows(this.pages.length));
-      const page = pool.share(key);
-      if (page === undefined) break;
-      this.pages.push(page);
-      this.#keys.push(key);
-    }
-    this.computed = this.pages.length * PAGE_TOKENS;
+  shareFrom(cache: PageGroups): void {
+    if (this.options.kind === "score" || this.pages.length > 0 || !cache.shares) return;
+    const keys: PageKey[] = [];
+    const keyOf = (index: number) => {
+      const key = pageKey(keys[index - 1] ?? "", this.#pageRows(index));
+      keys.push(key);
+      return key;
+    };
+    const count = cache.found(keyOf, Math.floor((this.tokens.length - 1) / PAGE_TOKENS));
+    this.#keys = keys.slice(0, count);
+    cache.groups.forEach(({ pool, window }, group) => {
+      const first = Math.min(firstPageOf(count * PAGE_TOKENS, window), count);
+      this.#hold(group, first, (index) => pool.share(this.#keys[index] ?? "") ?? NONE);
+    });
+    this.computed = count * PAGE_TOKENS;
     this.#countShared();
+  }
+
+  /** A page for each key in a group's table, but none before page `first`. */
+  #hold(group: number, first: number, page: (index: number) => number): void {
+    const table = this.tables[group] ?? [];
+    for (let i = 0; i < this.#keys.length; i++) table.push(i < first ? NONE : page(i));
+    this.#behind[group] = first;
   }
 
   /** Tokens that it never computed are cached as far as pages were shared; what it will compute after all is not. */
@@ -183,97 +206,126 @@ export class Sequence {
 
   /**
    * Goes on before the last token of a prompt that `forkOf` read: holds its full pages, and takes a page for a copy of the next one,
-   * which both will write. Returns the copy that is to be made, if any: without a page for it, it computes that part itself.
+   * which both will write, in each group. Returns the copies that are to be made: without pages for them, it computes that part itself.
    */
-  fork(pool: PagePool): PageCopy | undefined {
+  fork(cache: PageGroups): readonly PageCopy[] {
     const { forkOf } = this.options;
     const last = this.promptLength - 1; // computed by each, which draws from its logits
-    if (forkOf === undefined || this.#begun || this.pages.length > 0 || forkOf.computed < last) return undefined;
+    if (forkOf === undefined || this.#begun || this.pages.length > 0 || forkOf.computed < last) return [];
     const full = Math.floor(last / PAGE_TOKENS);
-    this.pages.push(...forkOf.pages.slice(0, full));
-    for (const page of this.pages) pool.hold(page);
+    const copied = last % PAGE_TOKENS > 0 && cache.available > 0;
+    const computed = copied ? last : full * PAGE_TOKENS;
+    const first = cache.groups.map(({ window }) => Math.min(firstPageOf(computed, window), full));
+    if (first.some((index, group) => index < (forkOf.#behind[group] ?? 0))) return [];
+    this.computed = computed;
     this.#keys = forkOf.#keys.slice(0, full);
-    const from = forkOf.pages[full];
-    const to = from === undefined || last % PAGE_TOKENS === 0 ? undefined : pool.take();
-    this.computed = to === undefined ? full * PAGE_TOKENS : last;
+    cache.groups.forEach(({ pool }, group) => {
+      this.#hold(group, first[group] ?? 0, (index) => {
+        const page = forkOf.tables[group]?.[index] ?? NONE;
+        pool.hold(page);
+        return page;
+      });
+    });
     this.#countShared();
-    if (from === undefined || to === undefined) return undefined;
-    this.pages.push(to);
-    return { from, to };
+    const pages = copied ? (cache.take() ?? []) : [];
+    return pages.map((to, group) => {
+      this.tables[group]?.push(to);
+      return { group, from: forkOf.tables[group]?.[full] ?? NONE, to };
+    });
   }
 
   /** Takes pages for `count` more tokens; false, and nothing taken beyond what it keeps, where there are too few. */
-  reserve(pool: PagePool, count: number): boolean {
+  reserve(cache: PageGroups, count: number): boolean {
     const wanted = Math.ceil((this.computed + count) / PAGE_TOKENS);
     while (this.pages.length < wanted) {
-      const page = pool.take();
-      if (page === undefined) return false;
-      this.pages.push(page);
+      const pages = cache.take();
+      if (pages === undefined) return false;
+      for (const [group, page] of pages.entries()) this.tables[group]?.push(page);
     }
     return true;
   }
 
   /** Takes pages for `count` more tokens and keeps them until `letGo`; false, and none kept, where there are too few. */
-  keep(pool: PagePool, count: number): boolean {
-    if (!this.reserve(pool, count)) return false;
+  keep(cache: PageGroups, count: number): boolean {
+    if (!this.reserve(cache, count)) return false;
     this.#keptTo = this.computed + count;
     return true;
   }
 
   /** Gives back what `keep` took and nothing was computed for. */
-  letGo(pool: PagePool): void {
+  letGo(cache: PageGroups): void {
     this.#keptTo = 0;
-    this.trim(pool);
+    this.trim(cache);
   }
 
-  /** Counts tokens as computed and publishes the pages that became full. */
-  advance(pool: PagePool, count: number): void {
+  /** Counts tokens as computed, publishes the pages that became full, and gives back those that no window reaches any more. */
+  advance(cache: PageGroups, count: number): void {
     for (let i = this.computed; i < Math.min(this.computed + count, this.promptLength); i++) {
       if (this.#came[i] !== COMPUTED) this.computedTokens++;
       this.#came[i] = COMPUTED;
     }
     this.computed += count;
     this.options.onComputed?.(this.computed);
-    this.publish(pool);
+    this.publish(cache);
+    for (const [group, { pool, window }] of cache.groups.entries()) {
+      const table = this.tables[group] ?? [];
+      // The row before the next one may be computed again, by another answer to the same prompt.
+      const end = Math.min(firstPageOf(Math.max(this.computed - 1, 0), window), table.length);
+      for (let i = this.#behind[group] ?? 0; i < end; i++) {
+        pool.release(table[i] ?? NONE);
+        table[i] = NONE;
+        this.#behind[group] = i + 1;
+      }
+    }
   }
 
   /** Names the pages that are full. All computed tokens must be the sequence's for good: nothing is rolled back behind it. */
-  publish(pool: PagePool): void {
-    if (!pool.shares) return;
+  publish(cache: PageGroups): void {
+    if (!cache.shares) return;
     for (let i = this.#keys.length; (i + 1) * PAGE_TOKENS <= this.computed; i++) {
       const key = pageKey(this.#keys[i - 1] ?? "", this.#pageRows(i));
       this.#keys.push(key);
-      const page = this.pages[i];
-      if (page !== undefined) pool.publish(page, key);
+      for (const [group, { pool }] of cache.groups.entries()) {
+        const page = this.tables[group]?.[i] ?? NONE;
+        if (page !== NONE) pool.publish(page, key);
+      }
     }
   }
 
   /**
    * Takes `tokens` for its own, which differ from them behind its published pages at most: what was computed of others is forgotten.
    */
-  rollBack(pool: PagePool, tokens: readonly number[]): void {
+  rollBack(cache: PageGroups, tokens: readonly number[]): void {
     let same = this.#keys.length * PAGE_TOKENS;
     while (same < tokens.length && this.tokens[same] === tokens[same]) same++;
     this.tokens.length = same;
     for (let i = same; i < tokens.length; i++) this.tokens.push(tokens[i] ?? Number.NaN);
     this.computed = Math.min(this.computed, same);
-    this.trim(pool);
+    this.trim(cache);
+    const reaches = ({ window }: PageGroup, group: number) =>
+      firstPageOf(this.computed, window) >= (this.#behind[group] ?? 0);
+    if (!cache.groups.every(reaches)) this.release(cache);
   }
 
   /** Gives back the pages behind what is computed: room for proposals that were not taken. */
-  trim(pool: PagePool): void {
-    const kept = Math.ceil(Math.max(this.computed, this.#keptTo) / PAGE_TOKENS);
-    for (const page of this.pages.splice(kept).reverse()) pool.release(page);
+  trim(cache: PageGroups): void {
+    this.#giveBack(cache, Math.ceil(Math.max(this.computed, this.#keptTo) / PAGE_TOKENS));
   }
 
   /** Gives all pages back; what was computed is computed again should the sequence go on. */
-  release(pool: PagePool): void {
-    // The last page first: it is evicted first, and the pages before it stay a prefix that can be found.
-    for (const page of this.pages.splice(0).reverse()) pool.release(page);
+  release(cache: PageGroups): void {
+    this.#giveBack(cache, 0);
     this.#keys = [];
     this.#keptTo = 0;
+    this.#behind.fill(0);
     this.computed = 0;
     this.options.onRelease?.();
+  }
+
+  /** The last page first: it is evicted first, and the pages before it stay a prefix that can be found. */
+  #giveBack({ groups }: PageGroups, kept: number): void {
+    for (const [group, { pool }] of groups.entries())
+      for (const page of this.tables[group]?.splice(kept).reverse() ?? []) if (page !== NONE) pool.release(page);
   }
 
   /** All that page `index` depends on besides the pages before: its tokens, and how each was rotated. */

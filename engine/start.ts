@@ -6,6 +6,7 @@ import { type CompiledKernel, PipelineCache } from "../device/pipelines.ts";
 import type { KvType } from "../kernels/attention/kv_types.ts";
 import { loadWeights } from "../models/loadWeights.ts";
 import { MAX_ROWS } from "./batch.ts";
+import { cacheGroups } from "./cacheGroups.ts";
 import { checkDraft } from "./draftVocabulary.ts";
 import { AbortError, InvalidRequestError } from "./errors.ts";
 import { checkKvType } from "./kvType.ts";
@@ -90,9 +91,16 @@ async function prepare(read: ReadModel, owned: Owned, options: StartOptions): Pr
   const most = stepLimits(gpu, vocabulary, options.rowsPerStep ?? MAX_ROWS);
   const { caches } = read.model;
   const context = Math.min(read.context, target?.plan.context ?? Number.POSITIVE_INFINITY);
-  const plan = planMemory(gpu, caches, read.weightBytes, context, {
+  // A draft's sequences are rolled back, at times behind what a window reaches.
+  const groups = cacheGroups(
+    caches.map((cache) => (target !== undefined && "window" in cache ? { ...cache, window: null } : cache)),
+  );
+  const plan = planMemory(gpu, { caches, groups }, read.weightBytes, context, {
     context: options.context,
-    kvMemory: target === undefined ? options.kvMemory : target.plan.pages * pageBytes(caches, kvType),
+    kvMemory:
+      target === undefined
+        ? options.kvMemory
+        : Math.max(...target.plan.groups.map(({ pages }) => pages)) * pageBytes(caches, kvType),
     kvType,
     sequences: most.sequences,
     rotaryDims: read.config.ropes.map(({ rotary_dim }) => rotary_dim),

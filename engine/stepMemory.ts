@@ -32,13 +32,20 @@ export async function allocateStep(
       (buffer) => destroyBuffer(gpu, buffer),
     );
   const kv: GPUBuffer[] = [];
+  const groups = model.caches.map((_, layer) =>
+    Math.max(
+      plan.groups.findIndex(({ layers }) => layers.includes(layer)),
+      0,
+    ),
+  );
   for (const [layer, cache] of model.caches.entries()) {
     const isState = cache.kind === "state";
-    const size = isState ? plan.sequences * cache.bytes : plan.pages * layerPageBytes(cache, kvType);
+    const pages = plan.groups[groups[layer] ?? 0]?.pages ?? 0;
+    const size = isState ? plan.sequences * cache.bytes : pages * layerPageBytes(cache, kvType);
     kv.push(await make(`layers.${layer} ${isState ? "states" : "kv"}`, size, GPUBufferUsage.COPY_SRC));
   }
   const rope = owned.add(await RopeTable.create(gpu, config.ropes, plan.context, MAX_ROWS), (table) => table.destroy());
-  const words = new Uint32Array(batchWords(plan.sequences, Math.ceil(plan.context / PAGE_TOKENS)));
+  const words = new Uint32Array(batchWords(plan.sequences, Math.ceil(plan.context / PAGE_TOKENS), plan.groups.length));
   const batch = await make("batch", words.byteLength);
-  return { buffers: { batch, ropes: rope.buffers, aux, kv }, rope, words, lists: new SampleLists() };
+  return { buffers: { batch, ropes: rope.buffers, aux, kv, groups }, rope, words, lists: new SampleLists() };
 }

@@ -117,7 +117,6 @@ export function attention(
   const rope = config.layerRopes[layer] ?? null;
   const spec: AttentionSpec = {
     layer,
-    group: 0,
     heads,
     kvHeads,
     headDim,

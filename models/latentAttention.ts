@@ -58,7 +58,6 @@ export function latentAttention(
         };
   const spec: LatentSpec = {
     layer,
-    group: 0,
     heads,
     latent: kv_lora_rank,
     nope,

@@ -20,6 +20,8 @@ export interface StepBuffers {
   readonly aux: GPUBuffer;
   /** Pages of each layer, or states. */
   readonly kv: readonly GPUBuffer[];
+  /** Which of a row's block tables each layer goes by. */
+  readonly groups: readonly number[];
 }
 
 /** One recording: a batch-size bucket and one kind of output. */

@@ -4,9 +4,11 @@
  * The model holds lists: who holds which page, which pages are named by what, which of them nobody holds, in the order in which
  * they were let go. Each command runs on both, and all that can be seen must agree.
  */
+import { PageGroups } from "../engine/pageGroups.ts";
 import { PagePool } from "../engine/pages.ts";
 import { GREEDY, Sequence, type SequenceOptions } from "../engine/sequence.ts";
-import { PAGE_TOKENS } from "../kernels/fragments/batch.ts";
+import { KEY_BLOCK, PAGE_TOKENS } from "../kernels/fragments/batch.ts";
+import { NONE } from "../kernels/kernel.ts";
 
 /** What is walked on: the real ones, or some with a bug. */
 export interface Parts {
@@ -20,7 +22,8 @@ export const REAL: Parts = { Pool: PagePool, Seq: Sequence };
 /** A sequence, and what the model knows of it. */
 interface Member {
   readonly sequence: Sequence;
-  pages: number[];
+  /** By cache group; NONE where a window left a page behind. */
+  readonly tables: readonly number[][];
   computed: number;
   /** Pages that it named, or found by their names. */
   named: number;
@@ -32,6 +35,34 @@ const LONGEST = 90;
 /** Two kinds of rotation: what was computed with one is nothing to the other. */
 const ropeVariant = (length: number): number => (length > 60 ? 1 : 0);
 const SILENT = { sampling: GREEDY, top: 0, logits: false, experts: false, onOutput: () => false, onError: () => {} };
+
+/** A cache group as it should be. */
+class Group {
+  readonly pool: PagePool;
+  readonly window: number | null;
+  /** What each slot was written from: the number of a row with all rows before it. */
+  readonly slots: Int32Array;
+  /** Pages by what is in them to their last row, and back. */
+  readonly pageOf = new Map<number, number>();
+  readonly nameOf = new Map<number, number>();
+  /** Named pages that nobody holds, the one that was let go first in front. */
+  readonly cached: number[] = [];
+
+  constructor(pool: PagePool, window: number | null) {
+    [this.pool, this.window] = [pool, window];
+    this.slots = new Int32Array(pool.total * PAGE_TOKENS);
+  }
+
+  /** The first page that holds a key that the row at `position` sees, blocks of keys being read as a whole. */
+  first(position: number): number {
+    const low = this.window === null ? 0 : Math.max(position - this.window + 1, 0);
+    return Math.floor((low - (low % KEY_BLOCK)) / PAGE_TOKENS);
+  }
+
+  row(page: number, position: number): number | undefined {
+    return this.slots[page * PAGE_TOKENS + (position % PAGE_TOKENS)];
+  }
+}
 
 /** Numbers from 0 to 1 by mulberry32. */
 function randomFrom(seed: number): () => number {
@@ -46,28 +77,23 @@ function randomFrom(seed: number): () => number {
 
 /** A walk of random commands. Each method throws where the model and the parts differ. */
 export class PageWalk {
-  readonly #pool: PagePool;
+  readonly #cache: PageGroups;
+  readonly #groups: readonly Group[];
   readonly #Seq: Parts["Seq"];
   readonly #random: () => number;
   #members: Member[] = [];
   /** Tokens of some that left, for others to begin with. */
   readonly #past: number[][] = [];
-  /** What each slot was written from: the number of a row with all rows before it. */
-  readonly #slots: Int32Array;
   readonly #rows = new Map<number, number>();
-  /** Pages by what is in them to their last row, and back. */
-  readonly #pageOf = new Map<number, number>();
-  readonly #nameOf = new Map<number, number>();
-  /** Named pages that nobody holds, the one that was let go first in front. */
-  readonly #cached: number[] = [];
   /** How often each command did something, and how often pages were found, evicted and wanted in vain. */
   readonly counts: Record<string, number> = {};
 
-  constructor(seed: number, total: number, { Pool, Seq }: Parts = REAL) {
+  /** `windows` has one entry a cache group, each of which has `total` pages. */
+  constructor(seed: number, total: number, windows: readonly (number | null)[], { Pool, Seq }: Parts = REAL) {
     this.#random = randomFrom(seed);
-    this.#pool = new Pool(total);
+    this.#groups = windows.map((window) => new Group(new Pool(total), window));
+    this.#cache = new PageGroups(this.#groups);
     this.#Seq = Seq;
-    this.#slots = new Int32Array(total * PAGE_TOKENS);
   }
 
   /** One command. */
@@ -89,7 +115,7 @@ export class PageWalk {
   end(): void {
     for (const member of [...this.#members]) this.#leave(member);
     this.#check();
-    must(this.#pool.used === 0, `${this.#pool.used} pages are held when idle`);
+    must(this.#cache.used === 0, `${this.#cache.used} pages are held when idle`);
   }
 
   #join(): void {
@@ -98,57 +124,87 @@ export class PageWalk {
     const tokens = (from ?? []).slice(0, this.#below(LONGEST - 10));
     for (let more = 1 + this.#below(9); more > 0; more--) tokens.push(this.#below(TOKENS));
     const sequence = new this.#Seq({ tokens, kind: "generate", ropeVariant, ...SILENT });
-    const member = { sequence, pages: [], computed: 0, named: 0 };
-    this.#members.push(member);
+    const member = this.#member(sequence);
     this.#count("join");
     this.#admit(member);
   }
 
+  #member(sequence: Sequence): Member {
+    const member = { sequence, tables: this.#groups.map(() => []), computed: 0, named: 0 };
+    this.#members.push(member);
+    return member;
+  }
+
   /** Another answer to a member's prompt: it holds the full pages before the last token, and a copy of the next one. */
-  #fork({ sequence: forkOf, pages, computed }: Member): void {
+  #fork(from: Member): void {
+    const { sequence: forkOf, computed } = from;
     const { tokens } = forkOf.options;
     if (tokens.some((token, i) => forkOf.tokens[i] !== token)) return; // truncated to another prompt
     const sequence = new this.#Seq({ tokens, kind: "generate", ropeVariant, forkOf, ...SILENT });
     must(sequence.waits === computed < tokens.length, `waits: is ${sequence.waits} with ${computed} tokens computed`);
     if (sequence.waits || this.#members.length >= MEMBERS) return;
+    const member = this.#member(sequence);
     const last = tokens.length - 1;
     const full = Math.floor(last / PAGE_TOKENS);
-    const member: Member = { sequence, pages: pages.slice(0, full), computed: full * PAGE_TOKENS, named: full };
-    this.#members.push(member);
-    const copies = last % PAGE_TOKENS > 0 && this.#held().size < this.#pool.total;
-    const copy = sequence.fork(this.#pool);
-    must((copy !== undefined) === copies, `fork: expected ${copies ? "a" : "no"} copy behind ${full} pages`);
-    if (copy !== undefined) {
-      must(copy.from === pages[full], `fork: copies page ${copy.from}, expected ${pages[full]}`);
-      must(copy.to === sequence.pages[full], `fork: copies to page ${copy.to}, which it does not hold`);
-      this.#taken(member, copy.to);
-      this.#slots.copyWithin(copy.to * PAGE_TOKENS, copy.from * PAGE_TOKENS, (copy.from + 1) * PAGE_TOKENS);
-      member.computed = last;
+    const copied = last % PAGE_TOKENS > 0 && this.#room() > 0;
+    const shared = copied ? last : full * PAGE_TOKENS;
+    const needed = (group: Group, i: number) =>
+      from.tables[i]?.slice(0, full).map((page, index) => (index < group.first(shared) ? NONE : page)) ?? [];
+    const there = this.#groups.every((group, i) =>
+      from.tables[i]?.slice(group.first(shared)).every((page) => page !== NONE),
+    );
+    if (there) {
+      this.#groups.forEach((group, i) => void member.tables[i]?.push(...needed(group, i)));
+      member.computed = shared;
+      member.named = full;
+    }
+    const copies = sequence.fork(this.#cache);
+    must(
+      copies.length === (there && copied ? this.#groups.length : 0),
+      `fork: ${copies.length} copies behind ${full} pages`,
+    );
+    for (const { group, from: source, to } of copies) {
+      const { slots } = this.#group(group);
+      must(
+        source === from.tables[group]?.[full],
+        `fork: copies page ${source} of group ${group}, which is not the next`,
+      );
+      must(to === sequence.tables[group]?.[full], `fork: copies to page ${to}, which it does not hold`);
+      this.#taken(member, group, to);
+      slots.copyWithin(to * PAGE_TOKENS, source * PAGE_TOKENS, (source + 1) * PAGE_TOKENS);
     }
     this.#read(member);
-    this.#count(copies ? "copy" : "fork");
+    this.#count(!there ? "too late" : copied ? "copy" : "fork");
   }
 
   /** Holds the pages that begin as it does: as many as the model knows, and the same. */
   #admit(member: Member): void {
     const { sequence } = member;
     const rows = this.#rowsOf(sequence, sequence.tokens);
-    for (let end = PAGE_TOKENS; end < rows.length; end += PAGE_TOKENS) {
-      const page = this.#pageOf.get(rows[end - 1] ?? Number.NaN);
-      if (page === undefined) break;
-      if (this.#cached.includes(page)) this.#cached.splice(this.#cached.indexOf(page), 1);
-      member.pages.push(page);
-      this.#count("found");
+    const name = (index: number) => rows[(index + 1) * PAGE_TOKENS - 1] ?? Number.NaN;
+    let count = Math.ceil(rows.length / PAGE_TOKENS) - 1;
+    const found = (group: Group) => {
+      for (let i = group.first(count * PAGE_TOKENS); i < count; i++) if (!group.pageOf.has(name(i))) return false;
+      return true;
+    };
+    while (!this.#groups.every(found)) count--;
+    for (const [i, group] of this.#groups.entries()) {
+      for (let index = 0; index < count; index++) {
+        const page = index < group.first(count * PAGE_TOKENS) ? NONE : (group.pageOf.get(name(index)) ?? Number.NaN);
+        if (group.cached.includes(page)) group.cached.splice(group.cached.indexOf(page), 1);
+        member.tables[i]?.push(page);
+        this.#count("found");
+      }
     }
-    member.named = member.pages.length;
-    member.computed = member.pages.length * PAGE_TOKENS;
-    sequence.shareFrom(this.#pool);
+    member.named = count;
+    member.computed = count * PAGE_TOKENS;
+    sequence.shareFrom(this.#cache);
     this.#read(member);
   }
 
   #append(member: Member): void {
     const { sequence } = member;
-    if (member.computed === 0 && member.pages.length === 0) this.#admit(member);
+    if (member.computed === 0 && sequence.pages.length === 0) this.#admit(member);
     const count = 1 + this.#below(sequence.tokens.length - member.computed);
     if (!this.#reserve(member, count)) return;
     this.#write(member, sequence.tokens, count);
@@ -165,13 +221,13 @@ export class PageWalk {
     if (tokens.length - member.computed !== 1 || !this.#reserve(member, 1)) return;
     const wanted = 1 + this.#below(20);
     this.#reserve(member, 1 + wanted);
-    const room = Math.min(wanted, member.pages.length * PAGE_TOKENS - member.computed - 1);
+    const room = Math.min(wanted, sequence.pages.length * PAGE_TOKENS - member.computed - 1);
     const drafts = Array.from({ length: room }, () => this.#below(TOKENS));
     this.#write(member, [...tokens, ...drafts], 1 + room);
     const taken = this.#below(room + 1);
     tokens.push(...drafts.slice(0, taken), this.#below(TOKENS));
     this.#advance(member, 1 + taken);
-    sequence.trim(this.#pool);
+    sequence.trim(this.#cache);
     this.#letGo(member, Math.ceil(member.computed / PAGE_TOKENS));
     if (tokens.length > LONGEST) this.#leave(member);
     this.#count("propose");
@@ -186,14 +242,21 @@ export class PageWalk {
     for (let more = 1 + this.#below(4); more > 0; more--) tokens.push(this.#below(TOKENS));
     const differs = tokens.findIndex((token, i) => sequence.tokens[i] !== token);
     member.computed = Math.min(member.computed, differs < 0 ? tokens.length : differs);
-    sequence.rollBack(this.#pool, tokens);
+    sequence.rollBack(this.#cache, tokens);
     this.#letGo(member, Math.ceil(member.computed / PAGE_TOKENS));
+    const reaches = (group: Group, i: number) =>
+      member.tables[i]?.slice(group.first(member.computed)).every((page) => page !== NONE) === true;
+    if (!this.#groups.every(reaches)) {
+      this.#letGo(member, 0);
+      [member.computed, member.named] = [0, 0];
+      this.#count("back behind a window");
+    }
     if (sequence.computed === sequence.tokens.length) sequence.tokens.push(this.#below(TOKENS));
     this.#count("truncate");
   }
 
   #preempt(member: Member): void {
-    member.sequence.release(this.#pool);
+    member.sequence.release(this.#cache);
     this.#letGo(member, 0);
     [member.computed, member.named] = [0, 0];
     this.#count("preempt");
@@ -209,15 +272,11 @@ export class PageWalk {
 
   /** Somebody else takes pages, writes into them, and leaves. */
   #evict(): void {
-    const guest: Member = {
-      sequence: new this.#Seq({ tokens: [0], kind: "score", ropeVariant, ...SILENT }),
-      pages: [],
-      computed: 0,
-      named: 0,
-    };
-    this.#members.push(guest);
-    this.#reserve(guest, PAGE_TOKENS * (1 + this.#below(this.#pool.total)));
-    for (const page of guest.sequence.pages) this.#slots.fill(-1, page * PAGE_TOKENS, (page + 1) * PAGE_TOKENS);
+    const guest = this.#member(new this.#Seq({ tokens: [0], kind: "score", ropeVariant, ...SILENT }));
+    const total = this.#groups[0]?.pool.total ?? Number.NaN;
+    this.#reserve(guest, PAGE_TOKENS * (1 + this.#below(total)));
+    for (const [i, { slots }] of this.#groups.entries())
+      for (const page of guest.sequence.tables[i] ?? []) slots.fill(-1, page * PAGE_TOKENS, (page + 1) * PAGE_TOKENS);
     this.#check();
     this.#preempt(guest);
     this.#members.pop();
@@ -225,75 +284,114 @@ export class PageWalk {
   }
 
   #reserve(member: Member, count: number): boolean {
-    const wanted = Math.ceil((member.computed + count) / PAGE_TOKENS) - member.pages.length;
-    const enough = wanted <= this.#pool.total - this.#held().size;
-    const { pages } = member.sequence;
+    const { tables, pages } = member.sequence;
     const before = pages.length;
-    must(member.sequence.reserve(this.#pool, count) === enough, `reserve: expected ${enough} for ${wanted} pages`);
-    for (const page of pages.slice(before)) this.#taken(member, page);
+    const wanted = Math.ceil((member.computed + count) / PAGE_TOKENS) - before;
+    const enough = wanted <= this.#room();
+    must(member.sequence.reserve(this.#cache, count) === enough, `reserve: expected ${enough} for ${wanted} pages`);
+    for (let index = before; index < pages.length; index++)
+      this.#groups.forEach((_, i) => void this.#taken(member, i, tables[i]?.[index] ?? Number.NaN));
     if (!enough) this.#count("in vain");
     return enough;
   }
 
-  /** A page that nobody held is the member's: a free one, or where there is none the one that was let go first. */
-  #taken(member: Member, page: number): void {
-    const held = this.#held();
-    must(!held.has(page), `page ${page} was taken, but somebody holds it`);
-    if (held.size + this.#cached.length === this.#pool.total) {
-      must(page === this.#cached.shift(), `page ${page} was evicted, but another was let go before it`);
-      this.#pageOf.delete(this.#nameOf.get(page) ?? Number.NaN);
-      this.#nameOf.delete(page);
-      this.#count("evicted");
-    } else must(!this.#nameOf.has(page), `page ${page} was taken, but it is named, and others are free`);
-    member.pages.push(page);
+  /** Pages that nobody holds, in the group that has fewest of them. */
+  #room(): number {
+    return Math.min(...this.#groups.map(({ pool }, i) => pool.total - this.#held(i).size));
   }
 
-  /** Writes the rows after the computed ones, which it reads. */
+  /** A page that nobody held is the member's: a free one, or where there is none the one that was let go first. */
+  #taken(member: Member, i: number, page: number): void {
+    const { pool, cached, nameOf, pageOf } = this.#group(i);
+    const held = this.#held(i);
+    must(!held.has(page), `page ${page} was taken, but somebody holds it`);
+    if (held.size + cached.length === pool.total) {
+      must(page === cached.shift(), `page ${page} was evicted, but another was let go before it`);
+      pageOf.delete(nameOf.get(page) ?? Number.NaN);
+      nameOf.delete(page);
+      this.#count("evicted");
+    } else must(!nameOf.has(page), `page ${page} was taken, but it is named, and others are free`);
+    member.tables[i]?.push(page);
+  }
+
+  /** Writes the rows after the computed ones, and reads what these see. */
   #write(member: Member, tokens: readonly number[], count: number): void {
     this.#read(member);
-    const { pages, computed } = member.sequence;
+    const { tables, computed } = member.sequence;
     const rows = this.#rowsOf(member.sequence, tokens);
-    for (let position = computed; position < computed + count; position++) {
-      const page = pages[Math.floor(position / PAGE_TOKENS)] ?? Number.NaN;
-      const writers = this.#members.filter((other) => other.sequence.pages.includes(page)).length;
-      must(writers === 1, `page ${page} is written by one of ${writers} that hold it`);
-      must(!this.#nameOf.has(page), `page ${page} is written, but it is named`);
-      this.#slots[page * PAGE_TOKENS + (position % PAGE_TOKENS)] = rows[position] ?? Number.NaN;
+    for (const [i, { slots, nameOf }] of this.#groups.entries()) {
+      for (let position = computed; position < computed + count; position++) {
+        const page = tables[i]?.[Math.floor(position / PAGE_TOKENS)] ?? Number.NaN;
+        const writers = this.#members.filter((other) => other.sequence.tables[i]?.includes(page)).length;
+        must(writers === 1, `page ${page} is written by one of ${writers} that hold it`);
+        must(!nameOf.has(page), `page ${page} is written, but it is named`);
+        slots[page * PAGE_TOKENS + (position % PAGE_TOKENS)] = rows[position] ?? Number.NaN;
+      }
     }
   }
 
-  /** What a step reads: every computed row. */
+  /** What the next step reads: of each group every computed row that its first row sees, and the blocks that these lie in. */
   #read({ sequence }: Member): void {
-    const { pages, computed } = sequence;
+    const { tables, computed } = sequence;
     const rows = this.#rowsOf(sequence, sequence.tokens);
-    for (let position = 0; position < computed; position++) {
-      const page = pages[Math.floor(position / PAGE_TOKENS)] ?? Number.NaN;
-      const row = this.#slots[page * PAGE_TOKENS + (position % PAGE_TOKENS)];
-      must(row === rows[position], `page ${page} has another row than token ${position}'s`);
+    for (const [i, group] of this.#groups.entries()) {
+      for (let position = group.first(computed) * PAGE_TOKENS; position < computed; position++) {
+        const page = tables[i]?.[Math.floor(position / PAGE_TOKENS)] ?? Number.NaN;
+        const same = group.row(page, position) === rows[position];
+        must(same, `page ${page} has another row than token ${position}'s`);
+      }
     }
   }
 
   #advance(member: Member, count: number): void {
     const { sequence } = member;
-    sequence.advance(this.#pool, count);
+    sequence.advance(this.#cache, count);
     member.computed += count;
     const rows = this.#rowsOf(sequence, sequence.tokens);
     for (; (member.named + 1) * PAGE_TOKENS <= member.computed; member.named++) {
-      const [name, page] = [rows[(member.named + 1) * PAGE_TOKENS - 1], member.pages[member.named]];
-      if (name === undefined || page === undefined || this.#pageOf.has(name) || this.#nameOf.has(page)) continue;
-      this.#pageOf.set(name, page);
-      this.#nameOf.set(page, name);
+      for (const [i, { pageOf, nameOf }] of this.#groups.entries()) {
+        const [name, page] = [rows[(member.named + 1) * PAGE_TOKENS - 1], member.tables[i]?.[member.named]];
+        if (name === undefined || page === undefined || pageOf.has(name) || nameOf.has(page)) continue;
+        pageOf.set(name, page);
+        nameOf.set(page, name);
+      }
+    }
+    this.#leaveBehind(member);
+  }
+
+  /** Gives back what no row sees from the last one on: the first page first. */
+  #leaveBehind({ tables, computed }: Member): void {
+    for (const [i, group] of this.#groups.entries()) {
+      const table = tables[i] ?? [];
+      for (let index = 0; index < Math.min(group.first(computed - 1), table.length); index++) {
+        const page = table[index] ?? NONE;
+        if (page === NONE) continue;
+        table[index] = NONE;
+        this.#free(i, page);
+        this.#count("left behind");
+      }
     }
   }
 
   /** Gives back all pages but the first `kept`, the last one first. */
   #letGo(member: Member, kept: number): void {
-    for (const page of member.pages.splice(kept).reverse())
-      if (!this.#held().has(page) && this.#nameOf.has(page)) this.#cached.push(page);
+    for (const [i, table] of member.tables.entries())
+      for (const page of table.splice(kept).reverse()) if (page !== NONE) this.#free(i, page);
   }
 
-  #held(): Set<number> {
-    return new Set(this.#members.flatMap(({ pages }) => pages));
+  #free(i: number, page: number): void {
+    const { cached, nameOf } = this.#group(i);
+    if (!this.#held(i).has(page) && nameOf.has(page)) cached.push(page);
+  }
+
+  #held(i: number): Set<number> {
+    return new Set(this.#members.flatMap(({ tables }) => tables[i]?.filter((page) => page !== NONE) ?? []));
+  }
+
+  #group(i: number): Group {
+    const group = this.#groups[i];
+    if (group === undefined) throw new RangeError(`group ${i} of ${this.#groups.length}`);
+    return group;
   }
 
   /** A number for each token with all before it and their rotations: equal where keys and values are. */
@@ -308,21 +406,23 @@ export class PageWalk {
   }
 
   #check(): void {
-    const { total, used, cached, available } = this.#pool;
-    const held = this.#held().size;
+    this.#groups.forEach((group, i) => void this.#checkGroup(group, i));
+    for (const { sequence, tables, computed } of this.#members) {
+      must(sequence.computed === computed, `${sequence.computed} tokens are computed, expected ${computed}`);
+      const all = sequence.tables.slice(0, tables.length);
+      must(all.join("; ") === tables.join("; "), `a sequence holds ${all.join("; ")}, expected ${tables.join("; ")}`);
+    }
+  }
+
+  #checkGroup(group: Group, i: number): void {
+    const { total, used, cached, available } = group.pool;
+    const held = this.#held(i).size;
     const free = available - cached;
     must(free + used + cached === total, `${free} free + ${used} used + ${cached} cached of ${total} pages`);
     must(used === held, `${used} pages are used, but ${held} held`);
-    must(cached === this.#cached.length, `${cached} pages are cached, expected ${this.#cached.length}`);
-    for (const { sequence, pages, computed } of this.#members) {
-      must(sequence.computed === computed, `${sequence.computed} tokens are computed, expected ${computed}`);
-      must(sequence.pages.join() === pages.join(), `a sequence holds ${sequence.pages}, expected ${pages}`);
-    }
-    for (const [name, page] of this.#pageOf)
-      must(
-        this.#slots[page * PAGE_TOKENS + PAGE_TOKENS - 1] === name,
-        `page ${page} has another content than its name`,
-      );
+    must(cached === group.cached.length, `${cached} pages are cached, expected ${group.cached.length}`);
+    for (const [name, page] of group.pageOf)
+      must(group.row(page, PAGE_TOKENS - 1) === name, `page ${page} has another content than its name`);
   }
 
   #below(count: number): number {

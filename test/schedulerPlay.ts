@@ -4,6 +4,7 @@
  * Every step is checked: what each row reads and writes, the pages' sums, who runs and who waits.
  */
 import { expect } from "vitest";
+import { PageGroups } from "../engine/pageGroups.ts";
 import { PagePool } from "../engine/pages.ts";
 import { type Room, type Schedule, type Scheduled, Scheduler, type SchedulerLimits } from "../engine/scheduler.ts";
 import { GREEDY, Sequence } from "../engine/sequence.ts";
@@ -69,21 +70,45 @@ export function newSequence(
   });
 }
 
+/** Whether sequences share pages, and how many keys a row sees; null: all. */
+interface PlayOptions {
+  readonly shares?: boolean;
+  readonly window?: number | null;
+}
+
+/** Pools of so many pages, by window. */
+export function pagesOf(
+  groups: readonly (readonly [pages: number, window: number | null])[],
+  shares = true,
+): PageGroups {
+  return new PageGroups(
+    groups.map(([pages, window]) => ({ pool: new PagePool(pages), window })),
+    { shares },
+  );
+}
+
 /** An engine without a GPU: every step is checked against what each slot must hold. */
 export class Play {
-  readonly pool: PagePool;
+  readonly pool: PageGroups;
   readonly scheduler: Scheduler;
   readonly jobs: Job[];
   readonly schedules: Schedule[] = [];
   readonly #limits: SchedulerLimits;
+  readonly #window: number | null;
   /** Tokens up to and with the one that the slot was written for. */
   readonly #slots = new Map<number, string>();
   /** Tokens that each state has seen. */
   readonly #states = new Map<number, string>();
 
-  constructor(pages: number, limits: SchedulerLimits, wishes: readonly Wish[], shares = true) {
+  constructor(
+    pages: number,
+    limits: SchedulerLimits,
+    wishes: readonly Wish[],
+    { shares = true, window = null }: PlayOptions = {},
+  ) {
     this.#limits = limits;
-    this.pool = new PagePool(pages, { shares });
+    this.#window = window;
+    this.pool = pagesOf([[pages, window]], shares);
     this.scheduler = new Scheduler(this.pool, limits);
     this.jobs = [];
     for (const wish of wishes) {
@@ -209,7 +234,8 @@ export class Play {
     job.shared ??= computed;
     for (let i = computed; i < Math.min(computed + count, sequence.promptLength); i++) job.read.add(i);
     const tokens = [...sequence.tokens, ...drafts];
-    for (let position = 0; position < computed + count + drafts.length; position++) {
+    const first = this.#window === null ? 0 : Math.max(computed - this.#window + 1, 0);
+    for (let position = first; position < computed + count + drafts.length; position++) {
       const page = pages[Math.floor(position / PAGE_TOKENS)] ?? Number.NaN;
       const slot = page * PAGE_TOKENS + (position % PAGE_TOKENS);
       const must = tokens.slice(0, position + 1).join(" ");
@@ -346,8 +372,13 @@ export function inARow(lists: readonly (readonly Wish[])[]): Wish[] {
 }
 
 /** Plays to the end, checks all, and returns what was played. */
-export function play(pages: number, wishes: readonly Wish[], limits: SchedulerLimits = LIMITS, shares = true): Play {
-  const all = new Play(pages, limits, wishes, shares);
+export function play(
+  pages: number,
+  wishes: readonly Wish[],
+  limits: SchedulerLimits = LIMITS,
+  options: PlayOptions = {},
+): Play {
+  const all = new Play(pages, limits, wishes, options);
   all.run();
   all.expectDone();
   return all;

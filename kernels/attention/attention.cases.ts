@@ -2,7 +2,7 @@
 
 import { columns, runSums, untouched } from "../caseData.ts";
 import { activationShape } from "../fragments/activation.ts";
-import { headDimFor, KEY_SPLIT } from "../fragments/batch.ts";
+import { headDimFor, KEY_SPLIT, ROW } from "../fragments/batch.ts";
 import { NONE } from "../kernel.ts";
 import { type Case, type Comparison, Random, type Testbed } from "../testbed.ts";
 import { queriesFor } from "../xFrom.ts";
@@ -66,9 +66,10 @@ export async function runAttention(
   const room = headDimFor(Math.max(headDim, valueDim));
   const quads = fused ? fusedQuads(heads, kvHeads) : PAGED_QUADS;
   const units = unitsOf(heads, kvHeads, quads);
+  const group = shape.seed % 2; // of two, by turns
   const [kv, result, qkv] = [bed.buffer(pages), bed.output(out.bytes / 4), bed.buffer(from.qkv)];
   const partials = bed.output(Math.max(from.outRows * heads * splits * (valueDim + 2), 4));
-  const common = { rope: bed.buffer(from.rope), aux: bed.buffer(from.aux), batch: bed.buffer(batchOf(from)) };
+  const common = { rope: bed.buffer(from.rope), aux: bed.buffer(from.aux), batch: bed.buffer(batchOf(from, group)) };
   const weights = { q_norm: 0, k_norm: from.qNorm.length };
   const biasAt = from.qNorm.length + from.kNorm.length + from.sinks.length;
   const biases = { q_bias: biasAt, k_bias: biasAt + headDim };
@@ -94,7 +95,7 @@ export async function runAttention(
     ...(norm === "layer with biases" ? biases : { q_bias: NONE, k_bias: NONE }),
     eps: EPS,
     clip: shape.clip,
-    table_word: 5,
+    table_word: ROW.table + group,
     zero: 0,
   };
   const finish = {

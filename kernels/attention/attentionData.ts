@@ -1,5 +1,5 @@
 /** Inputs of attention's cases: random vectors, block tables, pages and the batch. */
-import { PAGE_TOKENS, ROW_WORDS } from "../fragments/batch.ts";
+import { KEY_BLOCK, PAGE_TOKENS, ROW_WORDS } from "../fragments/batch.ts";
 import { NONE } from "../kernel.ts";
 import { Random } from "../testbed.ts";
 import { keyWords, pageWords, valueWords } from "./kv_page.ts";
@@ -75,6 +75,10 @@ export function attentionInputs(shape: AttentionShape) {
   const pages = pagesEach.reduce((a, b) => a + b, 0) + 3;
   const free = Array.from({ length: pages }, (_, i) => i).sort(() => random.next() - 0.5);
   const tables = pagesEach.map((count) => free.splice(0, count));
+  const firstPages = shape.past.map((past) => {
+    const low = shape.window === null ? 0 : Math.max(past + 1 - shape.window, 0);
+    return (Math.floor(low / KEY_BLOCK) * KEY_BLOCK) / PAGE_TOKENS;
+  });
   const positions = Math.max(...lengths);
   const rope = Float32Array.from({ length: positions * shape.rotaryDim }, (_, i) => {
     const [position, j] = [Math.floor(i / shape.rotaryDim), i % shape.rotaryDim];
@@ -101,6 +105,7 @@ export function attentionInputs(shape: AttentionShape) {
     lengths,
     pages,
     tables,
+    firstPages,
     rope,
     qNorm,
     kNorm,
@@ -149,8 +154,11 @@ export function vectors(
   });
 }
 
-/** The u32 buffer of the batch: records of rows, padding ones last, then block tables. */
-export function batchOf(from: AttentionInputs): Uint32Array {
+/**
+ * The u32 buffer of the batch: records of rows, padding ones last, then block tables. Where the layer is of the second cache group, what is of
+ * the first leads nowhere; and no table has pages of blocks that lie before a window.
+ */
+export function batchOf(from: AttentionInputs, group = 0): Uint32Array {
   const starts: number[] = [];
   let at = from.outRows * ROW_WORDS;
   for (const table of from.tables) {
@@ -161,10 +169,15 @@ export function batchOf(from: AttentionInputs): Uint32Array {
   from.rows.forEach(({ sequence, position }, row) => {
     const table = from.tables[sequence] ?? [];
     const slot = (table[Math.floor(position / PAGE_TOKENS)] ?? Number.NaN) * PAGE_TOKENS + (position % PAGE_TOKENS);
-    batch.set([0, position, slot, position + 1, position, starts[sequence] ?? Number.NaN], row * ROW_WORDS);
+    const start = starts[sequence] ?? Number.NaN;
+    const [first, tables] = group === 0 ? [slot, [start, NONE]] : [0, [NONE, start]];
+    batch.set([0, position, first, position + 1, position, ...tables], row * ROW_WORDS);
   });
   for (let row = from.rows.length; row < from.outRows; row++) batch.set([0, 0, NONE, 0, 0, 0], row * ROW_WORDS);
-  for (const [i, table] of from.tables.entries()) batch.set(table, starts[i]);
+  for (const [i, table] of from.tables.entries()) {
+    const shown = table.map((page, index) => (index < (from.firstPages[i] ?? 0) ? NONE : page));
+    batch.set(shown, starts[i]);
+  }
   return batch;
 }
 

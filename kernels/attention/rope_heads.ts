@@ -218,8 +218,10 @@ fn load_heads(row: u32, unit: Unit, lane: u32) {
 }
 ${scaled ? TOPS : ""}
 fn store_kv(row: u32, unit: Unit, lane: u32) {
-  let slot = row_field(row, ${ROW.slot}u);
-  if (slot == NONE) { return; }
+  if (row_field(row, ${ROW.slot}u) == NONE) { return; }
+  // The batch's slot is of the first cache group; a layer of another has a page of its own.
+  let position = row_field(row, ${ROW.position}u);
+  let slot = batch[row_field(row, params.table_word) + position / PAGE] * PAGE + position % PAGE;
   let v = row * params.qkv_stride + params.v_at + unit.kv_head * params.v_stride;
 ${scaled ? STORE_SCALES : ""}
   for (var w = lane; w < params.head_dim / ${dims}u; w += WG) {

@@ -2,18 +2,18 @@
 
 /** Words of a row's record. */
 export const ROW_WORDS = 8;
-/** Word of each field in a row's record; block tables of further cache groups follow `table`. */
+/** Word of each field in a row's record. */
 export const ROW = {
   token: 0,
   /** Index of the token in its sequence. */
   position: 1,
-  /** page · PAGE_TOKENS + offset where its K and V go, or NONE. */
+  /** page · PAGE_TOKENS + offset where its K and V go in the first cache group; NONE for a padding row. */
   slot: 2,
   /** Keys it may see from the start of its sequence, its own included; 0 for a padding row. */
   length: 3,
   /** Row of the rope table. */
   rope: 4,
-  /** Where the page ids of its sequence begin, in words of the batch. */
+  /** Where the page ids of its sequence begin, in words of the batch; those of a second cache group in the word behind. */
   table: 5,
   /** Which of the states that a layer keeps is its sequence's; rows of one sequence follow each other. */
   state: 7,

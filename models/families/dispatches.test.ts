@@ -60,7 +60,7 @@ function decodeStep(name: string, layers: number, keys: Readonly<Record<string, 
     matrix.shards = [{ firstBlock: 0, blocks: matrix.blocks, words: BUFFER, scales: undefined }];
   }
   const recorder = new CountingRecorder(GPU, {} as PipelineCache);
-  const buffers = { batch: BUFFER, ropes: [BUFFER, BUFFER], aux: BUFFER, kv: Array(layers).fill(BUFFER) };
+  const buffers = { batch: BUFFER, ropes: [BUFFER, BUFFER], aux: BUFFER, kv: Array(layers).fill(BUFFER), groups: [] };
   const bucket = { rows: 1, oneRowEach: true, splits: 0, samples: 1, everyRow: true, samplesAt: 0 };
   const step: Step = { ...buffers, ...bucket, recorder, kvType: "f32", precision: "f32" };
   model.forward(step);

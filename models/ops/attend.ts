@@ -46,7 +46,7 @@ export function attend(step: Step, qkv: { slot: Slot; stride: number }, spec: At
     interleaved: spec.interleaved === true ? 1 : 0,
     ...normParams(spec),
     clip: spec.clip ?? 0,
-    table_word: ROW.table + spec.group,
+    table_word: ROW.table + (step.groups[spec.layer] ?? 0),
     zero: 0,
   };
   const finish = {

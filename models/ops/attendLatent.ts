@@ -28,8 +28,6 @@ import { sortColumns } from "./sortColumns.ts";
 export interface LatentSpec {
   /** Index of the layer's pages in `step.kv`. */
   readonly layer: number;
-  /** Which block table of a row: 0 for the first cache group. */
-  readonly group: number;
   readonly heads: number;
   /** Width of a latent: even, at most 512. */
   readonly latent: number;
@@ -160,7 +158,7 @@ function attendPages(step: Step, q: Projected, spec: LatentSpec): Activation {
     qkv_stride: q.stride,
     q_at: 0,
     q_stride: width,
-    table_word: ROW.table + spec.group,
+    table_word: ROW.table + (step.groups[spec.layer] ?? 0),
     zero: 0,
     units,
     splits,

@@ -38,8 +38,6 @@ export interface ProjectionNorm {
 export interface AttentionSpec {
   /** Index of the layer's pages in `step.kv`. */
   readonly layer: number;
-  /** Which block table of a row: 0 for the first cache group. */
-  readonly group: number;
   readonly heads: number;
   readonly kvHeads: number;
   /** Of queries and keys: even, at most 256. */
