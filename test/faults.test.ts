@@ -1,0 +1,137 @@
+/**
+ * The k-th call fails, for k = 1, 2, … until a load and its answers come through: each time there is an error that says what
+ * failed, or answers that are right; nothing leaks; and what is asked next is right.
+ */
+import { expect, test } from "vitest";
+import { IngleError } from "../device/errors.ts";
+import type { KeptTexts } from "../device/files.ts";
+import { PipelineCache } from "../device/pipelines.ts";
+import { Engine } from "../engine/engine.ts";
+import type { GenerateRequest, Part } from "../engine/types.ts";
+import { countingDevice } from "./countingDevice.ts";
+import { type FaultKind, Faults, faultyDevice, type KeptPipelines } from "./faultyDevice.ts";
+import { answer, sharedDevice } from "./sharedDevice.ts";
+import { expectSums } from "./sums.ts";
+import { randomTokens, tinyFolder, tinyModel } from "./tinyModel.ts";
+
+const FULL = process.env.INGLE_SUITE === "full";
+/** Calls of a kind that fail, of all that there are: the first ones, the last ones, some between. */
+const SOME = 5;
+const VOCAB = 61;
+
+const { gpu } = await sharedDevice();
+const { gpu: counted, counts } = countingDevice(gpu);
+const compiled: KeptPipelines = new Map();
+const folder = tinyFolder(
+  tinyModel({ layers: 1, hidden: 32, heads: 2, kvHeads: 1, intermediate: 32, vocab: VOCAB, context: 256 }),
+);
+const kept = keptInMemory();
+
+/** Where the results of self-tests are kept, so that they need not run each time. */
+function keptInMemory(): KeptTexts {
+  const texts = new Map<string, string>();
+  return {
+    read: async (name) => texts.get(name),
+    write: async (name, text) => void texts.set(name, text),
+  };
+}
+
+/** Loads a model with itself as its draft. */
+function load(faults = new Faults({ kind: undefined, nth: 0 })) {
+  const faulty = faultyDevice(counted, faults, compiled);
+  const device = { gpu: faulty, pipelines: new PipelineCache(faulty) };
+  return Engine.load(folder, { device, draft: folder, context: 128, rowsPerStep: 16, window: 3, kept });
+}
+
+/** Two answers to one prompt. */
+async function both(engine: Engine, request: GenerateRequest) {
+  const parts: Part[] = [];
+  for await (const part of engine.generate(request)) parts.push(part);
+  const all = [0, 1].flatMap((choice) => parts.filter((part) => part.choice === choice));
+  return { tokens: all.map(({ token }) => token), logprobs: all.map(({ logprob }) => logprob) };
+}
+
+/** A prompt in chunks that then speculates, two answers to one, one with rules, one that is scored: all at once. */
+async function ask(engine: Engine): Promise<PromiseSettledResult<unknown>[]> {
+  const greedy = { tokens: randomTokens(1, 40, VOCAB), maxTokens: 6, temperature: 0, ignoreEos: true };
+  const all = [
+    answer(engine, { ...greedy, speculation: { draftTokens: 3 } }),
+    both(engine, { ...greedy, tokens: randomTokens(3, 20, VOCAB), temperature: 1, seed: 1, n: 2 }),
+    answer(engine, { ...greedy, tokens: [1, 2], logitBias: { 7: 3 }, frequencyPenalty: 1, logprobs: 2 }),
+    engine.score({ tokens: randomTokens(2, 20, VOCAB), top: 2 }),
+  ];
+  const results = await Promise.allSettled(all);
+  expectSums(engine);
+  return results.map((result) => {
+    if (result.status === "rejected") return result;
+    const { tokens, logprobs } = result.value;
+    return { status: "fulfilled", value: { tokens, logprobs } };
+  });
+}
+
+await (await load()).close(); // kernels are tried once, and not counted
+const clean = new Faults({ kind: undefined, nth: 0 });
+const engine = await load(clean);
+const right = await ask(engine);
+const calls = { ...clean.calls };
+const answered = await ask(engine);
+await engine.close();
+
+test("without a fault, answers come twice alike and nothing stays", () => {
+  expect(right.every(({ status }) => status === "fulfilled")).toBe(true);
+  expect(answered).toEqual(right);
+  expect(counts.live.size).toBe(0);
+});
+
+/** An error of ours, in words that name more than what the driver said. */
+function expectClear(error: unknown): void {
+  expect(error).toBeInstanceOf(IngleError);
+  expect(String(error)).toMatch(/: .*: ./);
+}
+
+/** Answers are right or end with a clear error; then all are right. */
+async function expectLivesOn(engine: Engine, faults?: Faults): Promise<void> {
+  try {
+    (await ask(engine)).forEach((result, i) => {
+      if (result.status === "rejected") expectClear(result.reason);
+      else expect(result).toEqual(right[i]);
+    });
+    faults?.end();
+    expect(await ask(engine)).toEqual(right);
+  } finally {
+    await engine.close();
+  }
+  expect(counts.live.size).toBe(0);
+}
+
+/** Loads and asks; where loading fails, once more. */
+async function expectRecovers(faults: Faults): Promise<void> {
+  const loaded = await load(faults).catch((error: unknown) => error);
+  if (loaded instanceof Engine) {
+    await expectLivesOn(loaded, faults);
+    return;
+  }
+  expectClear(loaded);
+  expect([counts.live.size, gpu.memory.buffers]).toEqual([0, 0]);
+  faults.end();
+  await expectLivesOn(await load(faults));
+}
+
+/** 1 … `most`, or some of them with both ends. */
+function numbers(most: number): number[] {
+  if (FULL || most <= SOME) return Array.from({ length: most }, (_, i) => i + 1);
+  return Array.from({ length: SOME }, (_, i) => 1 + Math.round((i * (most - 1)) / (SOME - 1)));
+}
+
+const KINDS: readonly FaultKind[] = ["createBuffer", "mapAsync"];
+test.each(KINDS)("%s", { timeout: 600_000 }, async (kind) => {
+  const all = calls[kind];
+  expect(all).toBeGreaterThan(8);
+  const unstruck: number[] = [];
+  for (const nth of numbers(all)) {
+    const faults = new Faults({ kind, nth });
+    await expectRecovers(faults);
+    if (!faults.struck) unstruck.push(nth);
+  }
+  expect(unstruck).toEqual([]);
+});
