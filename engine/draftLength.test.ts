@@ -61,7 +61,7 @@ function play(
   let [time, token] = [0, 0];
   const ks: number[] = [];
   while (token < tokens) {
-    const k = length.next(7, { steps, sequences: 1, proposal, catchUp: 0 });
+    const k = length.next(token, 7, { steps, sequences: 1, proposal, catchUp: 0 });
     let accepted = 0;
     while (accepted < k && right(token + accepted)) accepted++;
     length.learn(k, accepted);
@@ -110,16 +110,39 @@ describe("DraftLength", () => {
     const length = adaptive();
     const steps = timesOf(flat);
     for (let i = 0; i < 40; i++) length.learn(1, 0);
-    const ks = Array.from({ length: 500 }, () => length.next(7, { steps, sequences: 1, proposal: 1, catchUp: 1e6 }));
+    const ks = Array.from({ length: 500 }, (_, i) =>
+      length.next(i, 7, { steps, sequences: 1, proposal: 1, catchUp: 1e6 }),
+    );
     expect(new Set(ks)).toEqual(new Set([0]));
+  });
+
+  test("says how many steps nothing is proposed for", () => {
+    const length = adaptive();
+    const dear = costs(proportional, { proposal: 5 });
+    expect(length.plainSteps(10)).toBe(1); // nothing is known yet
+    expect([length.next(10, 7, dear), length.plainSteps(10)]).toEqual([0, 31]);
+    expect([length.next(41, 7, dear), length.plainSteps(41)]).toEqual([0, 16]); // a try is due, but would not pay
+    const cheap = costs(flat);
+    expect([length.next(42, 7, cheap), length.plainSteps(42)]).toEqual([3, 1]);
+  });
+
+  test("a try that fails is followed by twice as many plain steps", () => {
+    const length = adaptive();
+    for (let i = 0; i < 40; i++) length.learn(1, 0);
+    const steps = timesOf(flat);
+    const at = { steps, sequences: 1, proposal: 1, catchUp: 0 };
+    expect([length.next(100, 7, at), length.plainSteps(100)]).toEqual([0, 31]);
+    expect([length.next(131, 7, at), length.plainSteps(131)]).toEqual([3, 1]);
+    length.learn(3, 1);
+    expect([length.next(133, 7, at), length.plainSteps(133)]).toEqual([0, 61]);
   });
 
   test("a fixed number is kept, but for what is possible", () => {
     const length = new DraftLength({ fixed: 4, most: 7 });
     const { ks } = play(length, proportional, 5, () => false, 50);
     expect(new Set(ks)).toEqual(new Set([4]));
-    expect(length.next(2, costs(flat))).toBe(2);
-    expect(length.next(0, costs(flat))).toBe(0);
+    expect(length.next(50, 2, costs(flat))).toBe(2);
+    expect(length.next(50, 0, costs(flat))).toBe(0);
   });
 });
 

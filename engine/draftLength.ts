@@ -29,6 +29,8 @@ const KEPT = 0.95;
 const FIRST_TRY = 32;
 const MOST_WAIT = 1024;
 const TRIED = 3;
+/** Plain tokens between two looks at whether a try that is due pays. */
+const LEAST_RUN = 16;
 /** What catching up may cost of the time since proposals stopped. */
 const CATCH_UP_SHARE = 0.04;
 
@@ -38,10 +40,12 @@ export class DraftLength {
   readonly #most: number;
   #accepted = PRIOR.share * PRIOR.weight;
   #seen = PRIOR.weight;
-  /** Tokens since proposals stopped, and how many of them to wait for. */
-  #plain = 0;
+  /** How many tokens the sequence had when proposals stopped; undefined: they have not. */
+  #stopped: number | undefined;
+  /** Plain tokens to wait for. */
   #wait = FIRST_TRY;
-  #trying = false;
+  /** How many tokens the sequence had at the try that is under way. */
+  #tried: number | undefined;
 
   /** `fixed`: always as many, whatever it costs. `most`: at most, where it is not fixed. */
   constructor({ fixed, most }: { readonly fixed?: number | undefined; readonly most: number }) {
@@ -54,30 +58,37 @@ export class DraftLength {
     return this.#accepted / this.#seen;
   }
 
-  /** Proposals for the next step, at most `most`. */
-  next(most: number, costs: DraftCosts): number {
+  /** Proposals for the next step of a sequence of `tokens`, at most `most`. */
+  next(tokens: number, most: number, costs: DraftCosts): number {
     if (this.#fixed !== undefined) return Math.min(this.#fixed, most);
-    this.#trying = false;
-    const plain = costs.steps.of(costs.sequences);
-    if (plain === undefined || most < 1) return 0; // a plain step measures what others are held against
+    this.#tried = undefined;
+    const step = costs.steps.of(costs.sequences);
+    if (step === undefined || most < 1) return 0; // a plain step measures what others are held against
     const k = bestLength(this.acceptance, Math.min(most, this.#most), costs);
     if (k > 0) {
-      this.#plain = 0;
+      this.#stopped = undefined;
       return k;
     }
-    this.#plain++;
-    if (this.#plain < this.#wait || costs.catchUp > CATCH_UP_SHARE * this.#plain * plain) return 0;
+    this.#stopped ??= tokens - 1;
+    const plain = tokens - this.#stopped;
+    if (plain < this.#wait || costs.catchUp > CATCH_UP_SHARE * plain * step) return 0;
     const tried = bestLength(1, Math.min(most, TRIED), costs);
     if (tried === 0) return 0; // not even a draft that is always right would pay
-    this.#trying = true;
+    this.#tried = tokens;
     this.#wait = Math.min(2 * this.#wait, MOST_WAIT);
     return tried;
   }
 
+  /** Steps that a sequence of `tokens` may decode in a row before anything is proposed: 1 while proposals are made. */
+  plainSteps(tokens: number): number {
+    if (this.#stopped === undefined || this.#tried !== undefined) return 1;
+    return Math.max(this.#wait - (tokens - this.#stopped), LEAST_RUN);
+  }
+
   /** What became of the proposals of a step; of those behind the first rejected one nothing is known. */
   learn(proposed: number, accepted: number): void {
-    if (this.#trying && proposed > 0) {
-      this.#plain = 1;
+    if (this.#tried !== undefined && proposed > 0) {
+      this.#stopped = this.#tried - 1;
       if (accepted === proposed) this.#begin();
       return;
     }
@@ -91,7 +102,7 @@ export class DraftLength {
   /** A try that was accepted whole: the text is another one now. */
   #begin(): void {
     [this.#accepted, this.#seen] = [PRIOR.share * PRIOR.weight, PRIOR.weight];
-    [this.#plain, this.#wait] = [0, FIRST_TRY];
+    [this.#stopped, this.#wait] = [undefined, FIRST_TRY];
   }
 }
 

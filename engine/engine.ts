@@ -83,7 +83,8 @@ export class Engine {
     this.#pool = pageGroupsOf(plan);
     this.#scheduler = new Scheduler(this.#pool, limits);
     this.#speculation = new Speculation(draft);
-    this.#freeRuns = new FreeRuns(started.runner, this.#scheduler, gpu.off, window);
+    const measured = (rows: number, milliseconds: number) => this.#speculation.took(rows, milliseconds);
+    this.#freeRuns = new FreeRuns(started.runner, this.#scheduler, { off: gpu.off, window, measured });
     this.#request = {
       tokenizer: read.tokenizer,
       template: read.template,

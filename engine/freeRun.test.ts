@@ -45,7 +45,7 @@ function setUp({ pages = 40, window = 4, off = new Set<string>() } = {}) {
   const pool = pagesOf([[pages, null]]);
   const scheduler = new Scheduler(pool, LIMITS);
   const runner = new Counting();
-  return { pool, scheduler, runner, runs: new FreeRuns(runner, scheduler, off, window) };
+  return { pool, scheduler, runner, runs: new FreeRuns(runner, scheduler, { off, window, measured: () => undefined }) };
 }
 
 /** A request for `length` tokens, prompt included, behind a prompt of 10. */
@@ -196,7 +196,8 @@ describe("steps are laid out one by one", () => {
     expect(stepsFor({ sampling: rules(false) })).toBe(49);
     expect(stepsFor({}, { off: new Set([FREE_RUN]) })).toBe(1);
     expect(stepsFor({ ending: undefined })).toBe(1);
-    expect(stepsFor({ drafting: { wanted: () => 0 } })).toBe(1);
+    expect(stepsFor({ drafting: { wanted: () => 0, plainSteps: () => 1 } })).toBe(1);
+    expect(stepsFor({ drafting: { wanted: () => 0, plainSteps: () => 5 } })).toBe(5);
     expect(stepsFor({ sampling: rules(true) })).toBe(1);
   });
 

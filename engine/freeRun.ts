@@ -54,6 +54,18 @@ export class WindowLength {
 /** What a free run asks of a runner. */
 export type StepsAhead = Pick<Runner, "prepare" | "runAhead">;
 
+/** Is told how many milliseconds a step of so many rows took. */
+export type Measured = (rows: number, milliseconds: number) => void;
+
+/** How steps are run freely. */
+export interface FreeRunOptions {
+  /** Ways of computing that the adapter does without. */
+  readonly off: ReadonlySet<string>;
+  /** Steps of a window; undefined: what is right for its speed. */
+  readonly window: number | undefined;
+  readonly measured: Measured;
+}
+
 /** A window that was submitted. */
 interface Window {
   readonly steps: number;
@@ -67,10 +79,11 @@ export class FreeRuns {
   readonly #scheduler: Scheduler;
   readonly #off: ReadonlySet<string>;
   readonly #length: WindowLength;
+  readonly #measured: Measured;
 
-  /** `off`: ways of computing that the adapter does without; `window`: steps of each, undefined: what is right for its speed. */
-  constructor(runner: StepsAhead, scheduler: Scheduler, off: ReadonlySet<string>, window: number | undefined) {
+  constructor(runner: StepsAhead, scheduler: Scheduler, { off, window, measured }: FreeRunOptions) {
     this.#length = new WindowLength(window);
+    this.#measured = measured;
     this.#runner = runner;
     this.#scheduler = scheduler;
     this.#off = off;
@@ -101,7 +114,9 @@ export class FreeRuns {
         if (submitted < steps && this.#scheduler.goesOn(entries)) submit();
         const outputs = await window.outputs;
         const now = performance.now();
-        this.#length.learn(batch.bucket.rows, window.steps, now - Math.max(arrived, window.submitted));
+        const took = now - Math.max(arrived, window.submitted);
+        this.#length.learn(batch.bucket.rows, window.steps, took);
+        this.#measured(batch.bucket.rows, took / window.steps);
         arrived = now;
         for (const step of outputs) this.#take(schedule, step);
       }
@@ -133,8 +148,8 @@ function stepsOf({ sequence, count, drafts }: Scheduled): number {
   const { ending, drafting, sampling } = options;
   const decodes = count === 1 && drafts.length === 0 && computed + 1 === tokens.length;
   // Rules that look at the text so far would need it on the GPU.
-  if (!decodes || ending === undefined || drafting !== undefined || sampling.rules?.history === true) return 1;
-  return ending.length - tokens.length;
+  if (!decodes || ending === undefined || sampling.rules?.history === true) return 1;
+  return Math.min(ending.length - tokens.length, drafting?.plainSteps(sequence) ?? Infinity);
 }
 
 /** The row of a sequence's newest token. */

@@ -47,6 +47,8 @@ export const GREEDY: SamplingParams = {
 export interface Drafting {
   /** Proposals that are worth their rows, in a step in which so many sequences decode. */
   wanted(sequence: Sequence, decoding: number): number;
+  /** Steps that the sequence may decode in a row before that is asked again; 1: each. */
+  plainSteps(sequence: Sequence): number;
 }
 
 /** Where a sequence ends by itself, as far as can be known without its text. */

@@ -55,14 +55,14 @@ export class Speculation {
     const wanted = (sequence: Sequence, decoding: number) => {
       // The step draws one token more than were proposed.
       const most = Math.min(end - sequence.tokens.length - 1, proposer.most(sequence));
-      return length.next(Math.max(most, 0), {
+      return length.next(sequence.tokens.length, Math.max(most, 0), {
         steps: this.#times,
         sequences: decoding,
         proposal: draft?.times.of(decoding),
         catchUp: draft?.readingTime(draft.behind(sequence)) ?? 0,
       });
     };
-    const drafting = { wanted };
+    const drafting = { wanted, plainSteps: ({ tokens }: Sequence) => length.plainSteps(tokens.length) };
     this.#sources.set(drafting, { proposer, length, stopIds });
     return drafting;
   }
@@ -96,11 +96,16 @@ export class Speculation {
     };
   }
 
+  /** A step of so many rows, in which every sequence decoded, took so long. */
+  took(rows: number, milliseconds: number): void {
+    this.#times.add(rows, milliseconds);
+  }
+
   /** Runs a step and remembers how long it took. */
   async timed<T>({ bucket }: Batch, run: () => Promise<T>): Promise<T> {
     const begun = performance.now();
     const result = await run();
-    if (bucket.kind === "generate" && bucket.everyRow) this.#times.add(bucket.rows, performance.now() - begun);
+    if (bucket.kind === "generate" && bucket.everyRow) this.took(bucket.rows, performance.now() - begun);
     return result;
   }
 

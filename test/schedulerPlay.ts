@@ -54,7 +54,7 @@ export function newSequence(
   variant = (_: number) => 0,
   forkOf?: Sequence,
 ): Sequence {
-  const drafting = proposals === undefined ? undefined : { wanted: () => proposals.count };
+  const drafting = proposals === undefined ? undefined : { wanted: () => proposals.count, plainSteps: () => 1 };
   const callbacks = { onOutput: () => false, onError: () => {}, drafting };
   return new Sequence({
     tokens: prompt,
