@@ -280,7 +280,7 @@ describe("the model that ships with ingle", () => {
     expect(events.at(-1)).toMatchObject({
       type: "done",
       finish_reason: "abort",
-      usage: { prompt_tokens: 4, completion_tokens: events.length - 1 },
+      usage: { prompt_tokens: 12, completion_tokens: events.length - 1 }, // behind the chat template
     });
   });
 });
