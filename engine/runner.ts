@@ -3,59 +3,19 @@
  *
  * Steps in which all decode may follow each other instead, several a submit and nothing written between them (advance.ts).
  */
-import { Arena, type Slot } from "../device/arena.ts";
+import { Arena } from "../device/arena.ts";
 import { allocateBuffer, destroyBuffer } from "../device/buffers.ts";
-import type { Gpu } from "../device/gpu.ts";
-import type { CompiledKernel, PipelineCache } from "../device/pipelines.ts";
-import type { ChosenExperts, StepEncoder } from "../device/profiler.ts";
-import { encode, type Program, Recorder } from "../device/program.ts";
+import type { CompiledKernel } from "../device/pipelines.ts";
+import { encode, type Program } from "../device/program.ts";
 import { insideErrorScopes } from "../device/scopes.ts";
-import { ADJUST_CHUNK, adjust } from "../kernels/adjust.ts";
-import { ADVANCE_ROWS, advance } from "../kernels/advance.ts";
-import type { KvType } from "../kernels/attention/kv_types.ts";
-import { logProbs } from "../kernels/log_probs.ts";
-import { sample } from "../kernels/sample.ts";
-import { verify } from "../kernels/verify.ts";
-import type { Precision } from "../kernels/xFrom.ts";
-import type { Logits, Model } from "../models/model.ts";
-import type { StepBuffers, StepRoute } from "../models/step.ts";
-import { type Batch, type Bucket, bucketAhead, bucketKey, bucketTitle, SAMPLES_AT } from "./batch.ts";
+import { type Batch, type Bucket, bucketAhead, bucketKey, bucketTitle } from "./batch.ts";
 import type { DraftScores } from "./draftScores.ts";
 import { layerPageBytes } from "./memoryPlan.ts";
 import { PageCopies } from "./pageCopies.ts";
 import { ReadBack } from "./readBack.ts";
 import type { RowOutput } from "./sequence.ts";
-import { bestWords, DRAWN_WORDS, logitRows, type OutputReads, outputsOf, type Read } from "./stepOutputs.ts";
-
-/** A program with what is read back of it, all in buffers of its own. */
-interface Recorded extends OutputReads {
-  /** Where its sequences may go on by themselves, the last dispatch lays the next step out. */
-  readonly program: Program;
-  /** Without that. */
-  readonly step: Program;
-  readonly bucket: Bucket;
-  readonly logits: Logits | undefined;
-  readonly scores: Slot | undefined;
-  /** Of each mixture of experts, where the profiler wants them. */
-  readonly experts: readonly ChosenExperts[];
-}
-
-/** Whether a step of the bucket may lay the next one out: each row is its sequence's newest, and a token is drawn from it. */
-const leadsOn = ({ kind, oneRowEach, everyRow, samples }: Bucket): boolean =>
-  kind === "generate" && oneRowEach && everyRow && samples > 0;
-
-/** What a recording leaves besides its launches. */
-interface Launched {
-  readonly logits: Logits | undefined;
-  /** What was drawn from: the logits, or what rules left of them. */
-  readonly scores: Slot | undefined;
-  /** (samples, DRAWN_WORDS) */
-  readonly drawn: Slot | undefined;
-  /** (samples, bestWords(top)) */
-  readonly best: Slot | undefined;
-  /** Of each mixture of experts, where the bucket or the profiler wants them. */
-  readonly routes: readonly StepRoute[];
-}
+import { logitRows, outputsOf, type Read } from "./stepOutputs.ts";
+import { kernelsOfSteps, type Recorded, recordStep, type StepExtras, type StepOptions } from "./stepProgram.ts";
 
 /** Of the buffer of rules: some thousand tokens, so that few answers outgrow it. */
 const LEAST_LIST_BYTES = 2 ** 16;
@@ -72,16 +32,8 @@ export interface StepResult {
   readonly logits: readonly Float32Array[];
 }
 
-/** What every step shares. */
-export interface RunnerOptions {
-  readonly gpu: Gpu;
-  readonly pipelines: PipelineCache;
-  readonly model: Model;
-  readonly buffers: StepBuffers;
-  readonly vocabulary: number;
-  readonly kvType: KvType;
-  readonly precision: Precision;
-  readonly profiler?: StepEncoder | undefined;
+/** What every step shares, and what its programs are called. */
+export interface RunnerOptions extends StepOptions {
   /** What steps are called in a profile, before what they compute. */
   readonly title: string;
 }
@@ -269,101 +221,19 @@ export class Runner {
     const key = bucketKey(bucket);
     const known = this.#programs.get(key);
     if (known !== undefined) return known;
-    const recorded = await this.#record(bucket);
+    const recorded = await recordStep(bucket, this.#arena, this.#options, this.#extras);
+    this.counts.bindGroups += recorded.program.dispatches.length;
     this.#programs.set(key, recorded);
     return recorded;
   }
 
   /** Kernels of the buckets' programs, each once; nothing is compiled. */
   kernelsOf(buckets: readonly Bucket[]): CompiledKernel[] {
-    const { gpu, pipelines } = this.#options;
-    const recorder = new Recorder(gpu, pipelines);
-    for (const bucket of buckets) this.#launch(recorder, bucket);
-    return recorder.kernels;
+    return kernelsOfSteps(buckets, this.#options, this.#extras);
   }
 
-  async #record(bucket: Bucket): Promise<Recorded> {
-    const { gpu, pipelines } = this.#options;
-    const recorder = new Recorder(gpu, pipelines);
-    const { logits, scores, drawn, best, routes: all } = this.#launch(recorder, bucket);
-    const routes = bucket.routes ? all : [];
-    const program = await recorder.finish(this.#arena);
-    this.counts.bindGroups += program.dispatches.length;
-    const read = (slot: Slot, words: number): Read => ({ buffer: program.bufferOf(slot), words });
-    const reads = [
-      ...(drawn === undefined ? [] : [read(drawn, DRAWN_WORDS)]),
-      ...(best === undefined ? [] : [read(best, bestWords(bucket.top))]),
-      ...routes.map(({ slot, slots }) => read(slot, slots)), // all rows are scored: sample i is row i
-    ];
-    const words = reads.reduce((sum, each) => sum + each.words, 0);
-    const has = { drawn: drawn !== undefined, top: best === undefined ? null : bucket.top };
-    const experts = all.map(({ slot, ...shape }) => ({ buffer: program.bufferOf(slot), ...shape }));
-    const step = leadsOn(bucket) ? { ...program, dispatches: program.dispatches.slice(0, -1) } : program;
-    return { program, step, bucket, logits, scores, reads, words, ...has, routes, experts };
-  }
-
-  /** Records the model's pass and what makes tokens of its logits. */
-  #launch(recorder: Recorder, bucket: Bucket): Launched {
-    const { model, buffers, vocabulary, kvType, precision, profiler } = this.#options;
-    const { rows, oneRowEach, splits, samples, everyRow, kind, top } = bucket;
-    const routes: StepRoute[] = [];
-    const shape = { rows, oneRowEach, splits, samples, everyRow, samplesAt: SAMPLES_AT };
-    const kept = bucket.routes || profiler?.wantsExperts === true ? { routes } : {};
-    const step = { ...buffers, ...shape, recorder, kvType, precision, ...kept };
-    const logits = model.forward(step);
-    let [scores, drawn, best]: (Slot | undefined)[] = [];
-    if (logits !== undefined) {
-      const params = { vocab: vocabulary, stride: logits.stride, samples: SAMPLES_AT };
-      const grid = [samples, 1, 1] as const;
-      if (kind === "generate") {
-        drawn = recorder.slot(samples * DRAWN_WORDS * 4, "drawn", true);
-        scores = bucket.adjusted ? this.#adjust(recorder, logits, samples) : logits.slot;
-        sample.launch(recorder, {
-          buffers: { logits: logits.slot, scores, batch: buffers.batch, out: drawn },
-          params: { ...params, adjusted: bucket.adjusted ? 1 : 0 },
-          grid,
-        });
-        if (bucket.verify && this.draftScores !== undefined) {
-          const { buffer: drafted, stride: draft_stride, vocabulary: draft_vocab } = this.draftScores;
-          verify.launch(recorder, {
-            buffers: { logits: logits.slot, scores, drafted, batch: buffers.batch, out: drawn },
-            params: { ...params, draft_vocab, draft_stride },
-            grid,
-          });
-        }
-      }
-      if (kind === "score" || top > 0) {
-        best = recorder.slot(samples * bestWords(top) * 4, "best", true);
-        logProbs.launch(recorder, {
-          buffers: { logits: logits.slot, batch: buffers.batch, out: best },
-          params: { ...params, top },
-          grid,
-        });
-      }
-    }
-    if (drawn !== undefined && leadsOn(bucket)) {
-      const grid = [Math.ceil(rows / ADVANCE_ROWS), 1, 1] as const;
-      advance.launch(recorder, {
-        buffers: { drawn, batch: buffers.batch },
-        params: { rows, samples: SAMPLES_AT },
-        grid,
-      });
-    }
-    return { logits, scores, drawn, best, routes };
-  }
-
-  /** What rules leave of logits. */
-  #adjust(recorder: Recorder, { slot, stride }: Logits, samples: number): Slot {
-    const { buffers, vocabulary } = this.#options;
-    const scores = recorder.slot(samples * stride * 4, "scores", true);
-    // Where kernels are only listed, nothing is bound: any buffer stands for the rules.
-    const lists = this.#lists ?? buffers.batch;
-    adjust.launch(recorder, {
-      buffers: { logits: slot, batch: buffers.batch, lists, scores },
-      params: { vocab: vocabulary, stride, samples: SAMPLES_AT },
-      grid: [Math.ceil(vocabulary / ADJUST_CHUNK), samples, 1],
-    });
-    return scores;
+  get #extras(): StepExtras {
+    return { lists: this.#lists, draftScores: this.draftScores };
   }
 
   destroy(): void {
