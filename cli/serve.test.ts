@@ -93,8 +93,8 @@ describe("answers", () => {
     const body = { model: "default", prompt, n: 3, max_tokens: 12, temperature: 1, seed: 3, echo: false };
     const { choices } = await client().completions.create(body);
     expect(new Set(choices.map(({ text }) => text)).size).toBe(3);
-    const again = await client().completions.create({ ...body, n: 1, seed: 4 });
-    expect(again.choices[0]?.text).toBe(choices[1]?.text);
+    const again = await client().completions.create({ ...body, n: 1 });
+    expect(again.choices[0]?.text).toBe(choices[0]?.text);
     expect(again.usage?.prompt_tokens_details?.cached_tokens).toBeGreaterThan(30);
   });
 

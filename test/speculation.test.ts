@@ -240,7 +240,8 @@ describe("one answer", () => {
 
   test("the model as its own draft is always right, at every place, to the end", { timeout: 600_000 }, async () => {
     const long = 1000;
-    await withEngine(model, { ...options, draft: model, context: long + 16 }, async (engine) => {
+    const own = tinyFolder(tinyModel({ ...shape, context: long + 16 }));
+    await withEngine(own, { device, draft: own }, async (engine) => {
       const { last } = await answer(engine, {
         tokens: [1, 2, 3],
         maxTokens: long,
