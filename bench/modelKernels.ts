@@ -28,7 +28,7 @@ export interface KernelNeeds {
 }
 
 /** Families of kernels that the first steps need not show: keys that are split, and rows that are picked. */
-const LATER = /^(attention_reduce|attention_paged|attention_fused|rope_kv|pick_rows)$/;
+const LATER = /^(attention_reduce|attention_paged|attention_fused|attention_row|rope_kv|pick_rows)$/;
 
 /** Every kernel of kernelList.ts that is of the model's families, and not of another layout, KV type, head size or number of rows. */
 export function modelKernels({ matrices, caches, kvType, precision, gpu, launched }: KernelNeeds): CompiledKernel[] {
@@ -58,7 +58,7 @@ export function modelKernels({ matrices, caches, kvType, precision, gpu, launche
     }
     if (family === "narrow") return words.some((word) => layoutsOf.some((it) => narrowOf(precision, it) === word));
     if (
-      /^attention_(fused|paged)$|^latent_attention$/.test(family) &&
+      /^attention_(fused|row|paged)$|^latent_attention$/.test(family) &&
       name.endsWith(" broadcast") !== (queriesFor(gpu) === "broadcast")
     )
       return false;

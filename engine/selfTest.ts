@@ -58,7 +58,7 @@ export function testsFor(adapter: AdapterDescription): SelfTest[] {
     // These come in several ways, of which an adapter gets one; narrow ones only where --precision asks for them.
     if (/ M=/.test(name)) return xFromName(name) === xFrom(gpu);
     return (
-      !/^(attention_(fused|paged)|latent_attention) /.test(name) ||
+      !/^(attention_(fused|row|paged)|latent_attention) /.test(name) ||
       name.endsWith(" broadcast") === (queriesFor(gpu) === "broadcast")
     );
   });

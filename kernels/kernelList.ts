@@ -4,7 +4,7 @@ import { actMul } from "./act_mul.ts";
 import { activateRows } from "./activate.ts";
 import { adjust } from "./adjust.ts";
 import { advance } from "./advance.ts";
-import { attentionFused, attentionPaged } from "./attention/attention.ts";
+import { attentionFused, attentionPaged, attentionRow } from "./attention/attention.ts";
 import { attentionReduce } from "./attention/attention_reduce.ts";
 import { KV_TYPES, PLAIN_KV_TYPES } from "./attention/kv_types.ts";
 import { latentAttention } from "./attention/latent_attention.ts";
@@ -68,11 +68,11 @@ export function everyKernel(): CompiledKernel[] {
   );
   const attention = HEAD_DIMS.flatMap((headDim) =>
     KV_TYPES.flatMap((kvType) => [
-      ...QUERIES_FROM.flatMap((from) => [
-        attentionFused(kvType, headDim, 1, from),
-        attentionFused(kvType, headDim, 2, from),
-        attentionPaged(kvType, headDim, from),
+      ...([1, 2] as const).flatMap((quads) => [
+        attentionFused(kvType, headDim, quads),
+        attentionRow(kvType, headDim, quads),
       ]),
+      ...QUERIES_FROM.map((from) => attentionPaged(kvType, headDim, from)),
       ropeKv(kvType, headDim),
     ]),
   );

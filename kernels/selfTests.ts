@@ -7,7 +7,7 @@ import type { CompiledKernel } from "../device/pipelines.ts";
 import { advanceCases } from "./advance.cases.ts";
 import { advance } from "./advance.ts";
 import { attentionCase, runAttention } from "./attention/attention.cases.ts";
-import { attentionFused, attentionPaged } from "./attention/attention.ts";
+import { attentionFused, attentionPaged, attentionRow } from "./attention/attention.ts";
 import { attentionReduce } from "./attention/attention_reduce.ts";
 import { type AttentionShape, attentionInputs, pagesWith } from "./attention/attentionData.ts";
 import { caches } from "./attention/attentionReference.ts";
@@ -162,21 +162,22 @@ const headsOf = ({ kvType, headDim, quads }: HeadChoice): AttentionShape => ({
   seed: 1,
 });
 
-const fusedKernel = ({ kvType, headDim, quads, from }: HeadChoice): CompiledKernel =>
-  attentionFused(kvType, headDim, quads, from).compiled;
+const rowKernel = ({ kvType, headDim, quads, from }: HeadChoice): CompiledKernel =>
+  (from === "broadcast" ? attentionRow : attentionFused)(kvType, headDim, quads).compiled;
 
 function fusedAttention(choice: HeadChoice): SelfTest {
-  const kernel = fusedKernel(choice);
+  const kernel = rowKernel(choice);
   const title = `self_test ${kernel.name} against the CPU`;
   const { run } = attentionCase(headsOf(choice));
   const test = { kernel: "attention_fused", title, run };
-  return { kernels: [kernel, attentionReduce.compiled], variant: standIn(choice), test };
+  const before = choice.from === "broadcast" ? [ropeKv(choice.kvType, choice.headDim).compiled] : [];
+  return { kernels: [kernel, ...before, attentionReduce.compiled], variant: standIn(choice), test };
 }
 
-/** A step by rope_kv and attention_paged, against the same by attention_fused. */
+/** A step by rope_kv and attention_paged, against the same by the kernel of one row. */
 function pagedAttention(choice: HeadChoice): SelfTest {
   const { kvType, headDim, from } = choice;
-  const [paged, fused] = [attentionPaged(kvType, headDim, from).compiled, fusedKernel(choice)];
+  const [paged, fused] = [attentionPaged(kvType, headDim, from).compiled, rowKernel(choice)];
   const run: Case["run"] = async (bed) => {
     const shape = headsOf(choice);
     const inputs = attentionInputs(shape);

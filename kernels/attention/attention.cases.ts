@@ -6,7 +6,7 @@ import { headDimFor, KEY_SPLIT, ROW } from "../fragments/batch.ts";
 import { NONE } from "../kernel.ts";
 import { type Case, type Comparison, Random, type Testbed } from "../testbed.ts";
 import { queriesFor } from "../xFrom.ts";
-import { attentionFused, attentionPaged, fusedQuads, PAGED_QUADS } from "./attention.ts";
+import { attentionFused, attentionPaged, attentionRow, fusedQuads, PAGED_QUADS } from "./attention.ts";
 import { attentionReduce } from "./attention_reduce.ts";
 import {
   type AttentionInputs,
@@ -44,7 +44,7 @@ const HEAD_NORMS = {
 
 /** How a step of attention is launched. */
 export interface AttentionPath {
-  /** One dispatch for qk-norm, rope, KV write and attention; or rope_kv and attention_paged. */
+  /** One dispatch for qk-norm, rope, KV write and attention, or with broadcasts rope_kv and attention_row; or rope_kv and attention_paged. */
   readonly fused: boolean;
   readonly split: boolean;
   /** Where queries and exponentials come from; left out, as the model has them on the adapter. */
@@ -119,11 +119,13 @@ export async function runAttention(
       const params = { ...sizes, ...columns, ...weights, eps: EPS };
       qkNorm.launch(recorder, { buffers, params, grid: [2, from.outRows, 1] });
     }
-    if (fused) attentionFused(kvType, room, quads, queriesFrom).launch(recorder, { buffers, params, grid });
+    if (fused && queriesFrom === "storage")
+      attentionFused(kvType, room, quads).launch(recorder, { buffers, params, grid });
     else {
       const heading = [unitsOf(heads, kvHeads, 1), from.outRows, 1] as const;
       ropeKv(kvType, room).launch(recorder, { buffers, params: headParams, grid: heading });
-      attentionPaged(kvType, room, queriesFrom).launch(recorder, { buffers, params, grid });
+      const kernel = fused ? attentionRow(kvType, room, quads) : attentionPaged(kvType, room, queriesFrom);
+      kernel.launch(recorder, { buffers, params, grid });
     }
     if (splits > 0) attentionReduce.launch(recorder, { buffers, params, grid: [heads, from.outRows, 1] });
   });

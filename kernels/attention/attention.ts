@@ -14,7 +14,8 @@
  * the scores (scores.ts), then whole dimensions for p · V in key order (values.ts); blocks of 32 keys are folded left to right.
  * A row with one split is finished here, one with several by `attention_reduce`.
  * `attentionFused` does qk-norm, rope and the KV write of its row first: right where a sequence has one row in the step;
- * `attentionPaged` finds them done by `rope_kv`.
+ * `attentionPaged` finds them done by `rope_kv`, and so does `attentionRow`, its sibling of one row for software drivers: what only reads
+ * keys can read them by 128 bits, and there a dispatch more costs less than the same rope in each split.
  * Limits: head_dim and value_dim even and ≤ 256. Grid: (units, rows of the launch, max(splits, 1)).
  */
 import { type HeadDim, KEY_BLOCK, KEY_SPLIT, ROW } from "../fragments/batch.ts";
@@ -43,18 +44,17 @@ export const fusedQuads = (heads: number, kvHeads: number): Quads => (heads / kv
 export const PAGED_QUADS: Quads = 2;
 
 /** For steps in which every sequence has one row: ropes and stores its own key first. */
-export const attentionFused = variants((kvType: KvType, headDim: HeadDim, quads: Quads, from: QueriesFrom) =>
+export const attentionFused = variants((kvType: KvType, headDim: HeadDim, quads: Quads) =>
   kernel({
-    name: `attention_fused ${kvType} head_dim<=${headDim}${quads > 1 ? " wide" : ""}${xSuffix(from)}`,
+    name: `attention_fused ${kvType} head_dim<=${headDim}${quads > 1 ? " wide" : ""}`,
     reads: { qkv: "f32", rope: "f32", aux: "f32", batch: "u32" },
     writes: { kv: "u32", out: "f32", partials: "f32" },
     params: PARAMS,
     workgroup: 64,
-    subgroups: from === "broadcast",
     code:
       headsFragment(kvType, headDim, quads) +
       attentionCode(
-        { kvType, headDim, quads, subgroups: from === "broadcast", rows: false },
+        { kvType, headDim, quads, subgroups: false, rows: false },
         /* wgsl */ `
   load_heads(row, unit, lane);
   if (split == (length - 1u) / SPLIT) { store_kv(row, unit, lane); }
@@ -63,11 +63,24 @@ export const attentionFused = variants((kvType: KvType, headDim: HeadDim, quads:
   }),
 );
 
+/** The same behind `rope_kv`, by broadcasts. */
+export const attentionRow = variants((kvType: KvType, headDim: HeadDim, quads: Quads) =>
+  kernel({
+    name: `attention_row ${kvType} head_dim<=${headDim}${quads > 1 ? " wide" : ""} broadcast`,
+    reads: { qkv: "f32", kv: "vec4u", aux: "f32", batch: "u32" },
+    writes: { out: "f32", partials: "f32" },
+    params: PARAMS,
+    workgroup: 64,
+    subgroups: true,
+    code: attentionCode({ kvType, headDim, quads, subgroups: true, rows: false }, LOAD_QUERIES),
+  }),
+);
+
 /** For steps with several rows a sequence, after `rope_kv`. */
 export const attentionPaged = variants((kvType: KvType, headDim: HeadDim, from: QueriesFrom) =>
   kernel({
     name: `attention_paged ${kvType} head_dim<=${headDim}${xSuffix(from)}`,
-    reads: { qkv: "f32", kv: "u32", aux: "f32", batch: "u32" },
+    reads: { qkv: "f32", kv: from === "broadcast" ? "vec4u" : "u32", aux: "f32", batch: "u32" },
     writes: { out: "f32", partials: "f32" },
     params: PARAMS,
     workgroup: 64,
@@ -113,6 +126,7 @@ var<workgroup> takes: array<vec4f, 8>;
 var<workgroup> split_sum: array<vec4f, ${quads}>;
 var<workgroup> split_max: array<vec4f, ${quads}>;
 
+fn kv_at(word: u32) -> u32 { return ${subgroups ? "kv[word / 4u][word % 4u]" : "kv[word]"}; }
 fn page_of(row: u32, key: u32) -> u32 { return batch[row_field(row, params.table_word) + key / PAGE]; }
 /** What is NaN or infinite, by its bits: drivers make numbers of such a score in max, exp and comparisons. */
 fn broken(s: vec4f) -> vec4<bool> { return (bitcast<vec4u>(s) & vec4u(0x7f800000u)) == vec4u(0x7f800000u); }

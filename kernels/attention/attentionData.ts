@@ -135,7 +135,7 @@ export function vectors(
   visit: (at: number[], vector: Float64Array) => void,
 ) {
   const { kvType, kvHeads, headDim, valueDim } = shape;
-  const { scaled } = kvNumbers[kvType];
+  const { dims, scaled } = kvNumbers[kvType];
   const [kWords, vWords] = [keyWords(kvType, headDim), valueWords(kvType, valueDim)];
   const size = pageWords(kvType, kvHeads, headDim, valueDim);
   const values = kvHeads * PAGE_TOKENS * kWords;
@@ -148,7 +148,7 @@ export function vectors(
         const vAt = (w: number) => base + values + (h * PAGE_TOKENS + offset) * vWords + w;
         const scales = scaled ? [kAt(kWords - 2), kAt(kWords - 1)] : [];
         visit([...Array.from({ length: kWords - scales.length }, (_, w) => kAt(w)), ...scales.slice(0, 1)], k);
-        visit([...Array.from({ length: vWords }, (_, w) => vAt(w)), ...scales.slice(1)], v);
+        visit([...Array.from({ length: valueDim / dims }, (_, w) => vAt(w)), ...scales.slice(1)], v);
       });
     });
   });

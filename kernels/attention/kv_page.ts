@@ -3,7 +3,7 @@
  *
  * A layer has one buffer of u32 words: pages, each [K: kv_heads, words, PAGE_TOKENS][V: kv_heads, PAGE_TOKENS, words],
  * `words` = head_dim / dimensions a word, and where vectors have scales two more: the key's and its value's; of values, value_dim takes the
- * place of head_dim, and there are no more. Lanes that own neighbouring tokens read
+ * place of head_dim, there are no more, and the words of each begin at a multiple of four. Lanes that own neighbouring tokens read
  * neighbouring words of K, lanes that own neighbouring dimensions neighbouring words of V. Of latent attention a token has one vector, in K's place: its
  * value is the beginning of its key, and value_dim is 0 here.
  */
@@ -13,8 +13,9 @@ import { type KvType, kvNumbers } from "./kv_types.ts";
 /** u32 words that a key of a head takes in a page, with the scales of key and value where there are some. */
 export const keyWords = (kvType: KvType, headDim: number): number =>
   headDim / kvNumbers[kvType].dims + (kvNumbers[kvType].scaled ? 2 : 0);
-/** And a value. */
-export const valueWords = (kvType: KvType, valueDim: number): number => valueDim / kvNumbers[kvType].dims;
+/** And a value, up to a multiple of four: loads of 128 bits find it where they may. */
+export const valueWords = (kvType: KvType, valueDim: number): number =>
+  4 * Math.ceil(valueDim / kvNumbers[kvType].dims / 4);
 /** u32 words of a page of one layer; `valueDim` where values are not as long as keys. */
 export const pageWords = (kvType: KvType, kvHeads: number, headDim: number, valueDim = headDim): number =>
   kvHeads * PAGE_TOKENS * (keyWords(kvType, headDim) + valueWords(kvType, valueDim));

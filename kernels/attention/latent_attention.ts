@@ -28,7 +28,7 @@ export const LATENT_QUADS: Quads = 1;
 export const latentAttention = variants((kvType: PlainKvType, width: LatentWidth, from: QueriesFrom) =>
   kernel({
     name: `latent_attention ${kvType} width<=${width}${xSuffix(from)}`,
-    reads: { qkv: "f32", kv: "u32", aux: "f32", batch: "u32" },
+    reads: { qkv: "f32", kv: from === "broadcast" ? "vec4u" : "u32", aux: "f32", batch: "u32" },
     writes: { out: "f32", partials: "f32" },
     params: {
       heads: "u32",

@@ -228,7 +228,7 @@ ${scaled ? STORE_SCALES : ""}
     let d = w * ${dims}u;
     kv[k_at(slot / PAGE, unit.kv_head, w, slot % PAGE)] = kv_word(${numbersOf(kvType, (i) => `key[d + ${i}u]`)}${top(0)});
   }
-  for (var w = lane; w < params.value_words; w += WG) {
+  for (var w = lane; w < params.value_dim / ${dims}u; w += WG) {
     let d = v + w * ${dims}u;
     kv[v_at(slot / PAGE, unit.kv_head, w, slot % PAGE)] = kv_word(${numbersOf(kvType, (i) => `clipped(qkv[d + ${i}u])`)}${top(1)});
   }

@@ -2,31 +2,92 @@
  * p · V of a chunk by blocks, folded into the split: second half of attention's inner loop.
  *
  * A lane has every 64th part of a value, a word or half of one. Eight keys, or four, are taken at once, whose values are then loaded together; their
- * exponentials come from workgroup memory, or on software drivers by a read a lane and broadcasts in the subgroup.
+ * exponentials come from workgroup memory, or on software drivers by a read a lane and broadcasts in the subgroup. There a lane has four
+ * words of a value, since a load of 128 bits costs little more than one of 32: often one subgroup has them all, and idle ones cost nothing.
  */
 import { MAX_LATENT } from "../fragments/batch.ts";
 import { kvNumbers, numberOf } from "./kv_types.ts";
 import { each, type Tile } from "./tile.ts";
 
 const LANES = 64;
-/** Keys that are taken at once. With eight of twice the queries a GPU's lane would need more than 96 registers. */
-const keysAtOnce = ({ quads, subgroups }: Tile): number => (subgroups || quads === 1 ? 8 : 4);
 
-const partsALane = ({ kvType, headDim }: Tile): number =>
-  Math.max(1, Math.min(headDim, MAX_LATENT) / kvNumbers[kvType].taken / LANES);
+/** Whether a lane loads four words of a value; latents lie as keys do, where four words are four keys'. */
+const isQuad = ({ subgroups, latent }: Tile): boolean => subgroups && latent !== true;
+
+/** Dimensions of a part. */
+const dimsAPart = (tile: Tile): number => {
+  const { dims, taken } = kvNumbers[tile.kvType];
+  return isQuad(tile) ? 4 * dims : taken;
+};
+
+/** Keys that are taken at once. With eight of twice the queries a GPU's lane would need more than 96 registers. */
+function keysAtOnce(tile: Tile): number {
+  if (isQuad(tile)) return Math.min(8, 64 / dimsAPart(tile)) / tile.quads;
+  return tile.subgroups || tile.quads === 1 ? 8 : 4;
+}
+
+const partsALane = (tile: Tile): number => Math.max(1, Math.min(tile.headDim, MAX_LATENT) / dimsAPart(tile) / LANES);
 
 /** Parts of a value. */
-const partsOf = ({ kvType }: Tile): string => {
-  const { dims, taken } = kvNumbers[kvType];
-  return dims === taken ? "params.value_words" : `params.value_words * ${dims / taken}u`;
+const partsOf = (tile: Tile): string => {
+  const dims = dimsAPart(tile);
+  return isQuad(tile) ? `((params.value_dim + ${dims - 1}u) / ${dims}u)` : `(params.value_dim / ${dims}u)`;
 };
+
+/** WGSL for each number of a part: its text and its dimension. */
+type PartNumbers = (dim: number) => string;
+
+/** Loads `keys` parts from the one at `at` on; the numbers of each. */
+function load(tile: Tile, keys: number): { code: string; numbers: (key: number) => PartNumbers } {
+  const { kvType, subgroups, latent } = tile;
+  const { dims, taken } = kvNumbers[kvType];
+  const next = latent ? "" : " * params.value_words"; // from a key's word to the next one's
+  if (!subgroups)
+    return {
+      code: each(keys, (i) => `            let v${i} = kv_taken(kv[at + ${i}u${next}], w);`),
+      numbers: (i) => (d) => numberOf(`v${i}`, taken, d),
+    };
+  if (!isQuad(tile)) {
+    const four = keys === 1 ? "" : each(keys / 4, (f) => `            let four${f} = kv[at / 4u + ${f}u];`);
+    const word = (i: number) => (keys === 1 ? "kv[at / 4u][at % 4u]" : `four${Math.floor(i / 4)}.${"xyzw"[i % 4]}`);
+    return {
+      code: `${four}\n${each(keys, (i) => `            let v${i} = kv_numbers(${word(i)});`)}`,
+      numbers: (i) => (d) => numberOf(`v${i}`, dims, d),
+    };
+  }
+  return {
+    code: each(
+      keys,
+      (i) => `            let four${i} = kv[(at + ${i}u${next}) / 4u];
+${each(4, (c) => `            let v${i}_${c} = kv_numbers(four${i}.${"xyzw"[c]});`)}`,
+    ),
+    numbers: (i) => (d) => numberOf(`v${i}_${Math.floor(d / dims)}`, dims, d % dims),
+  };
+}
+
+/** Multiplies and adds `keys` keys at once, each sum in the order of the keys. */
+function add(tile: Tile, keys: number): string {
+  const { quads, subgroups } = tile;
+  const { code, numbers } = load(tile, keys);
+  const read = `p[(j - chunk + sub % ${keys}u) * QUADS + min(sub / ${keys}u, QUADS - 1u)]`;
+  const own = (i: number, q: number) =>
+    subgroups ? `subgroupBroadcast(own, ${q * keys + i}u)` : `p[(j - chunk + ${i}u) * QUADS + ${q}u]`;
+  return `${subgroups ? `            let own = ${read};` : ""}
+${code}
+${each(keys, (i) => each(quads, (q) => `            let x${i}_${q} = ${own(i, q)};`))}
+${each(dimsAPart(tile), (d) =>
+  each(quads, (q) =>
+    each(keys, (i) => `            o${d}_${q} = fma(x${i}_${q}, vec4f(${numbers(i)(d)}), o${d}_${q});`),
+  ),
+)}`;
+}
 
 /** The parts of it. */
 export const valuesFragment = {
   /** Declares the accumulators of the split, by part of the lane, dimension and quad. */
   declare: (tile: Tile): string =>
     each(partsALane(tile), (r) =>
-      each(kvNumbers[tile.kvType].taken, (d) => each(tile.quads, (q) => `  var part${r}_${d}_${q} = vec4f();`)),
+      each(dimsAPart(tile), (d) => each(tile.quads, (q) => `  var part${r}_${d}_${q} = vec4f();`)),
     ),
 
   /** Where values have scales: multiplies the exponentials, which have been added up, by those of their keys' values. */
@@ -36,21 +97,22 @@ export const valuesFragment = {
       : /* wgsl */ `
     workgroupBarrier();
     for (var j = max(chunk, begin) + lane; j < min(chunk + CHUNK, end); j += WG) {
-      let scale = bitcast<f32>(kv[v_scale_at(page_of(row, j), unit.kv_head, j % PAGE)]);
+      let scale = bitcast<f32>(kv_at(v_scale_at(page_of(row, j), unit.kv_head, j % PAGE)));
 ${each(quads, (q) => `      p[(j - chunk) * QUADS + ${q}u] *= scale;`)}
     }
     workgroupBarrier();`,
 
   /** Folds the chunk's blocks into them. */
   fold(tile: Tile): string {
-    const { kvType, quads, subgroups, rows, latent } = tile;
+    const { kvType, quads, subgroups, rows } = tile;
     const { dims, taken } = kvNumbers[kvType];
     const parts = partsOf(tile);
     const keys = keysAtOnce(tile);
-    const word = dims === taken ? "w" : `w / ${dims / taken}u`;
-    const next = latent ? "" : " * params.value_words"; // from a key's word to the next one's
-    const accumulators = (text: (d: number, q: number) => string) => each(taken, (d) => each(quads, (q) => text(d, q)));
-    // With broadcasts, a subgroup that has a word of a value works as a whole.
+    const word = isQuad(tile) ? "w * 4u" : dims === taken ? "w" : `w / ${dims / taken}u`;
+    const accumulators = (text: (d: number, q: number) => string) =>
+      each(dimsAPart(tile), (d) => each(quads, (q) => text(d, q)));
+    const one = load(tile, 1);
+    // With broadcasts, a subgroup that has a part of a value works as a whole.
     return each(
       partsALane(tile),
       (r) => /* wgsl */ `
@@ -64,23 +126,13 @@ ${rows ? whole(tile) : ""}
         while (j < to) {
           let at = v_at(page_of(row, j), unit.kv_head, ${word}, j % PAGE);
           if (${rows ? "whole && " : ""}j % ${keys}u == 0u && j + ${keys}u <= to) {
-${subgroups ? each(quads, (q) => `            let p${q} = p[(j - chunk + sub) * QUADS + ${q}u];`) : ""}
-${each(keys, (i) => `            let v${i} = kv_taken(kv[at + ${i}u${next}], w);`)}
-${each(keys, (i) =>
-  each(quads, (q) => {
-    const p = subgroups ? `subgroupBroadcast(p${q}, ${i}u)` : `p[(j - chunk + ${i}u) * QUADS + ${q}u]`;
-    return `            let x${i}_${q} = ${p};`;
-  }),
-)}
-${accumulators((d, q) =>
-  each(keys, (i) => `            o${d}_${q} = fma(x${i}_${q}, vec4f(${numberOf(`v${i}`, taken, d)}), o${d}_${q});`),
-)}
+${add(tile, keys)}
             j += ${keys}u;
             continue;
           }
-          let v = kv_taken(kv[at], w);
+${one.code}
 ${accumulators((d, q) => {
-  const sum = `fma(p[(j - chunk) * QUADS + ${q}u], vec4f(${numberOf("v", taken, d)}), o${d}_${q})`;
+  const sum = `fma(p[(j - chunk) * QUADS + ${q}u], vec4f(${one.numbers(0)(d)}), o${d}_${q})`;
   const live = `(vec4u(j) >= lows${q}) & (vec4u(j) < lengths${q})`;
   return `          o${d}_${q} = ${rows ? `select(o${d}_${q}, ${sum}, ${live})` : sum};`;
 })}
@@ -91,7 +143,7 @@ ${each(quads, (q) => {
   const seen = `(max(lows${q}, vec4u(chunk + b * BLOCK)) < min(lengths${q}, vec4u(chunk + (b + 1u) * BLOCK)))`;
   return `        let keep${q} = keeps[b * QUADS + ${q}u];
         let take${q} = takes[b * QUADS + ${q}u];
-${each(taken, (d) => `        part${r}_${d}_${q} = ${rows ? `select(part${r}_${d}_${q}, ${folded(d)}, ${seen})` : folded(d)};`)}`;
+${each(dimsAPart(tile), (d) => `        part${r}_${d}_${q} = ${rows ? `select(part${r}_${d}_${q}, ${folded(d)}, ${seen})` : folded(d)};`)}`;
 })}
       }
     }`,
@@ -100,7 +152,7 @@ ${each(taken, (d) => `        part${r}_${d}_${q} = ${rows ? `select(part${r}_${d
 
   /** Leaves the accumulators in `q4`, which is free by then. */
   leave(tile: Tile): string {
-    const { taken } = kvNumbers[tile.kvType];
+    const taken = dimsAPart(tile);
     return each(
       partsALane(tile),
       (r) => /* wgsl */ `
