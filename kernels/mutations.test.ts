@@ -91,7 +91,7 @@ const MUTATIONS = [
   ["attention_paged f16 head_dim<=64", "vec4u(params.window) < lengths0", "vec4<bool>(false)", "attention_paged f16"],
   [
     "attention_fused int8 head_dim<=64",
-    "params.scale * bitcast<f32>(kv[at0 + params.head_dim / 4u * PAGE])",
+    "params.scale * bitcast<f32>(scale_bits0_0)",
     "params.scale",
     "attention_fused int8",
   ],

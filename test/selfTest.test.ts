@@ -68,7 +68,7 @@ describe("a way of computing that gives other bits is off, and answers are right
 
   test.runIf(xFrom(gpu) === "broadcast").each([
     ["x", /^norm_matmul f32 M=1 broadcast$/, "fma(", "1.001 * fma("],
-    ["queries", /^attention_row .* broadcast$/, "exp(", "1.01 * exp("],
+    ["queries", /^attention_row .* broadcast$/, "select(exp(", "select(1.01 * exp("],
   ] as const)("values of %s given from lane to lane", { timeout: 120_000 }, async (_, kernel, from, to) => {
     expect(await offAfter(miscompiling(kernel, from, to))).toEqual(["broadcast"]);
   });
