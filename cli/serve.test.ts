@@ -146,7 +146,7 @@ describe("documented examples", () => {
     const stdout = { write: (text: string) => (said += text) };
     const run = new Function("OpenAI", "process", `return (async () => {${here}})()`);
     await run(OpenAI, { stdout });
-    expect(said).toMatch(/^I am /i);
+    expect(said).toMatch(/\bingle\b/);
   });
 });
 

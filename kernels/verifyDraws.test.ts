@@ -23,12 +23,12 @@ interface Way {
   readonly draft: Float32Array;
   readonly chains: number;
 }
-/** Tables on which a bug shows most; the weakest of those planted needs some hundreds of chains to. */
+/** Tables on which a bug shows most: G is 0.78 a chain where one is planted, computed for them, and 0.87 where top-k cuts. */
 const WHOLE: Way = {
   settings: { temperature: 0.8 },
   target: Float32Array.of(2.5, 2.3, -3, 0.9, -3, 1.8, 1.7, -1.1, 0.2),
   draft: Float32Array.of(3, -2.3, -3, -2.8, -2.4, 3, -3, -0.4, 1.5),
-  chains: FULL ? 20_000 : 1500,
+  chains: FULL ? 20_000 : 120,
 };
 const CUT: Way = {
   settings: { temperature: 0.8, topK: 2 },
@@ -100,7 +100,7 @@ async function dispatch(bed: Testbed, rows: readonly Row[], { draft }: Way, veri
   return ids;
 }
 
-/** A recorder whose kernels have the bug. */
+/** A recorder whose kernels have the bug, under a name of its own: pipelines are kept by name. */
 function planting(recorder: Recorder, { from = "", to = "" }: Planted): Recorder {
   if (from === "") return recorder;
   return new Proxy(recorder, {
@@ -110,7 +110,7 @@ function planting(recorder: Recorder, { from = "", to = "" }: Planted): Recorder
         const { name, code } = launch.kernel;
         expect(code).toContain(from);
         target.dispatch(
-          { ...launch, kernel: { ...launch.kernel, name: `${name} planted`, code: code.replaceAll(from, to) } },
+          { ...launch, kernel: { ...launch.kernel, name: `${name} with ${to}`, code: code.replaceAll(from, to) } },
           label,
         );
       };
