@@ -1,5 +1,6 @@
 /** A device that counts what it is asked for: a proxy of the one that does the work. */
 import type { Gpu } from "../device/gpu.ts";
+import { type Hooks, replaced } from "./hookedDevice.ts";
 
 /** Calls since the last `reset`, and what lives. */
 export class DeviceCounts {
@@ -30,21 +31,6 @@ export class DeviceCounts {
     this.writes = this.writtenBytes = this.mappedBytes = this.largestBuffer = this.largestBinding = 0;
     this.peakBytes = this.liveBytes;
   }
-}
-
-type Hooks<T> = Partial<{ [K in keyof T]: T[K] }>;
-
-/** `target` with some members replaced; its own methods keep their `this`, which native objects insist on. */
-function replaced<T extends object>(target: T, hooks: Hooks<T>): T {
-  return new Proxy(target, {
-    get(_, key) {
-      const hook: unknown = Reflect.get(hooks, key);
-      if (hook !== undefined) return hook;
-      const value: unknown = Reflect.get(target, key, target);
-      return typeof value === "function" ? value.bind(target) : value;
-    },
-    set: (_, key, value) => Reflect.set(target, key, value, target),
-  });
 }
 
 /** The same device, counted. `limits` may be lower than its own, as if that were all the device had. */

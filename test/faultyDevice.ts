@@ -1,6 +1,7 @@
 /** A device of which one call fails, as drivers fail: out of memory in an error scope, a mapping refused, a kernel not compiled. */
 import { OutOfMemoryError } from "../device/errors.ts";
 import type { Gpu } from "../device/gpu.ts";
+import { type Hooks, hookedDevice } from "./hookedDevice.ts";
 
 /** Calls that can fail. */
 export type FaultKind = "createBuffer" | "mapAsync" | "createComputePipelineAsync" | "popErrorScope";
@@ -54,7 +55,7 @@ export function faultyDevice(gpu: Gpu, faults: Faults, kept: KeptPipelines): Gpu
   const { device } = gpu;
   const uncaptured: OutOfMemoryError[] = [];
   const scopes: Scope[] = [];
-  const hooks: Partial<GPUDevice> = {
+  const hooks: Hooks<GPUDevice> = {
     pushErrorScope: (filter) => {
       scopes.push({ filter, error: undefined });
       device.pushErrorScope(filter);
@@ -81,16 +82,7 @@ export function faultyDevice(gpu: Gpu, faults: Faults, kept: KeptPipelines): Gpu
       return pipeline;
     },
   };
-  const proxy = new Proxy(device, {
-    get(_, key) {
-      const hook: unknown = Reflect.get(hooks, key);
-      if (hook !== undefined) return hook;
-      const value: unknown = Reflect.get(device, key, device);
-      return typeof value === "function" ? value.bind(device) : value;
-    },
-    set: (_, key, value) => Reflect.set(device, key, value, device),
-  });
-  return { ...gpu, device: proxy, off: new Set(), uncaptured };
+  return { ...hookedDevice(gpu, hooks), uncaptured };
 }
 
 /** What WebGPU hands out where there was no memory: every use of it is an error. */
