@@ -58,7 +58,7 @@ async function timeOnce(gpu: Gpu, program: Dispatches, timestamps: Timestamps | 
     const commands = encoder.finish();
     const start = performance.now();
     device.queue.submit([commands]);
-    await device.queue.onSubmittedWorkDone();
+    await gpu.waitFor(device.queue.onSubmittedWorkDone());
     return performance.now() - start;
   }
   const pass = encoder.beginComputePass({ timestampWrites: timestamps.writes(0) });

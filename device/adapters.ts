@@ -60,11 +60,16 @@ export interface AdapterSearch {
   readonly remedy: string;
 }
 
+/** Settles as `arrival` does. */
+export type WaitFor = <T>(arrival: Promise<T>) => Promise<T>;
+
 /** The two halves of the platform: `node.ts` and `browser.ts` each export one. */
 export interface Platform {
   /** The selector from the environment, if any. */
   defaultSelector(): string | undefined;
   findAdapters(): Promise<AdapterSearch>;
+  /** Settles as `arrival` does, which a device was asked for. */
+  readonly waitFor: WaitFor;
 }
 
 /** Rasterizers that run on the CPU, by the names they give themselves. */

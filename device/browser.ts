@@ -14,7 +14,11 @@ const REQUESTS: readonly GPURequestAdapterOptions[] = [
   { forceFallbackAdapter: true },
 ];
 
-export const browserPlatform: Platform = { defaultSelector: () => undefined, findAdapters };
+export const browserPlatform: Platform = {
+  defaultSelector: () => undefined,
+  findAdapters,
+  waitFor: (arrival) => arrival, // the GPU's process tells
+};
 
 async function findAdapters(): Promise<AdapterSearch> {
   const gpu = (globalThis as { navigator?: { gpu?: GPU } }).navigator?.gpu;

@@ -6,6 +6,7 @@ import {
   type Platform,
   readLimits,
   select,
+  type WaitFor,
 } from "./adapters.ts";
 import { AdapterUnavailableError, DeviceLostError, type GpuValidationError, type OutOfMemoryError } from "./errors.ts";
 import { typedError } from "./gpuErrors.ts";
@@ -28,6 +29,8 @@ export interface Gpu {
   readonly uncaptured: readonly (OutOfMemoryError | GpuValidationError)[];
   /** Settles once, never rejects. `reason` is "destroyed" after `close()` or `device.destroy()`, else "unknown". */
   readonly lost: Promise<{ readonly reason: string; readonly message: string }>;
+  /** Settles as `arrival` does, a promise for what the device works on: to be used for all that may take long, since in Node waiting costs a core. */
+  readonly waitFor: WaitFor;
   /** Destroys the device and every buffer on it. May be called twice. */
   close(): void;
 }
@@ -73,7 +76,7 @@ export async function openGpu(options: GpuOptions = {}): Promise<Gpu> {
   const host = await platform();
   const found = select(await host.findAdapters(), options.adapter ?? host.defaultSelector());
   const device = await requestDevice(found, options);
-  return wrap(device, found.description, options.onUncapturedError);
+  return wrap(device, found.description, host, options.onUncapturedError);
 }
 
 async function platform(): Promise<Platform> {
@@ -116,6 +119,7 @@ function wantedLimits(
 async function wrap(
   device: GPUDevice,
   adapter: AdapterDescription,
+  { waitFor }: Platform,
   onUncapturedError: GpuOptions["onUncapturedError"],
 ): Promise<Gpu> {
   const lost = device.lost.then(({ reason, message }) => ({ reason: reason ?? "unknown", message }));
@@ -145,6 +149,7 @@ async function wrap(
     off: new Set(),
     uncaptured,
     lost,
+    waitFor,
     close,
   };
 }

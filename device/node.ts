@@ -3,6 +3,7 @@ import { type AdapterDescription, type AdapterSearch, describe, inOrder, type Pl
 import { AdapterUnavailableError } from "./errors.ts";
 import { findSwiftShader, type SwiftShader } from "./nodeSwiftShader.ts";
 import { ensureLoader, systemDriverFiles, withDriverFiles } from "./nodeVulkan.ts";
+import { waitFor } from "./nodeWaiting.ts";
 
 const REMEDY =
   "run `npm i -D webgpu @sparticuz/chromium` for SwiftShader (linux x64), or install mesa-vulkan-drivers 25 or later " +
@@ -28,6 +29,7 @@ export const nodePlatform: Platform = {
     });
     return search;
   },
+  waitFor,
 };
 
 async function findAdapters(): Promise<AdapterSearch> {

@@ -52,12 +52,12 @@ export class PipelineCache {
     const layout = device.createBindGroupLayout({ label: name, entries });
     const module = device.createShaderModule({ label: name, code });
     try {
-      const pipeline = await device.createComputePipelineAsync({
+      const compiled = device.createComputePipelineAsync({
         label: name,
         layout: device.createPipelineLayout({ bindGroupLayouts: [layout] }),
         compute: { module, entryPoint: "main" },
       });
-      return { pipeline, layout };
+      return { pipeline: await this.#gpu.waitFor(compiled), layout };
     } catch (error) {
       const { messages } = await module.getCompilationInfo();
       const lines = messages.map(({ type, lineNum, message }) => `${type} at line ${lineNum}: ${message}`).join("; ");

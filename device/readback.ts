@@ -33,7 +33,7 @@ export async function readBuffer(
     () => copyOut(gpu, buffer, begin, end - begin),
     `read ${label}`,
   );
-  const mapped = map(staging, label);
+  const mapped = map(gpu, staging, label);
   mapped.catch(() => undefined); // what the scopes say explains it, and comes first
   try {
     const failure = await error;
@@ -55,9 +55,9 @@ function copyOut(gpu: Gpu, source: GPUBuffer, offset: number, size: number): GPU
   return staging;
 }
 
-async function map(staging: GPUBuffer, label: string): Promise<ArrayBuffer> {
+async function map(gpu: Gpu, staging: GPUBuffer, label: string): Promise<ArrayBuffer> {
   try {
-    await staging.mapAsync(GPUMapMode.READ);
+    await gpu.waitFor(staging.mapAsync(GPUMapMode.READ));
     return staging.getMappedRange();
   } catch (cause) {
     throw new DeviceLostError(`read ${label}: the device went away before the bytes came; open a new one`, { cause });

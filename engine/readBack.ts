@@ -39,7 +39,7 @@ export class ReadBack {
     error: Promise<Error | undefined>,
     use: (back: ArrayBuffer) => T,
   ): Promise<T> {
-    const mapped = buffer.mapAsync(GPUMapMode.READ, 0, bytes);
+    const mapped = this.#gpu.waitFor(buffer.mapAsync(GPUMapMode.READ, 0, bytes));
     mapped.catch(() => undefined); // what the scopes say comes first
     await this.settled(error);
     await this.#arrived(mapped);

@@ -90,7 +90,7 @@ export class Runner {
     this.counts.bytesRead += bytes;
     if (staging === undefined) {
       await this.#readBack.settled(error);
-      await gpu.device.queue.onSubmittedWorkDone(); // or a long prompt would be queued whole, and nothing could stop it
+      await gpu.waitFor(gpu.device.queue.onSubmittedWorkDone()); // or a long prompt would be queued whole, and nothing could stop it
       return { outputs: [], logits: [] };
     }
     return await this.#readBack.read(staging, bytes, error, (back) => {

@@ -187,7 +187,7 @@ class Uploader {
 
   /** Waits for the last piece. Throws what the GPU met on the way: weights that were never written are zeros, not an error. */
   async settle(): Promise<void> {
-    await this.#gpu.device.queue.onSubmittedWorkDone();
+    await this.#gpu.waitFor(this.#gpu.device.queue.onSubmittedWorkDone());
     const error = this.#gpu.uncaptured[this.#errorsBefore];
     if (error !== undefined) throw error;
     this.#options.onBytes?.([...this.#bytes.values()].reduce((a, b) => a + b, 0)); // small ones were read while planning
