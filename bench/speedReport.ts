@@ -2,7 +2,7 @@
 import type { DraftStats } from "../engine/draftCounts.ts";
 import { bytesPerToken, type ModelBytes } from "./modelBytes.ts";
 import type { SpeedRow } from "./speed.ts";
-import { deviation, least, mean, percentile } from "./statistics.ts";
+import { deviation, mean, percentile } from "./statistics.ts";
 
 /** What all rows of a run share. */
 export interface SpeedSubject {
@@ -87,7 +87,6 @@ export function speedRecord(row: SpeedRow, subject: SpeedSubject, draft?: DraftR
         between.length === 0
           ? null
           : {
-              least: least(between),
               p50: percentile(between, 50),
               p95: percentile(between, 95),
               p99: percentile(between, 99),
