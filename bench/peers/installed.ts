@@ -21,6 +21,6 @@ export function installedFile(name: string, path: string): string {
 function checked(name: string): string {
   if (existsSync(join(FOLDER, "node_modules", name, "package.json"))) return name;
   throw new BenchError(
-    `peers: ${name} is not installed in bench/peers, expected it beside ingle; run \`npm ci --ignore-scripts\` in bench/peers`,
+    `peers: ${name} is not installed in bench/peers, expected it beside ingle; run \`npm i --ignore-scripts --no-package-lock\` in bench/peers`,
   );
 }
