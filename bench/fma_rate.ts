@@ -28,7 +28,7 @@ const groupsFor = ({ adapter }: Pick<Gpu, "adapter">): number => (adapter.kind =
 const chains = Array.from({ length: CHAINS }, (_, c) => c);
 
 /** Runs the chains. */
-export const fmaRate = kernel({
+const fmaRate = kernel({
   name: "fma_rate",
   reads: {},
   writes: { out: "f32" },

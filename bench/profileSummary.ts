@@ -23,9 +23,9 @@ export interface ProfileGroup {
 }
 
 /** Between the dispatches of a step: barriers, and the passes that timing needs. */
-export const BETWEEN_DISPATCHES = "(between dispatches)";
+const BETWEEN_DISPATCHES = "(between dispatches)";
 /** Between the end of a step and the begin of the next of the same test: read-back, scheduling, encoding. */
-export const BETWEEN_STEPS = "(before the step)";
+const BETWEEN_STEPS = "(before the step)";
 
 /** Groups by time, largest first. The gap before a step is the step's. */
 export function profileGroups(steps: readonly ProfiledStep[]): ProfileGroup[] {

@@ -45,7 +45,7 @@ export function randomMatrix(random: Random, layout: NaiveLayout, rows: number, 
 }
 
 /** Row-major (rows, width) as [rows/32][width][32]. */
-export function inBlocks(rowMajor: Uint32Array, width: number): Uint32Array<ArrayBuffer> {
+function inBlocks(rowMajor: Uint32Array, width: number): Uint32Array<ArrayBuffer> {
   const out = new Uint32Array(rowMajor.length);
   for (let row = 0; row < rowMajor.length / width; row++) {
     const block = Math.floor(row / BLOCK_ROWS) * width;

@@ -21,7 +21,7 @@ export interface SpeedSubject {
 }
 
 /** Above this share of the mean, a deviation is worth a word: something else ran on the machine. */
-export const NOISE = 0.05;
+const NOISE = 0.05;
 
 /** What became of proposals while a row was measured, its warm-up counted. */
 export function draftRecord(from: DraftStats, to: DraftStats) {

@@ -2,11 +2,11 @@
 import { statSync } from "node:fs";
 import { openFile } from "../device/nodeFiles.ts";
 import { ModelFormatError } from "../models/errors.ts";
-import { httpSource } from "../models/sources.ts";
+import { httpSource } from "../models/httpSource.ts";
 import { type Checkpoint, openWeights } from "../models/weights/checkpoint.ts";
 import { escapeName } from "../models/weights/escape.ts";
 import { countNonFinite } from "../models/weights/nonFinite.ts";
-import { elementCount } from "../models/weights/safetensors.ts";
+import { elementCount } from "../models/weights/tensorInfo.ts";
 import type { Command, Context } from "./command.ts";
 import { EXIT, UsageError } from "./errors.ts";
 import type { Arguments, FlagTable } from "./flags.ts";

@@ -1,7 +1,7 @@
 /** Tensors of a file as rows: for JSON with names as stored, for people with names that are safe to print. */
 import { bytes } from "../device/buffers.ts";
 import { escapeName } from "../models/weights/escape.ts";
-import { elementCount, type TensorInfo } from "../models/weights/safetensors.ts";
+import { elementCount, type TensorInfo } from "../models/weights/tensorInfo.ts";
 import { table } from "./output.ts";
 
 /** One tensor in `inspect --json`. */

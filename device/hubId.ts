@@ -9,7 +9,7 @@ export interface HubId {
 }
 
 /** The branch that every repository has. */
-export const DEFAULT_REVISION = "main";
+const DEFAULT_REVISION = "main";
 
 // As the hub has them: letters, digits, "_", "-" and "."; the first and the last character no punctuation.
 const PART = /^\w(?:[\w.-]{0,94}\w)?$/; // 96 characters at most

@@ -24,27 +24,6 @@ export function insideErrorScopes<T>(
   }
 }
 
-/**
- * Awaits `work` and throws what its GPU calls did wrong: OutOfMemoryError, else GpuValidationError (also for internal errors of
- * a driver). Scopes are one stack a device: two calls of this that overlap see each other's errors, so await one first.
- */
-export async function withErrorScopes<T>(gpu: Gpu, work: () => T | Promise<T>, where = "webgpu"): Promise<T> {
-  for (const filter of FILTERS) gpu.device.pushErrorScope(filter);
-  let value: T;
-  try {
-    value = await work();
-  } catch (thrown) {
-    const error = await popAll(gpu.device, where);
-    // What the GPU says explains what was thrown: a rejected mapAsync follows from a refused buffer.
-    if (error === undefined) throw thrown;
-    error.cause = thrown;
-    throw error;
-  }
-  const error = await popAll(gpu.device, where);
-  if (error !== undefined) throw error;
-  return value;
-}
-
 async function popAll(device: GPUDevice, where: string): Promise<OutOfMemoryError | GpuValidationError | undefined> {
   const popped = FILTERS.map(() => device.popErrorScope());
   let errors: (GPUError | null)[];

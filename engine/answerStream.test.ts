@@ -6,7 +6,8 @@ import type { Tokenizer } from "../models/text/tokenizer.ts";
 import { AnswerStream } from "./answerStream.ts";
 import { InvalidRequestError, NonFiniteError } from "./errors.ts";
 import type { ResolvedRequest } from "./request.ts";
-import { GREEDY, type RowOutput, Sequence } from "./sequence.ts";
+import { GREEDY } from "./samplingParams.ts";
+import { type RowOutput, Sequence } from "./sequence.ts";
 import type { Part } from "./types.ts";
 
 /** Token i says the i-th piece; what is still open at the end comes with `end`. */

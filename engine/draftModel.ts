@@ -13,8 +13,9 @@ import { DraftScores } from "./draftScores.ts";
 import type { EngineOptions } from "./options.ts";
 import { type PageGroups, pageGroupsOf } from "./pageGroups.ts";
 import type { Proposal, Proposer, Wanted } from "./proposer.ts";
+import type { SamplingParams } from "./samplingParams.ts";
 import type { Scheduled } from "./scheduler.ts";
-import { type SamplingParams, Sequence } from "./sequence.ts";
+import { Sequence } from "./sequence.ts";
 import { type Started, start } from "./start.ts";
 import { StepTimes } from "./stepTimes.ts";
 

@@ -9,7 +9,7 @@ type Vocabulary = Pick<ReadModel, "location" | "tokenizer"> & { readonly config:
  * Throws InvalidRequestError that names the first token in which the two differ. Padding behind the tokenizers' ids may differ; without
  * tokenizers the sizes decide.
  */
-export function checkSameVocabulary(target: Vocabulary, draft: Vocabulary): void {
+function checkSameVocabulary(target: Vocabulary, draft: Vocabulary): void {
   const [ours, theirs] = [target.tokenizer, draft.tokenizer];
   const fail = (what: string) => {
     const advice = "expected the target's vocabulary; choose a draft of the same family";

@@ -6,8 +6,9 @@ import { FREE_RUN } from "../kernels/variantNames.ts";
 import { pagesOf } from "../test/schedulerPlay.ts";
 import type { Batch } from "./batch.ts";
 import { FreeRuns, MOST_STEPS, type StepsAhead, WindowLength } from "./freeRun.ts";
+import { GREEDY } from "./samplingParams.ts";
 import { type Schedule, Scheduler } from "./scheduler.ts";
-import { GREEDY, type RowOutput, Sequence, type SequenceOptions } from "./sequence.ts";
+import { type RowOutput, Sequence, type SequenceOptions } from "./sequence.ts";
 
 const LIMITS = { rows: 64, scoreRows: 64, sequences: 4 };
 const output = (token: number): RowOutput => ({ token, logprob: -1, top: [], finite: true });

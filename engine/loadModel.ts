@@ -1,9 +1,9 @@
 /** What can be known of a model before its weights: from small files and headers. */
 import type { Folder } from "../device/files.ts";
-import { type ModelConfig, modelTypeOf, normalizeConfig } from "../models/config.ts";
+import type { ModelConfig } from "../models/config.ts";
 import { readDetails } from "../models/details.ts";
 import { ModelFormatError } from "../models/errors.ts";
-import { familyOf } from "../models/families/registry.ts";
+import { familyOf, readConfig } from "../models/families/registry.ts";
 import { type GenerationDefaults, readGenerationConfig, stopTokenIds } from "../models/generationConfig.ts";
 import type { Model } from "../models/model.ts";
 import { ropesVariant } from "../models/rope.ts";
@@ -46,8 +46,7 @@ export async function readModel(folder: Folder, signal?: AbortSignal): Promise<R
   if (raw === undefined) {
     throw new ModelFormatError("CONFIG", `${folder.location}: has no config.json, expected a folder as on the hub`);
   }
-  const family = familyOf(modelTypeOf(raw));
-  const config = normalizeConfig(raw, family.config);
+  const config = readConfig(raw);
   const generation = readGenerationConfig((await readJson(folder, "generation_config.json", signal)) ?? {});
   const tokenizer = await loadTokenizer(folder);
   const template = tokenizer === undefined ? undefined : await loadChatTemplate(folder);
@@ -59,7 +58,7 @@ export async function readModel(folder: Folder, signal?: AbortSignal): Promise<R
   try {
     const details = await readDetails(checkpoint, config.quantization, signal);
     const weights = new WeightPlan(checkpoint, config.quantization, details);
-    const model = family.build(weights, config);
+    const model = familyOf(config.model_type).build(weights, config);
     const copy = (name: string) => config.tie_word_embeddings && name.startsWith(`${model.head}.`);
     weights.finish((name) => copy(name) || model.unused?.test(name) === true);
     const stopIds = stopTokenIds(config, generation, tokenizer?.eosTokenIds ?? []);

@@ -5,7 +5,7 @@ import type { Folder } from "../device/files.ts";
 import { isLocalFolder, openHubFolder, openLocalFolder } from "../device/folders.ts";
 import { type HubId, parseHubId } from "../device/hubId.ts";
 import type { DownloadOptions } from "../device/nodeHub.ts";
-import { httpFolder } from "../models/sources.ts";
+import { httpFolder } from "../models/httpSource.ts";
 
 /** The models that ship in the package, beside this file's folder: one that answers, and a small one that proposes tokens to it. */
 const SHIPPED = ["default", "default-draft"];

@@ -6,7 +6,7 @@ import { chatTemplate } from "../models/text/chatTemplate.ts";
 import { loadTokenizer, type Tokenizer } from "../models/text/tokenizer.ts";
 import { ContextLengthError, InvalidRequestError } from "./errors.ts";
 import { type RequestContext, resolveGenerate, resolveScore } from "./request.ts";
-import { GREEDY } from "./sequence.ts";
+import { GREEDY } from "./samplingParams.ts";
 import type { GenerateRequest, ScoreRequest } from "./types.ts";
 
 const TEMPLATE =

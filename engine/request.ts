@@ -96,7 +96,7 @@ const SPECULATION_FIELDS: Readonly<Record<keyof SpeculationWish, true>> = { draf
 
 const MAX_STOPS = 64;
 /** Answers to one prompt: OpenAI's limit. */
-export const MAX_ANSWERS = 128;
+const MAX_ANSWERS = 128;
 /** Of what is further away next to nothing is accepted. */
 export const MAX_DRAFT_TOKENS = 16;
 

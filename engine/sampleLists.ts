@@ -1,5 +1,5 @@
 /** Rules of the samples of a step, block by block, each with its sequence's tokens behind: one u32 buffer, grown as needed. */
-import type { LogitRules } from "./sequence.ts";
+import type { LogitRules } from "./samplingParams.ts";
 
 const FIRST_WORDS = 1024;
 

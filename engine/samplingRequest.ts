@@ -4,7 +4,7 @@ import type { GenerationDefaults } from "../models/generationConfig.ts";
 import type { Tokenizer } from "../models/text/tokenizer.ts";
 import { InvalidRequestError } from "./errors.ts";
 import { idList, integer, number } from "./requestChecks.ts";
-import type { LogitRules, SamplingParams } from "./sequence.ts";
+import type { LogitRules, SamplingParams } from "./samplingParams.ts";
 import type { GenerateRequest } from "./types.ts";
 
 const MAX_BIASES = 4096;

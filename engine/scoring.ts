@@ -1,8 +1,9 @@
 /** Scoring: the log-probability of every token of a list, by steps that want the logits of each row. */
 import { AbortError, NonFiniteError } from "./errors.ts";
 import type { ReadModel } from "./loadModel.ts";
+import { GREEDY } from "./samplingParams.ts";
 import type { Scheduler } from "./scheduler.ts";
-import { GREEDY, Sequence } from "./sequence.ts";
+import { Sequence } from "./sequence.ts";
 import type { ScoreRequest, TokenLogprob } from "./types.ts";
 
 /** What is scored, and by whom. */

@@ -8,8 +8,8 @@ import { AdapterUnavailableError, DeviceLostError, OutOfMemoryError } from "../d
 import type { KeptTexts } from "../device/files.ts";
 import type { Gpu } from "../device/gpu.ts";
 import type { CompiledKernel, PipelineCache } from "../device/pipelines.ts";
-import { LAYOUT_NAMES } from "../kernels/formats/layouts.ts";
-import { MATMUL_ROWS, xFromName } from "../kernels/fragments/matmul.ts";
+import type { LayoutName } from "../kernels/formats/layout.ts";
+import { MATMUL_ROWS } from "../kernels/fragments/matmul.ts";
 import { type SelfTest, selfTests } from "../kernels/selfTests.ts";
 import { Testbed } from "../kernels/testbed.ts";
 import { rowsVariant } from "../kernels/variantNames.ts";
@@ -39,12 +39,11 @@ export interface SelfTestOptions {
   readonly signal?: AbortSignal | undefined;
 }
 
-/** Tests that concern the kernels. */
-export function testsOf(kernels: readonly CompiledKernel[]): SelfTest[] {
+/** Tests that concern the kernels, of a model with matrices of these layouts. */
+export function testsOf(kernels: readonly CompiledKernel[], layouts: ReadonlySet<LayoutName>): SelfTest[] {
   const names = new Set(kernels.map(({ name }) => name));
   // Kernels of other layouts need not even be written out: that alone takes a tenth of a second.
-  const used = LAYOUT_NAMES.filter((layout) => kernels.some(({ name }) => name.split(" ").includes(layout)));
-  return selfTests(used).filter((test) => test.kernels.every(({ name }) => names.has(name)));
+  return selfTests([...layouts]).filter((test) => test.kernels.every(({ name }) => names.has(name)));
 }
 
 /** Tests of all that some model may use on the adapter in f32, nothing being off. */
@@ -52,16 +51,12 @@ export function testsFor(adapter: AdapterDescription): SelfTest[] {
   const gpu = { adapter, features: new Set(adapter.features), off: new Set<string>() };
   const rows = new Set(Array.from({ length: MAX_ROWS }, (_, i) => rowsVariant(matmulRows(gpu, i + 1))));
   const unused = MATMUL_ROWS.map(rowsVariant).filter((variant) => !rows.has(variant));
-  return selfTests().filter(({ kernels: [first], variant }) => {
-    if (variant !== null && unused.includes(variant)) return false;
-    const name = first?.name ?? "";
-    // These come in several ways, of which an adapter gets one; narrow ones only where --precision asks for them.
-    if (/ M=/.test(name)) return xFromName(name) === xFrom(gpu);
-    return (
-      !/^(attention_(fused|row|paged)|latent_attention) /.test(name) ||
-      name.endsWith(" broadcast") === (queriesFor(gpu) === "broadcast")
-    );
-  });
+  return selfTests().filter(
+    (test) =>
+      (test.variant === null || !unused.includes(test.variant)) &&
+      (test.xFrom === undefined || test.xFrom === xFrom(gpu)) &&
+      (test.queriesFrom === undefined || test.queriesFrom === queriesFor(gpu)),
+  );
 }
 
 /** Outcomes on an adapter that are of the kernels as they are. */

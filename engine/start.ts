@@ -4,6 +4,7 @@ import { type Gpu, openGpu } from "../device/gpu.ts";
 import { keptTexts } from "../device/keptTexts.ts";
 import { type CompiledKernel, PipelineCache } from "../device/pipelines.ts";
 import type { KvType } from "../kernels/attention/kv_types.ts";
+import type { LayoutName } from "../kernels/formats/layout.ts";
 import { loadWeights } from "../models/loadWeights.ts";
 import { MAX_ROWS } from "./batch.ts";
 import { cacheGroups } from "./cacheGroups.ts";
@@ -126,7 +127,8 @@ async function prepare(read: ReadModel, owned: Owned, options: StartOptions): Pr
   );
   const kernels = runner.kernelsOf(likelyBuckets(limits));
   await fill(read, { gpu, pipelines }, memory, kernels, options);
-  await tryOut(runner, { gpu, pipelines }, memory, limits, options);
+  const layouts = new Set(read.weights.matrices.map(({ layout }) => layout));
+  await tryOut(runner, { gpu, pipelines }, { memory, limits, layouts }, options);
   return {
     read,
     gpu,
@@ -171,8 +173,11 @@ async function fill(
 async function tryOut(
   runner: Runner,
   { gpu, pipelines }: SharedDevice,
-  { words }: StepMemory,
-  limits: SchedulerLimits,
+  {
+    memory: { words },
+    limits,
+    layouts,
+  }: { readonly memory: StepMemory; readonly limits: SchedulerLimits; readonly layouts: ReadonlySet<LayoutName> },
   { onProgress, signal, kept }: EngineOptions,
 ): Promise<void> {
   const store = kept ?? (await keptTexts());
@@ -180,7 +185,7 @@ async function tryOut(
   const tell = (loaded: number) => onProgress?.({ stage: "warm-up", loaded, total });
   while (off < gpu.off.size) {
     off = gpu.off.size;
-    const tests = testsOf(runner.kernelsOf(likelyBuckets(limits))); // others are used where one is off
+    const tests = testsOf(runner.kernelsOf(likelyBuckets(limits)), layouts); // others are used where one is off
     total = tests.length + WARM_UP_STEPS;
     await selfTest(gpu, pipelines, tests, { kept: store, onTest: tell, signal });
   }

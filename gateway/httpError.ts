@@ -2,7 +2,7 @@
 import { DeviceLostError, IngleError, OutOfMemoryError } from "../device/errors.ts";
 import { AbortError, ContextLengthError, InvalidRequestError } from "../engine/errors.ts";
 import { RequestFieldError } from "../engine/openai/fields.ts";
-import { ChatTemplateError } from "../models/text/jinja.ts";
+import { ChatTemplateError } from "../models/errors.ts";
 
 /** The kinds of OpenAI's API. */
 type ErrorType = "invalid_request_error" | "authentication_error" | "overloaded_error" | "server_error";

@@ -45,7 +45,7 @@ export const RULE = {
   stopsFrom: 12,
 } as const;
 /** Words of a block before its lists. */
-export const RULE_WORDS = 16;
+const RULE_WORDS = 16;
 
 /** Whether a sequence's tokens must lie behind its block. */
 export const needsHistory = (rules: SampleRules): boolean =>

@@ -53,6 +53,9 @@ export interface SelfTest {
   readonly kernels: readonly CompiledKernel[];
   /** What ops do without where it fails; null: nothing stands in, and the adapter is of no use. */
   readonly variant: string | null;
+  /** Which of the ways of x, or of queries, its kernels are for: an adapter has one of each. Unset: it has them in any case. */
+  readonly xFrom?: XFrom;
+  readonly queriesFrom?: QueriesFrom;
   readonly test: Case;
 }
 
@@ -121,7 +124,7 @@ function oneRow(choice: MatmulChoice): SelfTest {
   const one = matmulKernel(choice, 1);
   const { kernel, run } = MAKERS[choice.kernel]({ ...shapeOf(choice), rows: 2 });
   const test = { kernel, title: `self_test ${one.name} against the CPU`, run };
-  return { kernels: [one], variant: standIn(choice), test };
+  return { kernels: [one], variant: standIn(choice), xFrom: choice.from, test };
 }
 
 function manyRows(choice: MatmulChoice, m: MatmulRows): SelfTest {
@@ -135,7 +138,7 @@ function manyRows(choice: MatmulChoice, m: MatmulRows): SelfTest {
     ]);
   };
   const test = { kernel: choice.kernel, title: `self_test ${many.name} against one row`, run };
-  return { kernels: [many, one], variant: rowsVariant(m), test };
+  return { kernels: [many, one], variant: rowsVariant(m), xFrom: choice.from, test };
 }
 
 /** Quads of query heads that the fused kernel is compiled for. */
@@ -171,7 +174,8 @@ function fusedAttention(choice: HeadChoice): SelfTest {
   const { run } = attentionCase(headsOf(choice));
   const test = { kernel: "attention_fused", title, run };
   const before = choice.from === "broadcast" ? [ropeKv(choice.kvType, choice.headDim).compiled] : [];
-  return { kernels: [kernel, ...before, attentionReduce.compiled], variant: standIn(choice), test };
+  const kernels = [kernel, ...before, attentionReduce.compiled];
+  return { kernels, variant: standIn(choice), queriesFrom: choice.from, test };
 }
 
 /** A step by rope_kv and attention_paged, against the same by the kernel of one row. */
@@ -194,7 +198,7 @@ function pagedAttention(choice: HeadChoice): SelfTest {
   };
   const test = { kernel: "attention_paged", title: `self_test ${paged.name} against ${fused.name}`, run };
   const kernels = [paged, fused, ropeKv(kvType, headDim).compiled, attentionReduce.compiled];
-  return { kernels, variant: standIn(choice), test };
+  return { kernels, variant: standIn(choice), queriesFrom: from, test };
 }
 
 interface LatentChoice {
@@ -210,7 +214,7 @@ function latents({ kvType, width, from }: LatentChoice): SelfTest {
   const rows = { past: [0, 17, 270], counts: [1, 1, 1] };
   const { run } = latentAttentionCase({ ...LATENT, ...rows, kvType, latent, rotaryDim, queriesFrom: from, seed: 1 });
   const test = { kernel: "latent_attention", title: `self_test ${kernel.name} against the CPU`, run };
-  return { kernels: [kernel, attentionReduce.compiled], variant: from === "broadcast" ? BROADCAST : null, test };
+  return { kernels: [kernel, attentionReduce.compiled], variant: standIn({ from }), queriesFrom: from, test };
 }
 
 /** Queries and values of latents: one row against the CPU, more against one. */

@@ -12,8 +12,10 @@ import { type AttentionSpec, type HeadNorm, stackedColumns } from "./ops/attenti
 import { gateUp } from "./ops/gateUp.ts";
 import { addNormed, normed } from "./ops/norm.ts";
 import { project } from "./ops/project.ts";
+import type { Projection } from "./projection.ts";
 import type { Activation, Norm, Normed, Residual, Step } from "./step.ts";
-import type { Projection, Vector, VectorOptions, WeightPlan } from "./weightPlan.ts";
+import type { Vector, VectorOptions } from "./vectors.ts";
+import type { WeightPlan } from "./weightPlan.ts";
 
 /** The last projection of a block: what it gives is added to the residual stream. */
 export interface Output {

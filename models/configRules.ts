@@ -121,12 +121,10 @@ export interface ConfigRules {
   readonly extras?: (fields: Fields, context: ExtrasContext) => Partial<Extras>;
 }
 
-/** Biases by the two fields of Llama's kind. */
-export const LLAMA_BIASES: ConfigRules["biases"] = {
-  qkv: { key: "attention_bias", otherwise: false },
-  o: { key: "attention_bias", otherwise: false },
-  mlp: { key: "mlp_bias", otherwise: false },
-};
+const attention_bias = { key: "attention_bias", otherwise: false };
+
+/** Biases of attention's projections alone, by their usual field. */
+export const ATTENTION_BIASES: ConfigRules["biases"] = { qkv: attention_bias, o: attention_bias, mlp: false };
 
 /** No bias at all. */
 export const NO_BIASES: ConfigRules["biases"] = { qkv: false, o: false, mlp: false };
@@ -144,7 +142,7 @@ export const LLAMA_RULES: ConfigRules = {
   bosTokenIds: [1],
   eosTokenIds: [2],
   window: { kind: "none" },
-  biases: LLAMA_BIASES,
+  biases: { ...ATTENTION_BIASES, mlp: { key: "mlp_bias", otherwise: false } },
   rope: { theta: 10_000, partial: null },
 };
 

@@ -6,7 +6,8 @@ import type { Matrix } from "./matrix.ts";
 import type { CacheDeclaration } from "./model.ts";
 import { attendLatent, type LatentSpec } from "./ops/attendLatent.ts";
 import { project } from "./ops/project.ts";
-import type { Projection, WeightPlan } from "./weightPlan.ts";
+import type { Projection } from "./projection.ts";
+import type { WeightPlan } from "./weightPlan.ts";
 
 /** Of the norms of latents: their class's own, whatever the config says of the others. */
 const EPS = 1e-6;

@@ -16,7 +16,8 @@ import { layouts } from "../kernels/formats/layouts.ts";
 import { ELEMENT_ORDERS, REPACK_WORDS, repack } from "../kernels/repack.ts";
 import type { Matrix, Part, Shard, TensorView } from "./matrix.ts";
 import { type Piece, piecesOf, placesIn, type Target, targetsOf } from "./pieces.ts";
-import type { VectorPart, WeightPlan } from "./weightPlan.ts";
+import type { VectorPart } from "./vectors.ts";
+import type { WeightPlan } from "./weightPlan.ts";
 
 /** Bytes read and uploaded at once, where a binding may be as large. */
 const PIECE = 8 * 2 ** 20;

@@ -6,8 +6,10 @@ import { UnsupportedModelError } from "./errors.ts";
 import type { MoeConfig } from "./moeConfig.ts";
 import { type RouterWeights, routeTokens } from "./ops/routeTokens.ts";
 import { runExperts } from "./ops/runExperts.ts";
+import type { Projection } from "./projection.ts";
 import type { Norm, Residual, Step } from "./step.ts";
-import type { Projection, Vector, WeightPlan } from "./weightPlan.ts";
+import type { Vector } from "./vectors.ts";
+import type { WeightPlan } from "./weightPlan.ts";
 
 /** A feed-forward that adds to the residual stream by itself. */
 export interface Mixture {

@@ -93,7 +93,7 @@ export function sparseSteps(fields: Fields): (layer: number) => boolean {
 }
 
 /** DeepSeek's and others' rule: the first `first_k_dense_replace` layers have none. */
-export function sparseFrom(fields: Fields, otherwise: number): (layer: number) => boolean {
+function sparseFrom(fields: Fields, otherwise: number): (layer: number) => boolean {
   const first = optionalInteger(fields, "first_k_dense_replace", LAYERS) ?? otherwise;
   return (layer) => layer >= first;
 }
@@ -103,6 +103,22 @@ export function sparseEvery(fields: Fields, otherwise: number): (layer: number) 
   const from = sparseFrom(fields, otherwise);
   const step = optionalInteger(fields, "moe_layer_freq", { min: 1, max: LAYERS.max }) ?? 1;
   return (layer) => from(layer) && layer % step === 0;
+}
+
+/** Mixtral's and others' mixture: experts of `intermediate_size` in every layer, none shared. */
+export function everyLayerMoe(
+  fields: Fields,
+  { score, renormalize }: Pick<Routing, "score" | "renormalize">,
+  otherwise: { readonly experts: number; readonly chosen: number; readonly inner?: number },
+  chosen?: readonly string[],
+): MoeConfig {
+  const names = { experts: ["num_local_experts", "num_experts"], ...(chosen === undefined ? {} : { chosen }) };
+  return {
+    routing: { ...readExperts(fields, names, otherwise), score, renormalize, scaling: 1, groups: null },
+    inner: readWidth(fields, "intermediate_size", otherwise.inner),
+    shared: null,
+    sparse: () => true,
+  };
 }
 
 /** DeepSeek-V3's and GLM's mixture: sigmoid, groups by their two best, shared experts as one wider MLP. */

@@ -12,7 +12,8 @@ import type { ModelConfig } from "./config.ts";
 import { decoder } from "./decoder.ts";
 import type { Model } from "./model.ts";
 import type { Mixture } from "./moe.ts";
-import type { VectorOptions, WeightPlan } from "./weightPlan.ts";
+import type { VectorOptions } from "./vectors.ts";
+import type { WeightPlan } from "./weightPlan.ts";
 
 /** What a family changes, by the paths of its modules; left out: Llama's. */
 export interface BlockOptions {

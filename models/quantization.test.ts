@@ -3,7 +3,7 @@ import { fieldsOf } from "./configChecks.ts";
 import { ModelFormatError, UnsupportedModelError } from "./errors.ts";
 import type { Quantization, StoredModule, Tensors } from "./formats/stored.ts";
 import { normalizeQuantization } from "./quantization.ts";
-import type { Dtype } from "./weights/safetensors.ts";
+import type { Dtype } from "./weights/tensorInfo.ts";
 
 const read = (config: unknown) => normalizeQuantization(fieldsOf("config.json", config));
 

@@ -5,8 +5,9 @@ import type { ModelConfig } from "./config.ts";
 import { type ConvolutionSpec, convolutionState, convolve } from "./ops/convolve.ts";
 import { project } from "./ops/project.ts";
 import { type DeltaSpec, deltaState, recur } from "./ops/recur.ts";
+import type { Projection } from "./projection.ts";
 import type { DeltaNetConfig, ShortConvConfig } from "./stateConfig.ts";
-import type { Projection, WeightPlan } from "./weightPlan.ts";
+import type { WeightPlan } from "./weightPlan.ts";
 
 /** f32s of a sequence's state, such that the next one's begins at a whole vec4f. */
 const wholeQuads = (words: number): number => Math.max(4, 4 * Math.ceil(words / 4));

@@ -8,7 +8,7 @@ import { MATMUL_ROWS, type MatmulRows, type XFrom } from "../kernels/fragments/m
 import { type Rows, windowRows } from "../kernels/fragments/window.ts";
 import { rowsVariant } from "../kernels/variantNames.ts";
 import { type Precision, xFrom } from "../kernels/xFrom.ts";
-import type { Vector } from "./weightPlan.ts";
+import type { Vector } from "./vectors.ts";
 
 /** Buffers that outlive a program. */
 export interface StepBuffers {

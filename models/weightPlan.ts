@@ -4,71 +4,38 @@
  * A family asks for matrices and vectors by the hub's names and gets handles; nothing is read or allocated yet, so that
  * what is missing, left over or of another shape is said first, and the memory needed is a number.
  */
-import { BLOCK_ROWS, paddedRows } from "../kernels/formats/layout.ts";
-import { type ColumnSlice, sliceColumns } from "./columnSlice.ts";
+import { paddedRows } from "../kernels/formats/layout.ts";
+import { sliceColumns } from "./columnSlice.ts";
 import { ModelFormatError, UnsupportedModelError } from "./errors.ts";
 import { storedModule } from "./formats/module.ts";
 import { checkDtype, checkShape, PLAIN, type Quantization, type StoredModule, type Tensors } from "./formats/stored.ts";
 import type { Matrix, Part, RowSlice, Storage } from "./matrix.ts";
-import { blockBytes, tensorRow } from "./pieces.ts";
+import { blockBytes } from "./pieces.ts";
+import {
+  asProjection,
+  blocksOf,
+  type ExpertProjections,
+  type Projection,
+  projectionKey,
+  projectionsOf,
+  wholeBlocks,
+  wholeSlice,
+} from "./projection.ts";
 import { describe, MISSING, sameNumbers, sameStorage, standIn } from "./storage.ts";
-import type { Checkpoint, CheckpointTensor } from "./weights/checkpoint.ts";
+import {
+  convolutionTaps,
+  expertBiases,
+  interleavedBiases,
+  joinedVectors,
+  type PlannedVectors,
+  plainVector,
+  stackedBiases,
+  type Vector,
+  type VectorOptions,
+  type VectorPart,
+} from "./vectors.ts";
+import type { Checkpoint } from "./weights/checkpoint.ts";
 import { TensorClaims } from "./weights/claims.ts";
-
-/** A vector in the model's f32 buffer of norms, biases and sinks. */
-export interface Vector {
-  /** In f32s from the buffer's beginning. */
-  readonly offset: number;
-}
-
-/** A tensor of the checkpoint and where its elements go in the f32 buffer. */
-export interface VectorPart {
-  readonly tensor: CheckpointTensor;
-  readonly count: number;
-  /** Element `from(i)` of the tensor, plus `add`, goes to `at(i)`. */
-  from(index: number): number;
-  at(index: number): number;
-  readonly add: number;
-}
-
-/** Rows of a tensor that is not a projection's alone: see RowSlice. `take` and `period` are left out where the rows follow each other. */
-export interface Slice {
-  readonly first: number;
-  readonly take?: number;
-  readonly period?: number;
-  readonly of: number;
-}
-
-/** A projection: which module's rows, and in which form the checkpoint has them. */
-export interface Projection {
-  /** Module path: tensors are `${module}.weight` and whatever its format adds. */
-  readonly module: string;
-  readonly rows: number;
-  /** The projection's rows among those of the tensor, where it has more. Several projections may take from one tensor. */
-  readonly slice?: Slice;
-  /** The projection's columns among those of the tensor, where it has more. */
-  readonly columns?: ColumnSlice;
-  /** Whether the plain tensor is (inputs, outputs), or the quantized one too. */
-  readonly transposed?: true | "quantized too";
-  /** Which expert's, where the tensor has all experts in its first dimension; `slice` then counts inside one expert. */
-  readonly expert?: { readonly index: number; readonly of: number };
-  /** Names of the plain tensor and of the bias, where they are not `${module}.weight` and `${module}.bias`. */
-  readonly weight?: string;
-  /** null: it has none where those beside it have one. */
-  readonly bias?: string | null;
-}
-
-/** What a vector is besides its name and length. */
-export interface VectorOptions {
-  /** Added to each element: 1 for Gemma's norms. */
-  readonly add?: number;
-  readonly slice?: Slice;
-  /** Of the tensor, where it has more dimensions than one. */
-  readonly shape?: readonly number[];
-}
-
-/** One projection, or gate and up, which alternate by blocks. */
-export type ExpertProjections = Projection | readonly [gate: Projection, up: Projection];
 
 /** Claims tensors and lays matrices and vectors out; `finish` checks that the checkpoint was used up. */
 export class WeightPlan {
@@ -157,14 +124,11 @@ export class WeightPlan {
    * one matrix each.
    */
   interleaved(gate: string | Projection, up: string | Projection, rows: number, cols: number): readonly Matrix[] {
-    const [a, b] = [gate, up].map((it) => (typeof it === "string" ? { module: it, rows } : it)) as [
-      Projection,
-      Projection,
-    ];
+    const [a, b] = [asProjection(gate, rows), asProjection(up, rows)];
     const parts = [this.#part(a, cols, 0, 2), this.#part(b, cols, 1, 2)] as const;
     if (sameStorage(parts[0].storage, parts[1].storage))
       return [this.#add(`${a.module} + ${b.module}`, parts, cols, 2)];
-    this.#apart.add(keyOf(a));
+    this.#apart.add(projectionKey(a));
     return parts.map((planned) => {
       const part = { ...planned.part, firstBlock: 0, blockStride: 1 };
       return this.#add(part.module, [{ ...planned, part }], cols, 1);
@@ -176,10 +140,7 @@ export class WeightPlan {
    * blocks alternate. No expert is split between shards. `rows` is of one projection, of the last ones there may be fewer.
    */
   experts(count: number, of: (expert: number) => ExpertProjections, rows: number, cols: number): Matrix {
-    const experts = Array.from({ length: count }, (_, e) => {
-      const given = of(e);
-      return isPair(given) ? given : [given];
-    });
+    const experts = Array.from({ length: count }, (_, e) => projectionsOf(of(e)));
     const name = `${(experts[0] ?? []).map(({ module }) => module).join(" + ")} and other experts`;
     return this.#stack(name, experts, rows, cols);
   }
@@ -203,21 +164,13 @@ export class WeightPlan {
   }
 
   /** A vector of `length` elements, with zeros behind up to whole blocks. */
-  vector(name: string, length: number, { add = 0, slice, shape }: VectorOptions = {}): Vector {
-    const from = rowOf(wholeSlice({ rows: length, ...(slice === undefined ? {} : { slice }) }));
-    return this.#vector(
-      [{ name, length, of: shape ?? [slice?.of ?? length], from, at: (i) => i, add, shared: slice !== undefined }],
-      paddedRows(length),
-    );
+  vector(name: string, length: number, options: VectorOptions = {}): Vector {
+    return this.#vector(plainVector(name, length, options));
   }
 
   /** Vectors of one length behind each other without room between, and zeros behind the last up to whole blocks. */
   joined(names: readonly string[], length: number): Vector {
-    const parts = names.map((name, part): PlannedVector => {
-      const at = (i: number) => part * length + i;
-      return { name, length, of: [length], from: (i) => i, at, add: 0, shared: false };
-    });
-    return this.#vector(parts, paddedRows(names.length * length));
+    return this.#vector(joinedVectors(names, length));
   }
 
   /**
@@ -225,31 +178,12 @@ export class WeightPlan {
    * each of which begins at a whole block as the rows of `stacked` do. With `mlx` it may be (channels, taps, 1), as MLX writes it.
    */
   convolution(name: string, groups: readonly number[], taps: number, { mlx = false } = {}): Vector {
-    const channels = groups.reduce((sum, count) => sum + count, 0);
-    const width = groups.reduce((sum, count) => sum + paddedRows(count), 0);
-    let [first, column] = [0, 0];
-    const parts = groups.map((count): PlannedVector => {
-      const [begin, left] = [first * taps, column];
-      first += count;
-      column += paddedRows(count);
-      const at = (i: number) => (i % taps) * width + left + Math.floor(i / taps);
-      const of = [channels, 1, taps];
-      const also = mlx ? [channels, taps, 1] : undefined;
-      return { name, length: count * taps, of, also, from: (i) => begin + i, at, add: 0, shared: true };
-    });
-    return this.#vector(parts, taps * width);
+    return this.#vector(convolutionTaps(name, groups, taps, mlx));
   }
 
   /** Biases in the order of the stored rows of `stacked`; undefined where `present` is false. */
   stackedBias(projections: readonly Projection[], present: boolean): Vector | undefined {
-    if (!present) return undefined;
-    let row = 0;
-    const parts = projections.flatMap((projection) => {
-      const first = row;
-      row += paddedRows(projection.rows);
-      return projection.bias === null ? [] : [biasOf(projection, (i) => first + i)];
-    });
-    return this.#vector(parts, row);
+    return present ? this.#vector(stackedBiases(projections)) : undefined;
   }
 
   /** Biases in the order of the stored rows of what `interleaved` returned: call it after. */
@@ -260,11 +194,9 @@ export class WeightPlan {
     present: boolean,
   ): Vector | undefined {
     if (!present) return undefined;
-    const pair = [gate, up].map((it) => (typeof it === "string" ? { module: it, rows } : it));
-    const [first] = pair;
-    if (first !== undefined && this.#apart.has(keyOf(first))) return this.stackedBias(pair, present);
-    const parts = pair.map((projection, part) => biasOf(projection, (i) => alternate(i, part, 2)));
-    return this.#vector(parts, 2 * paddedRows(rows));
+    const [first, second] = [asProjection(gate, rows), asProjection(up, rows)];
+    if (this.#apart.has(projectionKey(first))) return this.stackedBias([first, second], present);
+    return this.#vector(interleavedBiases([first, second], rows));
   }
 
   /** Biases in the order of the stored rows of `experts`. */
@@ -275,17 +207,8 @@ export class WeightPlan {
     present: boolean,
   ): Vector | undefined {
     if (!present) return undefined;
-    let length = 0;
-    const parts = Array.from({ length: count }, (_, e) => {
-      const given = of(e);
-      const list = isPair(given) ? given : [given];
-      const before = e * list.length * paddedRows(rows);
-      length = before + list.length * paddedRows(rows);
-      return list.flatMap((projection, part) =>
-        projection.bias === null ? [] : [biasOf(projection, (i) => before + alternate(i, part, list.length))],
-      );
-    });
-    return this.#vector(parts.flat(), length);
+    const experts = Array.from({ length: count }, (_, e) => of(e));
+    return this.#vector(expertBiases(experts, rows));
   }
 
   /** Throws ModelFormatError where tensors are missing or left over; `ignored` names more that may be left. */
@@ -307,7 +230,7 @@ export class WeightPlan {
     return bytes !== undefined && module !== name && this.#modules.has(module) && bytes.every((byte) => byte === 0);
   }
 
-  #vector(parts: readonly PlannedVector[], length: number): Vector {
+  #vector({ parts, length }: PlannedVectors): Vector {
     const offset = this.auxLength;
     this.auxLength += length;
     for (const { name, length: count, of, also, from, at, add, shared } of parts) {
@@ -407,66 +330,12 @@ function alike(all: readonly PlannedPart[]): readonly PlannedPart[] {
   return fits || !canBe ? parts : parts.map((part) => part.unpacked?.() ?? part);
 }
 
-interface PlannedVector {
-  readonly name: string;
-  readonly length: number;
-  /** The tensor's shape. */
-  readonly of: readonly number[];
-  /** Another shape that it may have, whose elements lie in the same order. */
-  readonly also?: readonly number[] | undefined;
-  from(index: number): number;
-  at(index: number): number;
-  readonly add: number;
-  readonly shared: boolean;
-}
-
 /** Bytes on the GPU of everything in the plan. */
 export function planBytes({ matrices, auxLength }: Pick<WeightPlan, "matrices" | "auxLength">): number {
   return matrices.reduce((sum, matrix) => {
     const { words, scales } = blockBytes(matrix);
     return sum + matrix.blocks * (words + scales) + (matrix.order?.byteLength ?? 0);
   }, auxLength * 4);
-}
-
-const blocksOf = (rows: number): number => paddedRows(rows) / BLOCK_ROWS;
-const keyOf = ({ module, slice, expert }: Projection): string => JSON.stringify([module, slice, expert]);
-const isPair = (given: ExpertProjections): given is readonly [Projection, Projection] => Array.isArray(given);
-
-/** Element i of part `part` of `parts` whose blocks of 32 alternate. */
-const alternate = (i: number, part: number, parts: number): number =>
-  (Math.floor(i / BLOCK_ROWS) * parts + part) * BLOCK_ROWS + (i % BLOCK_ROWS);
-
-/** Rows of the whole tensor, of all experts where it has all. */
-function wholeSlice({ rows, slice, expert }: Pick<Projection, "rows" | "slice" | "expert">): RowSlice {
-  const { first = 0, take = rows, period = take, of = rows } = slice ?? {};
-  const last = first + Math.floor((rows - 1) / take) * period + ((rows - 1) % take);
-  if (take < 1 || period < take || last >= of) throw new RangeError(`weight plan: rows ${first} to ${last} of ${of}`);
-  if (expert === undefined) return { first, take, period, of };
-  return { first: first + expert.index * of, take, period, of: of * expert.of };
-}
-
-/** Whether each 32 rows of a projection are 32 rows of the tensor from a multiple of 32 on. */
-const wholeBlocks = ({ first, take, period }: RowSlice, rows: number): boolean =>
-  [first, ...(take >= rows ? [] : [take, period])].every((size) => size % BLOCK_ROWS === 0);
-
-const rowOf =
-  (slice: RowSlice) =>
-  (row: number): number =>
-    tensorRow(slice, row);
-
-function biasOf(projection: Projection, at: (index: number) => number): PlannedVector {
-  const { module, rows, expert } = projection;
-  const slice = wholeSlice(projection);
-  const shared = projection.slice !== undefined || expert !== undefined;
-  return {
-    name: projection.bias ?? `${module}.bias`,
-    length: rows,
-    of: expert === undefined ? [slice.of] : [expert.of, slice.of / expert.of],
-    from: rowOf(slice),
-    at,
-    add: 0,
-    shared,
-  };
 }
 
 function storedOtherwise(first: PlannedPart, odd: PlannedPart): UnsupportedModelError {

@@ -5,9 +5,10 @@ import { Engine } from "../engine/engine.ts";
 import { AbortError, ContextLengthError, InvalidRequestError, NonFiniteError } from "../engine/errors.ts";
 import { ModelFormatError, UnsupportedModelError } from "../models/errors.ts";
 import { countingDevice } from "./countingDevice.ts";
+import { memoryFolder } from "./memoryFiles.ts";
 import { answer, sharedDevice, withEngine } from "./sharedDevice.ts";
 import { expectSums } from "./sums.ts";
-import { floats, memoryFolder, randomTokens, type TinyModel, tinyFolder, tinyModel } from "./tinyModel.ts";
+import { floats, randomTokens, type TinyModel, tinyFolder, tinyModel } from "./tinyModel.ts";
 
 const VOCAB = 97;
 const { gpu, pipelines } = await sharedDevice();

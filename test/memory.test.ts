@@ -6,8 +6,9 @@ import { expect, test } from "vitest";
 import type { ByteSource, Folder } from "../device/files.ts";
 import { Engine } from "../engine/engine.ts";
 import { countingDevice } from "./countingDevice.ts";
+import { memoryFolder } from "./memoryFiles.ts";
 import { answer, sharedDevice, withEngine } from "./sharedDevice.ts";
-import { memoryFolder, randomTokens, tinyFolder, tinyModel } from "./tinyModel.ts";
+import { randomTokens, tinyFolder, tinyModel } from "./tinyModel.ts";
 
 const MIB = 2 ** 20;
 const { gpu, pipelines } = await sharedDevice();

@@ -6,7 +6,8 @@
  */
 import { PageGroups } from "../engine/pageGroups.ts";
 import { PagePool } from "../engine/pages.ts";
-import { GREEDY, Sequence, type SequenceOptions } from "../engine/sequence.ts";
+import { GREEDY } from "../engine/samplingParams.ts";
+import { Sequence, type SequenceOptions } from "../engine/sequence.ts";
 import { KEY_BLOCK, PAGE_TOKENS } from "../kernels/fragments/batch.ts";
 import { NONE } from "../kernels/kernel.ts";
 

@@ -10,7 +10,8 @@ import type { Matrix } from "../models/matrix.ts";
 import { normalizeQuantization } from "../models/quantization.ts";
 import { WeightPlan } from "../models/weightPlan.ts";
 import { openCheckpoint } from "../models/weights/checkpoint.ts";
-import { memoryFolder, safetensorsFile, type TinyTensor } from "./tinyModel.ts";
+import { memoryFolder } from "./memoryFiles.ts";
+import { safetensorsFile, type TinyTensor } from "./tinyModel.ts";
 
 /** A module and what its weights are. */
 export interface QuantizedModule {

@@ -5,7 +5,8 @@ import type { Folder } from "../device/files.ts";
 import { openFile } from "../device/nodeFiles.ts";
 import { bf16FromBits, f16FromBits } from "../kernels/formats/halves.ts";
 import { openWeights } from "../models/weights/checkpoint.ts";
-import { memoryFolder, safetensorsFile, type TinyModel, type TinyTensor } from "./tinyModel.ts";
+import { memoryFolder } from "./memoryFiles.ts";
+import { safetensorsFile, type TinyModel, type TinyTensor } from "./tinyModel.ts";
 
 /** Another way to say a model, by which nothing that is computed changes. */
 export interface Saying {

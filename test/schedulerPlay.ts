@@ -6,8 +6,9 @@
 import { expect } from "vitest";
 import { PageGroups } from "../engine/pageGroups.ts";
 import { PagePool } from "../engine/pages.ts";
+import { GREEDY } from "../engine/samplingParams.ts";
 import { type Room, type Schedule, type Scheduled, Scheduler, type SchedulerLimits } from "../engine/scheduler.ts";
-import { GREEDY, Sequence } from "../engine/sequence.ts";
+import { Sequence } from "../engine/sequence.ts";
 import { PAGE_TOKENS } from "../kernels/fragments/batch.ts";
 
 /** A request, and when it comes and leaves. */

@@ -2,10 +2,12 @@
 
 import { fieldsOf } from "../models/configChecks.ts";
 import type { Matrix } from "../models/matrix.ts";
+import type { ExpertProjections } from "../models/projection.ts";
 import { normalizeQuantization } from "../models/quantization.ts";
-import { type ExpertProjections, WeightPlan } from "../models/weightPlan.ts";
+import { WeightPlan } from "../models/weightPlan.ts";
 import { openCheckpoint } from "../models/weights/checkpoint.ts";
-import { floats, memoryFolder, safetensorsFile } from "./tinyModel.ts";
+import { memoryFolder } from "./memoryFiles.ts";
+import { floats, safetensorsFile } from "./tinyModel.ts";
 
 /** A plan of one matrix, and what the weight of a part's row and column must be. */
 export interface SlicedPlan {

@@ -8,17 +8,7 @@ import { parseAst } from "vitest/node";
 export const ROOT = join(dirname(fileURLToPath(import.meta.url)), "..");
 
 /** The folders that hold sources; every one of them has a row in the layer test. */
-export const SOURCE_FOLDERS = [
-  "device",
-  "kernels",
-  "models",
-  "engine",
-  "gateway",
-  "cli",
-  "bench",
-  "web",
-  "test",
-] as const;
+const SOURCE_FOLDERS = ["device", "kernels", "models", "engine", "gateway", "cli", "bench", "web", "test"] as const;
 
 /** A node of the syntax tree: ESTree's, with TypeScript's own. */
 export interface SyntaxNode {

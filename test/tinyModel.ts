@@ -1,7 +1,8 @@
 /** Random Llama checkpoints of any shape, in memory: what tests load where no trained model is needed. */
-import type { ByteSource, Folder } from "../device/files.ts";
+import type { Folder } from "../device/files.ts";
 import { bf16Bits, f16Bits } from "../kernels/formats/halves.ts";
 import { Random } from "../kernels/testbed.ts";
+import { memoryFolder } from "./memoryFiles.ts";
 
 /** A tensor of a checkpoint in memory. */
 export interface TinyTensor {
@@ -166,30 +167,6 @@ export function tinyFolder(
     "model.safetensors": safetensorsFile(tensors),
     ...files,
   });
-}
-
-/** Files by name. */
-export function memoryFolder(files: Readonly<Record<string, string | Uint8Array>>): Folder {
-  return {
-    location: "memory",
-    open: async (name) => {
-      const file = Object.hasOwn(files, name) ? files[name] : undefined;
-      if (file === undefined) return undefined;
-      return memorySource(name, typeof file === "string" ? new TextEncoder().encode(file) : file);
-    },
-  };
-}
-
-function memorySource(name: string, bytes: Uint8Array): ByteSource {
-  return {
-    name,
-    size: bytes.byteLength,
-    read: async (begin, end, signal) => {
-      signal?.throwIfAborted();
-      return bytes.slice(begin, end);
-    },
-    close: async () => {},
-  };
 }
 
 /** The bytes of a safetensors file. */

@@ -15,7 +15,7 @@ export class RequestFieldError extends InvalidRequestError {
 }
 
 /** The fields that OpenAI's API has for its own bookkeeping: they change no answer, so they are taken and not used. */
-export const BOOKKEEPING = ["user", "metadata", "store"] as const;
+const BOOKKEEPING = ["user", "metadata", "store"] as const;
 
 /**
  * Checks the names of all fields. `known` are used; `neutral` are not supported, but for these values, which ask for nothing;

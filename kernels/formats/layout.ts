@@ -73,8 +73,10 @@ export const EIGHT = /* wgsl */ `
 struct Eight { q0: vec4f, q1: vec4f, q2: vec4f, q3: vec4f, q4: vec4f, q5: vec4f, q6: vec4f, q7: vec4f }`;
 
 /** The next multiple of `step` from `value` on. */
-export const roundUp = (value: number, step: number): number => Math.ceil(value / step) * step;
+const roundUp = (value: number, step: number): number => Math.ceil(value / step) * step;
+/** Rows with those that fill the last block of 32. */
 export const paddedRows = (rows: number): number => roundUp(rows, BLOCK_ROWS);
+/** Columns with those that fill the last run of 32. */
 export const paddedCols = (cols: number): number => roundUp(cols, BLOCK_COLS);
 /** Runs of 32 columns a row. */
 export const runCount = (cols: number): number => Math.ceil(cols / BLOCK_COLS);

@@ -70,7 +70,7 @@ function packScales(layout: Layout, shape: MatrixShape, row: number, codes: Code
 }
 
 /** Writes a code into zeroed words; `run` is where its run begins, `column` any column of the matrix. */
-export function storeCode(layout: Layout, words: Uint32Array, run: number, column: number, code: number): void {
+function storeCode(layout: Layout, words: Uint32Array, run: number, column: number, code: number): void {
   for (const { word, bit, bits, from } of fieldsOf(layout.planes, column % BLOCK_COLS)) {
     const at = run + word * BLOCK_ROWS;
     words[at] = (words[at] ?? 0) | (((code >>> from) & mask(bits)) << bit);

@@ -75,7 +75,7 @@ function routeWords(
 }
 
 /** Everything that a feed-forward reads. */
-export function expertInputs(shape: ExpertShape) {
+function expertInputs(shape: ExpertShape) {
   const random = new Random(shape.seed);
   const { layout, group, scaleType, experts, slots, hidden, inner, rows, spread } = shape;
   const [blocks, pairs] = [paddedRows(hidden) / BLOCK_ROWS, paddedRows(inner) / BLOCK_ROWS];

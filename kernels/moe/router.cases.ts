@@ -71,7 +71,7 @@ export function routeOf(logits: ArrayLike<number>, correction: ArrayLike<number>
 }
 
 /** Params of a router that a shape says. */
-export function routerParams(shape: RouterShape, aux: { readonly bias: number; readonly correction: number }) {
+function routerParams(shape: RouterShape, aux: { readonly bias: number; readonly correction: number }) {
   const { experts, top_k, shared, gated, n_group, topk_group, rows } = shape;
   const route = routeShape(rows, top_k + shared);
   return {

@@ -7,13 +7,11 @@
 import { attention, gatedMlp, layerNorm, parallel } from "../blocks.ts";
 import type { ModelConfig } from "../config.ts";
 import { booleanField, optionalNumber } from "../configChecks.ts";
-import { type ConfigRules, LLAMA_RULES } from "../configRules.ts";
+import { ATTENTION_BIASES, type ConfigRules, LLAMA_RULES } from "../configRules.ts";
 import { decoder } from "../decoder.ts";
 import type { Family } from "../model.ts";
 import type { HeadNorm } from "../ops/attentionSpec.ts";
 import type { WeightPlan } from "../weightPlan.ts";
-
-const attention_bias = { key: "attention_bias", otherwise: false };
 
 const config: ConfigRules = {
   ...LLAMA_RULES,
@@ -22,7 +20,7 @@ const config: ConfigRules = {
   tied: true,
   bosTokenIds: [5],
   eosTokenIds: [255_001],
-  biases: { qkv: attention_bias, o: attention_bias, mlp: false },
+  biases: ATTENTION_BIASES,
   rope: { theta: 500_000, partial: null },
   extras(fields) {
     return {

@@ -5,7 +5,7 @@
  * Source: transformers, models/deepseek_v2/modeling_deepseek_v2.py.
  */
 import { type Fields, optionalInteger, optionalNumber, textField, unsupported } from "../configChecks.ts";
-import { type ConfigRules, type HeadShape, LLAMA_RULES } from "../configRules.ts";
+import { ATTENTION_BIASES, type ConfigRules, type HeadShape, LLAMA_RULES } from "../configRules.ts";
 import { latentAttention } from "../latentAttention.ts";
 import { latentScale, readLatent } from "../latentConfig.ts";
 import type { Family } from "../model.ts";
@@ -53,11 +53,7 @@ export const DEEPSEEK_RULES: ConfigRules = {
   names: { head_dim: "qk_rope_head_dim" },
   num_key_value_heads: "always heads",
   head_dim: 64,
-  biases: {
-    qkv: { key: "attention_bias", otherwise: false },
-    o: { key: "attention_bias", otherwise: false },
-    mlp: false,
-  },
+  biases: ATTENTION_BIASES,
 };
 
 /** Attention over latents and its scale. */

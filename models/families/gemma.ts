@@ -4,11 +4,9 @@
  * Source: transformers, models/gemma/modeling_gemma.py.
  */
 import { type Fields, field, unsupported } from "../configChecks.ts";
-import { type ConfigRules, type Extras, type HeadShape, LLAMA_RULES } from "../configRules.ts";
+import { ATTENTION_BIASES, type ConfigRules, type Extras, type HeadShape, LLAMA_RULES } from "../configRules.ts";
 import type { Family } from "../model.ts";
 import { preNormDecoder } from "../preNormDecoder.ts";
-
-const attention_bias = { key: "attention_bias", otherwise: false };
 
 /** What the config classes of Gemma 1 to 3 have in common. */
 export const GEMMA_RULES: ConfigRules = {
@@ -18,7 +16,7 @@ export const GEMMA_RULES: ConfigRules = {
   tied: true,
   bosTokenIds: [2],
   eosTokenIds: [1],
-  biases: { qkv: attention_bias, o: attention_bias, mlp: false },
+  biases: ATTENTION_BIASES,
   extras: scaledEmbedding,
 };
 

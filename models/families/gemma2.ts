@@ -19,7 +19,7 @@ export const GEMMA_NORMS: SandwichNames = {
 const CAP = { above: 0, max: 1e6 };
 
 /** A cap, or what holds where none is written; null: none. */
-export function capOf(fields: Fields, key: string, otherwise: number | null): number | null {
+function capOf(fields: Fields, key: string, otherwise: number | null): number | null {
   if (!hasField(fields, key)) return otherwise;
   return fields.values[key] === null ? null : numberField(fields, key, CAP);
 }

@@ -7,7 +7,7 @@ import { optionalNumber } from "../configChecks.ts";
 import { LLAMA_RULES } from "../configRules.ts";
 import type { Family } from "../model.ts";
 import { type ExpertModules, mixture } from "../moe.ts";
-import { type MoeConfig, readExperts, readWidth } from "../moeConfig.ts";
+import { everyLayerMoe, type MoeConfig } from "../moeConfig.ts";
 import { preNormDecoder } from "../preNormDecoder.ts";
 
 const attention_bias = { key: "attention_bias", otherwise: true };
@@ -47,20 +47,10 @@ export const gpt_oss: Family = {
     rope: { theta: 150_000, partial: null },
     extras: (fields) => ({
       moe: {
-        routing: {
-          ...readExperts(
-            fields,
-            { experts: ["num_local_experts", "num_experts"], chosen: ["num_experts_per_tok", "experts_per_token"] },
-            { experts: 128, chosen: 4 },
-          ),
-          score: "logits",
-          renormalize: null,
-          scaling: 1,
-          groups: null,
-        },
-        inner: readWidth(fields, "intermediate_size", 2880),
-        shared: null,
-        sparse: () => true,
+        ...everyLayerMoe(fields, { score: "logits", renormalize: null }, { experts: 128, chosen: 4, inner: 2880 }, [
+          "num_experts_per_tok",
+          "experts_per_token",
+        ]),
         clamped: {
           activation: "clamped swiglu",
           alpha: optionalNumber(fields, "swiglu_alpha", FACTOR) ?? 1.702, // the class's defaults

@@ -3,14 +3,12 @@
  *
  * Source: transformers, models/granitemoe/modeling_granitemoe.py.
  */
-import { LLAMA_RULES } from "../configRules.ts";
+import { ATTENTION_BIASES, LLAMA_RULES } from "../configRules.ts";
 import type { Family } from "../model.ts";
 import { type ExpertModules, mixture } from "../moe.ts";
-import { type MoeConfig, readExperts, readWidth } from "../moeConfig.ts";
+import { everyLayerMoe, type MoeConfig } from "../moeConfig.ts";
 import { preNormDecoder } from "../preNormDecoder.ts";
 import { graniteMultipliers } from "./granite.ts";
-
-const attention_bias = { key: "attention_bias", otherwise: false };
 
 /** Experts as the hub has them: gate and up behind each other in `input_linear`, all experts in one tensor. */
 function stacked(path: string, hidden: number, { routing: { experts: of }, inner: rows }: MoeConfig) {
@@ -29,21 +27,10 @@ function stacked(path: string, hidden: number, { routing: { experts: of }, inner
 export const granitemoe: Family = {
   config: {
     ...LLAMA_RULES,
-    biases: { qkv: attention_bias, o: attention_bias, mlp: false },
+    biases: ATTENTION_BIASES,
     extras: (fields) => ({
       ...graniteMultipliers(fields),
-      moe: {
-        routing: {
-          ...readExperts(fields, { experts: ["num_local_experts", "num_experts"] }, { experts: 8, chosen: 2 }),
-          score: "logits",
-          renormalize: null,
-          scaling: 1,
-          groups: null,
-        },
-        inner: readWidth(fields, "intermediate_size"),
-        shared: null,
-        sparse: () => true,
-      },
+      moe: everyLayerMoe(fields, { score: "logits", renormalize: null }, { experts: 8, chosen: 2 }),
     }),
   },
   build: (weights, config) =>

@@ -5,18 +5,16 @@
  */
 import { headNorms } from "../blocks.ts";
 import { booleanField, optionalInteger, unsupported } from "../configChecks.ts";
-import { LLAMA_RULES } from "../configRules.ts";
+import { ATTENTION_BIASES, LLAMA_RULES } from "../configRules.ts";
 import type { Family } from "../model.ts";
 import { preNormDecoder } from "../preNormDecoder.ts";
-
-const attention_bias = { key: "attention_bias", otherwise: false };
 
 /** Hunyuan, dense. */
 export const hunyuan_v1_dense: Family = {
   config: {
     ...LLAMA_RULES,
     norm: { key: "rms_norm_eps", eps: 1e-5 },
-    biases: { qkv: attention_bias, o: attention_bias, mlp: false },
+    biases: ATTENTION_BIASES,
     rope: { theta: 10_000, partial: null, alpha: true },
     extras(fields) {
       // Published configs state what the model always has: the norms, and one expert.

@@ -6,7 +6,7 @@
 import { LLAMA_RULES, NO_BIASES } from "../configRules.ts";
 import type { Family } from "../model.ts";
 import { mixture } from "../moe.ts";
-import { readExperts, readWidth } from "../moeConfig.ts";
+import { everyLayerMoe } from "../moeConfig.ts";
 import { preNormDecoder } from "../preNormDecoder.ts";
 
 /** Mixtral 8x7B and 8x22B. */
@@ -20,18 +20,7 @@ export const mixtral: Family = {
     biases: NO_BIASES,
     rope: { theta: 1_000_000, partial: null },
     extras: (fields) => ({
-      moe: {
-        routing: {
-          ...readExperts(fields, { experts: ["num_local_experts", "num_experts"] }, { experts: 8, chosen: 2 }),
-          score: "softmax",
-          renormalize: { least: 1e-30 },
-          scaling: 1,
-          groups: null,
-        },
-        inner: readWidth(fields, "intermediate_size"),
-        shared: null,
-        sparse: () => true,
-      },
+      moe: everyLayerMoe(fields, { score: "softmax", renormalize: { least: 1e-30 } }, { experts: 8, chosen: 2 }),
     }),
   },
   build: (weights, config) =>

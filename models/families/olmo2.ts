@@ -3,18 +3,16 @@
  *
  * Source: transformers, models/olmo2/modeling_olmo2.py.
  */
-import { type ConfigRules, LLAMA_RULES } from "../configRules.ts";
+import { ATTENTION_BIASES, type ConfigRules, LLAMA_RULES } from "../configRules.ts";
 import type { Family } from "../model.ts";
 import { POST_NORMS, sandwichDecoder } from "../sandwichDecoder.ts";
-
-const attention_bias = { key: "attention_bias", otherwise: false };
 
 const config: ConfigRules = {
   ...LLAMA_RULES,
   norm: { key: "rms_norm_eps", eps: 1e-5 },
   bosTokenIds: [],
   eosTokenIds: [50_279],
-  biases: { qkv: attention_bias, o: attention_bias, mlp: false },
+  biases: ATTENTION_BIASES,
 };
 
 /** OLMo 2. */

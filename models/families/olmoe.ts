@@ -4,13 +4,11 @@
  * Source: transformers, models/olmoe/modeling_olmoe.py.
  */
 import { booleanField, optionalNumber } from "../configChecks.ts";
-import { LLAMA_RULES } from "../configRules.ts";
+import { ATTENTION_BIASES, LLAMA_RULES } from "../configRules.ts";
 import type { Family } from "../model.ts";
 import { mixture } from "../moe.ts";
-import { readExperts, readWidth } from "../moeConfig.ts";
+import { everyLayerMoe } from "../moeConfig.ts";
 import { preNormDecoder } from "../preNormDecoder.ts";
-
-const attention_bias = { key: "attention_bias", otherwise: false };
 
 /** OLMoE 1B-7B. */
 export const olmoe: Family = {
@@ -20,21 +18,17 @@ export const olmoe: Family = {
     norm: { key: "rms_norm_eps", eps: 1e-5 },
     bosTokenIds: [],
     eosTokenIds: [50_279],
-    biases: { qkv: attention_bias, o: attention_bias, mlp: false },
+    biases: ATTENTION_BIASES,
     extras: (fields) => ({
       attentionClip: optionalNumber(fields, "clip_qkv", { above: 0, max: 1e9 }) ?? null,
-      moe: {
-        routing: {
-          ...readExperts(fields, { experts: ["num_experts", "num_local_experts"] }, { experts: 64, chosen: 8 }),
+      moe: everyLayerMoe(
+        fields,
+        {
           score: "softmax",
           renormalize: booleanField(fields, "norm_topk_prob") === true ? { least: 1e-30 } : null,
-          scaling: 1,
-          groups: null,
         },
-        inner: readWidth(fields, "intermediate_size", 2048),
-        shared: null,
-        sparse: () => true,
-      },
+        { experts: 64, chosen: 8, inner: 2048 },
+      ),
     }),
   },
   build(weights, config) {

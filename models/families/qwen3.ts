@@ -4,15 +4,14 @@
  * Source: transformers, models/qwen3/modeling_qwen3.py.
  */
 import { headNorms } from "../blocks.ts";
+import { ATTENTION_BIASES } from "../configRules.ts";
 import type { Family } from "../model.ts";
 import { preNormDecoder } from "../preNormDecoder.ts";
 import { QWEN_RULES } from "./qwen2.ts";
 
-const attention_bias = { key: "attention_bias", otherwise: false };
-
 /** Qwen3, dense. */
 export const qwen3: Family = {
-  config: { ...QWEN_RULES, head_dim: 128, biases: { qkv: attention_bias, o: attention_bias, mlp: false } },
+  config: { ...QWEN_RULES, head_dim: 128, biases: ATTENTION_BIASES },
   build: (weights, config) =>
     preNormDecoder(weights, config, {
       attention: (self_attn) => ({

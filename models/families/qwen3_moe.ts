@@ -5,14 +5,12 @@
  */
 import { headNorms } from "../blocks.ts";
 import { booleanField, type Fields } from "../configChecks.ts";
-import type { ConfigRules } from "../configRules.ts";
+import { ATTENTION_BIASES, type ConfigRules } from "../configRules.ts";
 import type { Family } from "../model.ts";
 import { mixture } from "../moe.ts";
 import { type MoeConfig, readExperts, readWidth, sparseSteps } from "../moeConfig.ts";
 import { preNormDecoder } from "../preNormDecoder.ts";
 import { QWEN_RULES } from "./qwen2.ts";
-
-const attention_bias = { key: "attention_bias", otherwise: false };
 
 /** The mixture of Qwen's config classes. */
 export function qwenMoe(
@@ -40,7 +38,7 @@ const config: ConfigRules = {
   ...QWEN_RULES,
   num_key_value_heads: 4,
   window: { kind: "picked layers", otherwise: 4096, picks: () => () => true },
-  biases: { qkv: attention_bias, o: attention_bias, mlp: false },
+  biases: ATTENTION_BIASES,
   extras: (fields) => ({ moe: qwenMoe(fields, { inner: 768, experts: 128, chosen: 8 }) }),
 };
 

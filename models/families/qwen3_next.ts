@@ -6,19 +6,19 @@
  */
 import { headNorms } from "../blocks.ts";
 import { type Fields, optionalInteger, textField, unsupported } from "../configChecks.ts";
-import type { ConfigRules } from "../configRules.ts";
+import { ATTENTION_BIASES, type ConfigRules } from "../configRules.ts";
 import type { Family } from "../model.ts";
 import { mixture } from "../moe.ts";
 import { readWidth } from "../moeConfig.ts";
 import { preNormDecoder } from "../preNormDecoder.ts";
 import { gatedDeltaNet } from "../stateBlocks.ts";
 import { layersOf, readDeltaNet } from "../stateConfig.ts";
-import type { VectorOptions, WeightPlan } from "../weightPlan.ts";
+import type { VectorOptions } from "../vectors.ts";
+import type { WeightPlan } from "../weightPlan.ts";
 import { GEMMA_NORM } from "./gemma.ts";
 import { QWEN_RULES } from "./qwen2.ts";
 import { qwenMoe } from "./qwen3_moe.ts";
 
-const attention_bias = { key: "attention_bias", otherwise: false };
 const LINEAR = "linear_attention";
 
 /** The convolution's activation and the norm's gate are silu in one of the class's paths, whatever the config says. */
@@ -32,7 +32,7 @@ const config: ConfigRules = {
   num_key_value_heads: 2,
   head_dim: 256,
   window: { kind: "none", others: [LINEAR] },
-  biases: { qkv: attention_bias, o: attention_bias, mlp: false },
+  biases: ATTENTION_BIASES,
   rope: { theta: 10_000, partial: 0.25 },
   extras(fields, { num_hidden_layers: layers }) {
     refuseOtherActivations(fields);

@@ -7,12 +7,9 @@
  * Modules with these tensors are quantized, all others plain.
  */
 import { type Fields, integerField, textField, unsupported } from "../configChecks.ts";
-import { ModelFormatError } from "../errors.ts";
-import { groupSize, isPacked } from "./gptq.ts";
-import { groupsFit, groupsOf, groupViewByColumns, storedGroups } from "./groups.ts";
+import { groupsFit, groupsOf, groupViewByColumns } from "./groups.ts";
+import { groupSize, isPacked, packedTensors } from "./packedColumns.ts";
 import {
-  checkDtype,
-  checkShape,
   columnMajor,
   inGroups,
   type ModuleShape,
@@ -20,7 +17,6 @@ import {
   type Quantization,
   type StoredModule,
   scaleBits,
-  scaleTypeOf,
   type Tensors,
 } from "./stored.ts";
 import { allWords, bitsAt, readWords, unpackedIntegers } from "./unpacked.ts";
@@ -46,25 +42,11 @@ export function readAwq(fields: Fields): Quantization {
   };
 }
 
-function awqModule(
-  tensors: Tensors,
-  { module, rows, cols }: ModuleShape,
-  group: number | undefined,
-): StoredModule | undefined {
-  const [qweight, qzeros, scales] = ["qweight", "qzeros", "scales"].map((name) => tensors.claim(`${module}.${name}`));
-  if (qweight === undefined || qzeros === undefined || scales === undefined) return undefined;
-  if (rows % PER !== 0)
-    throw new ModelFormatError(
-      "TENSOR_SHAPE",
-      `${module}: ${rows} rows from config.json, expected a multiple of ${PER} to fill words`,
-    );
-  const count = storedGroups(cols, group);
-  const because = `4 bits and group_size ${group ?? -1} in config.json`;
-  checkShape(qweight, [cols, rows / PER], because);
-  checkShape(qzeros, [count, rows / PER], because);
-  checkShape(scales, [count, rows], because);
-  for (const tensor of [qweight, qzeros]) checkDtype(tensor, "I32", "U32");
-  const scaleType = scaleTypeOf(scales);
+function awqModule(tensors: Tensors, shape: ModuleShape, group: number | undefined): StoredModule | undefined {
+  const { module, rows, cols } = shape;
+  const packed = packedTensors(tensors, shape, { bits: 4, group, along: "outputs" });
+  if (packed === undefined) return undefined;
+  const { qweight, qzeros, scales, scaleType, groups: count } = packed;
   const format = `awq 4 bits, ${inGroups(group)}`;
   const nibble = (words: Uint32Array, line: number, row: number) =>
     bitsAt(words, (line * rows + row - (row % PER) + (PLACES[row % PER] ?? Number.NaN)) * 4, 4);

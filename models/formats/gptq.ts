@@ -8,12 +8,10 @@
  */
 import type { LayoutName } from "../../kernels/formats/layout.ts";
 import { booleanField, type Fields, field, integerField, textField, unsupported } from "../configChecks.ts";
-import { ModelFormatError } from "../errors.ts";
-import { groupsFit, groupsOf, groupViewByColumns, storedGroups } from "./groups.ts";
+import { groupsFit, groupsOf, groupViewByColumns } from "./groups.ts";
 import { columnGroups, columnOrder } from "./order.ts";
+import { groupSize, isPacked, packedTensors } from "./packedColumns.ts";
 import {
-  checkDtype,
-  checkShape,
   columnMajor,
   inGroups,
   type ModuleShape,
@@ -21,7 +19,6 @@ import {
   type Quantization,
   type StoredModule,
   scaleBits,
-  scaleTypeOf,
   type Tensors,
 } from "./stored.ts";
 import { allWords, bitsAt, readWords, unpackedIntegers } from "./unpacked.ts";
@@ -59,36 +56,17 @@ export function readGptq(fields: Fields): Quantization {
   };
 }
 
-/** `group_size`: columns a group; −1 is one group a row. */
-export function groupSize(fields: Fields): number | undefined {
-  if (field(fields, "group_size") === -1) return undefined;
-  return integerField(fields, "group_size", { min: 1, max: 2 ** 24 });
-}
-
-/** Whether a module has GPTQ's or AWQ's tensors, or some of them and no plain weight: the others are then missing. */
-export function isPacked(tensors: Tensors, { module, weight }: ModuleShape): boolean {
-  if (tensors.has(`${module}.qweight`)) return true;
-  return !tensors.has(weight) && ["qzeros", "scales"].some((name) => tensors.has(`${module}.${name}`));
-}
-
 function gptqModule(
   tensors: Tensors,
-  { module, rows, cols }: ModuleShape,
+  shape: ModuleShape,
   { bits, group, add, anyOrder }: Scheme,
 ): StoredModule | undefined {
-  const [qweight, qzeros, scales] = ["qweight", "qzeros", "scales"].map((name) => tensors.claim(`${module}.${name}`));
+  const { module, rows, cols } = shape;
   const g_idx = anyOrder ? tensors.claim(`${module}.g_idx`) : tensors.claimIfThere(`${module}.g_idx`);
-  if (qweight === undefined || qzeros === undefined || scales === undefined) return undefined;
-  if (anyOrder && g_idx === undefined) return undefined;
-  const count = storedGroups(cols, group);
+  const packed = packedTensors(tensors, shape, { bits, group, along: "inputs" });
+  if (packed === undefined || (anyOrder && g_idx === undefined)) return undefined;
+  const { qweight, qzeros, scales, scaleType, groups: count } = packed;
   const per = 32 / bits;
-  const because = `${bits} bits and group_size ${group ?? -1} in config.json`;
-  wholeWords(module, rows, cols, per);
-  checkShape(qweight, [cols / per, rows], because);
-  checkShape(qzeros, [count, rows / per], because);
-  checkShape(scales, [count, rows], because);
-  for (const tensor of [qweight, qzeros]) checkDtype(tensor, "I32", "U32");
-  const scaleType = scaleTypeOf(scales);
   const format = `gptq ${bits} bits, ${inGroups(group)}`;
   const bytes = g_idx === undefined ? undefined : tensors.detail(g_idx.name);
   const inGroup = bytes === undefined ? undefined : columnGroups(g_idx?.name ?? "", bytes, { cols, count });
@@ -132,12 +110,4 @@ function gptqModule(
   const order =
     bytes === undefined ? undefined : columnOrder(g_idx?.name ?? "", bytes, { cols, stored: groups.stored, count });
   return { ...storage, format: order === undefined ? format : `${format}, act-order`, order, codes, params, unpacked };
-}
-
-function wholeWords(module: string, rows: number, cols: number, per: number): void {
-  if (rows % per === 0 && cols % per === 0) return;
-  throw new ModelFormatError(
-    "TENSOR_SHAPE",
-    `${module}: ${rows} × ${cols} from config.json, expected multiples of ${per} to fill words`,
-  );
 }

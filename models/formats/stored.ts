@@ -145,7 +145,7 @@ export function scaleTypeOf(tensor: CheckpointTensor): ScaleType {
 }
 
 /** Numbers of a plain dtype, by their bytes. */
-export function numbersFrom(bytes: Uint8Array, dtype: string): Float32Array {
+export function numbersFrom(bytes: Uint8Array, dtype: string): Float32Array<ArrayBuffer> {
   const { buffer } = bytes.slice();
   if (dtype === "F32") return new Float32Array(buffer);
   return Float32Array.from(new Uint16Array(buffer), dtype === "F16" ? f16FromBits : bf16FromBits);

@@ -4,11 +4,10 @@
  *
  *   w[o][i] = scale[o][g] · (q[o][i] − zero[o][g]),   one product in f32
  */
-import { bf16FromBits, f16FromBits } from "../../kernels/formats/halves.ts";
 import { BLOCK_COLS } from "../../kernels/formats/layout.ts";
 import type { CheckpointTensor } from "../weights/checkpoint.ts";
-import { derivedF32, f32sOf } from "./derived.ts";
-import { columnMajor, rowMajor, type StoredModule } from "./stored.ts";
+import { derivedF32 } from "./derived.ts";
+import { columnMajor, numbersFrom, rowMajor, type StoredModule } from "./stored.ts";
 
 /** A number by its line in the file, a row or a column of the weight, and its place in the line. */
 type NumberAt = (line: number, place: number) => number;
@@ -67,13 +66,8 @@ export function widened(stored: StoredModule): StoredModule {
 const PLAIN_F32 = { layout: "f32", group: BLOCK_COLS, scaleType: "f16", params: [] } as const;
 
 /** All numbers of a tensor of F32, F16 or BF16. */
-async function readNumbers(
-  { dtype, source, begin, end }: CheckpointTensor,
-  signal?: AbortSignal,
-): Promise<Float32Array<ArrayBuffer>> {
-  const bytes = await source.read(begin, end, signal);
-  if (dtype === "F32") return f32sOf(bytes);
-  return Float32Array.from(new Uint16Array(bytes.slice().buffer), dtype === "F16" ? f16FromBits : bf16FromBits);
+async function readNumbers({ dtype, source, begin, end }: CheckpointTensor, signal?: AbortSignal) {
+  return numbersFrom(await source.read(begin, end, signal), dtype);
 }
 
 /** Words first … end-1 of a tensor of integers of 32 bits. */

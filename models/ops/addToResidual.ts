@@ -6,7 +6,7 @@ import { launchRows } from "../../kernels/launchRows.ts";
 import { matmulResidual } from "../../kernels/matmul_residual.ts";
 import type { Matrix } from "../matrix.ts";
 import { type Activation, type Norm, newActivation, type Residual, type Step } from "../step.ts";
-import type { Vector } from "../weightPlan.ts";
+import type { Vector } from "../vectors.ts";
 import { throughNorm } from "./norm.ts";
 import { operand, walk } from "./operand.ts";
 

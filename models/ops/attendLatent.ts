@@ -19,7 +19,7 @@ import { rowsVariant } from "../../kernels/variantNames.ts";
 import { queriesFor } from "../../kernels/xFrom.ts";
 import type { Matrix } from "../matrix.ts";
 import { type Activation, newActivation, type Step } from "../step.ts";
-import type { Vector } from "../weightPlan.ts";
+import type { Vector } from "../vectors.ts";
 import { rowsAtOnce } from "./attend.ts";
 import { project } from "./project.ts";
 import { sortColumns } from "./sortColumns.ts";

@@ -1,6 +1,6 @@
 /** What attention of one layer is, besides its projections: what a family says and `attend` does. */
 import { BLOCK_ROWS } from "../../kernels/formats/layout.ts";
-import type { Vector } from "../weightPlan.ts";
+import type { Vector } from "../vectors.ts";
 
 /** Where the heads of one projection lie in a row of qkv: head h begins at column at + h · stride. */
 export interface HeadColumns {

@@ -4,7 +4,7 @@ import { type Activation as ActivationName, activationCode } from "../../kernels
 import { NONE } from "../../kernels/kernel.ts";
 import { shortConv } from "../../kernels/state/short_conv.ts";
 import { type Activation, newActivation, type Step } from "../step.ts";
-import type { Vector } from "../weightPlan.ts";
+import type { Vector } from "../vectors.ts";
 
 /** What a convolution is, besides the projection before it. */
 export interface ConvolutionSpec {

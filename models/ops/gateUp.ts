@@ -7,7 +7,7 @@ import { launchRows } from "../../kernels/launchRows.ts";
 import { normGateUp } from "../../kernels/norm_gate_up.ts";
 import type { Matrix } from "../matrix.ts";
 import { type Activation, type Normed, newActivation, type Step } from "../step.ts";
-import type { Vector } from "../weightPlan.ts";
+import type { Vector } from "../vectors.ts";
 import { normParams } from "./normParams.ts";
 import { operand, walk } from "./operand.ts";
 import { project } from "./project.ts";

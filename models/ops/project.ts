@@ -7,7 +7,7 @@ import { launchRows } from "../../kernels/launchRows.ts";
 import { normMatmul } from "../../kernels/norm_matmul.ts";
 import type { Matrix } from "../matrix.ts";
 import type { Normed, Step } from "../step.ts";
-import type { Vector } from "../weightPlan.ts";
+import type { Vector } from "../vectors.ts";
 import { normParams } from "./normParams.ts";
 import { operand, walk } from "./operand.ts";
 import { summed } from "./summed.ts";

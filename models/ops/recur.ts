@@ -4,7 +4,7 @@ import { BLOCK_COLS } from "../../kernels/formats/layout.ts";
 import { NONE } from "../../kernels/kernel.ts";
 import { deltaRule } from "../../kernels/state/delta_rule.ts";
 import { type Activation, newActivation, type Step } from "../step.ts";
-import type { Vector } from "../weightPlan.ts";
+import type { Vector } from "../vectors.ts";
 
 /** How many heads there are, and how large. */
 export interface DeltaShape {

@@ -13,7 +13,7 @@ import {
 } from "../../kernels/moe/router.ts";
 import type { Matrix } from "../matrix.ts";
 import type { Normed, Step } from "../step.ts";
-import type { Vector } from "../weightPlan.ts";
+import type { Vector } from "../vectors.ts";
 import { normParams } from "./normParams.ts";
 import { sortColumns } from "./sortColumns.ts";
 

@@ -12,7 +12,7 @@ import { type Gated, gatedParams } from "../../kernels/moe/gated.ts";
 import { listShape } from "../../kernels/moe/route.ts";
 import type { Matrix, Shard } from "../matrix.ts";
 import { type Activation, type Norm, newActivation, type Residual, type Step } from "../step.ts";
-import type { Vector } from "../weightPlan.ts";
+import type { Vector } from "../vectors.ts";
 import { throughNorm } from "./norm.ts";
 import type { Route } from "./routeTokens.ts";
 

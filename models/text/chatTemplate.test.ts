@@ -2,11 +2,10 @@
 import { readFileSync } from "node:fs";
 import { describe, expect, test } from "vitest";
 import { IngleError } from "../../device/errors.ts";
-import type { Folder } from "../../device/files.ts";
 import { openFolder } from "../../device/nodeFiles.ts";
-import { UnsupportedModelError } from "../errors.ts";
+import { memoryFolder } from "../../test/memoryFiles.ts";
+import { ChatTemplateError, UnsupportedModelError } from "../errors.ts";
 import { chatTemplate, encodeChat, loadChatTemplate } from "./chatTemplate.ts";
-import { ChatTemplateError } from "./jinja.ts";
 import type { Message } from "./messages.ts";
 import { loadTokenizer, type Tokenizer } from "./tokenizer.ts";
 
@@ -19,18 +18,6 @@ async function fromFixture(name: string): Promise<Tokenizer> {
   const loaded = await loadTokenizer(openFolder(`${FIXTURES}/${name}`));
   if (loaded === undefined) throw new Error(`${name}: fixture has no tokenizer`);
   return loaded;
-}
-
-function memoryFolder(files: Readonly<Record<string, string>>): Folder {
-  return {
-    location: "memory",
-    open: async (name) => {
-      const text = files[name];
-      if (text === undefined) return undefined;
-      const bytes = new TextEncoder().encode(text);
-      return { name, size: bytes.length, read: async (begin, end) => bytes.slice(begin, end), close: async () => {} };
-    },
-  };
 }
 
 interface Chat {

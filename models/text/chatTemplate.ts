@@ -11,9 +11,12 @@ import type { Folder } from "../../device/files.ts";
 import { ModelFormatError } from "../errors.ts";
 import { readText } from "../weights/readJson.ts";
 import type { Span } from "./addedTokens.ts";
-import { Template, type TemplateLimits } from "./jinja.ts";
+import { type Inputs, joinParts, mapContent, parseArguments } from "./chatInputs.ts";
+import { Template } from "./jinja.ts";
+import type { TemplateLimits } from "./jinjaInterpreter.ts";
 import { isObject, listAt, objectAt, readJson, stringAt } from "./json.ts";
 import type { Message } from "./messages.ts";
+import { type Seals, sealsFor, sealText, type Unsealed, unseal, unusedCharacters } from "./seals.ts";
 import type { Tokenizer } from "./tokenizer.ts";
 
 /** The templates of a checkpoint. */
@@ -110,14 +113,6 @@ export function encodeChat(
   return { text, ids: tokenizer.encodeMarked(text, forged) };
 }
 
-/** What a template is given, by who wrote it. */
-interface Inputs {
-  readonly messages: readonly object[];
-  readonly tools: unknown;
-  readonly documents: unknown;
-  readonly kwargs: Readonly<Record<string, unknown>>;
-}
-
 /** One conversation on its way through a template, rendered in the ways that show whose text is whose. */
 class Rendering {
   readonly #tokenizer: Tokenizer;
@@ -154,7 +149,7 @@ class Rendering {
 
   /** The text, and where content spells control tokens in it. */
   marked(): { text: string; forged: Span[] } {
-    const seals = this.#seals();
+    const seals = sealsFor(this.#tokenizer, this.#strings());
     const result = unseal(this.#render(this.#inputs, seals), seals);
     const open = this.#unsealed(result);
     return { text: result.text, forged: open.length === 0 ? [] : this.#notComposed(result.text, open, seals) };
@@ -169,7 +164,7 @@ class Rendering {
    */
   #notComposed(text: string, open: readonly Span[], seals: Seals): Span[] {
     const edges = this.#edges();
-    const mask = unused(0xe000, 0xf8ff, this.#strings(), 1)[0] ?? "\uFFFF";
+    const mask = unusedCharacters(0xe000, 0xf8ff, this.#strings(), 1)[0] ?? "\uFFFF";
     const hide = (content: string) =>
       Array.from(content, (character) => (edges.has(character) ? mask : character)).join("");
     const other = this.#tryRender(mapContent(this.#inputs, hide), seals);
@@ -248,13 +243,6 @@ class Rendering {
     }
   }
 
-  #seals(): Seals {
-    const contents = Array.from(new Set(this.#tokenizer.specialTexts));
-    const characters = unused(0x100000, 0x10fffd, this.#strings(), contents.length);
-    const entries = contents.map((content, i): [string, string] => [content, characters[i] ?? content]);
-    return { to: new Map(entries), from: new Map(entries.map(([content, character]) => [character, content])) };
-  }
-
   /** The first and last characters of control tokens. */
   #edges(): Set<string> {
     return new Set(
@@ -273,54 +261,6 @@ class Rendering {
   }
 }
 
-/** Control tokens and the private characters that stand for them while a template runs. */
-interface Seals {
-  readonly to: ReadonlyMap<string, string>;
-  readonly from: ReadonlyMap<string, string>;
-}
-
-/** `count` characters of a private area that none of the texts holds. */
-function unused(first: number, last: number, texts: readonly string[], count: number): string[] {
-  const used = new Set(texts.flatMap((text) => Array.from(text.matchAll(/\p{Co}/gu), (match) => match[0])));
-  const free: string[] = [];
-  for (let code = first; code <= last && free.length < count; code++) {
-    const character = String.fromCodePoint(code);
-    if (!used.has(character)) free.push(character);
-  }
-  return free;
-}
-
-function sealText(text: string, tokenizer: Tokenizer, seals: Seals): string {
-  let sealed = "";
-  let done = 0;
-  for (const { start, end } of tokenizer.specialSpans(text)) {
-    const token = text.slice(start, end);
-    sealed += text.slice(done, start) + (seals.to.get(token) ?? token);
-    done = end;
-  }
-  return sealed + text.slice(done);
-}
-
-/** A text with control tokens spelt again, and where they are. */
-interface Unsealed {
-  readonly text: string;
-  readonly sealed: readonly Span[];
-}
-
-function unseal(text: string, seals: Seals): Unsealed {
-  const pieces: string[] = [];
-  const sealed: Span[] = [];
-  let length = 0;
-  for (const character of text) {
-    const token = seals.from.get(character);
-    const piece = token ?? character;
-    if (token !== undefined) sealed.push({ start: length, end: length + token.length });
-    pieces.push(piece);
-    length += piece.length;
-  }
-  return { text: pieces.join(""), sealed };
-}
-
 /** How often each text comes. */
 function counts(texts: readonly string[]): Map<string, number> {
   const found = new Map<string, number>();
@@ -335,52 +275,6 @@ function differsOnlyBy(text: string, other: string, mask: string): boolean {
     if (text[i] !== other[i] && other[i] !== mask) return false;
   }
   return true;
-}
-
-/** The inputs with every text changed but roles, which are names. */
-function mapContent(inputs: Inputs, change: (text: string) => string): Inputs {
-  const map = (value: unknown): unknown => {
-    if (typeof value === "string") return change(value);
-    if (Array.isArray(value)) return value.map(map);
-    if (!isObject(value)) return value;
-    return Object.fromEntries(Object.entries(value).map(([key, field]) => [change(key), map(field)]));
-  };
-  const message = (value: object): object => {
-    return Object.fromEntries(Object.entries(value).map(([key, field]) => [key, key === "role" ? field : map(field)]));
-  };
-  return {
-    messages: inputs.messages.map(message),
-    tools: map(inputs.tools),
-    documents: map(inputs.documents),
-    kwargs: Object.fromEntries(Object.entries(inputs.kwargs).map(([key, field]) => [key, map(field)])),
-  };
-}
-
-/** A message whose tool calls have parsed arguments where these are JSON objects. */
-function parseArguments(message: object): object {
-  if (!isObject(message) || !Array.isArray(message.tool_calls)) return message;
-  const calls = message.tool_calls.map((call: unknown) => {
-    if (!isObject(call) || !isObject(call.function) || typeof call.function.arguments !== "string") return call;
-    const parsed = parsedObject(call.function.arguments);
-    return parsed === undefined ? call : { ...call, function: { ...call.function, arguments: parsed } };
-  });
-  return { ...message, tool_calls: calls };
-}
-
-function parsedObject(text: string): object | undefined {
-  try {
-    const value: unknown = JSON.parse(text);
-    return isObject(value) ? value : undefined;
-  } catch {
-    return undefined; // models write broken JSON: then the template gets the text
-  }
-}
-
-/** A message whose parts are one text. */
-function joinParts(message: object): object {
-  if (!isObject(message) || !Array.isArray(message.content)) return message;
-  const texts = message.content.map((part: unknown) => (isObject(part) ? String(part.text) : ""));
-  return { ...message, content: texts.join("\n") };
 }
 
 const TAKEN: ReadonlySet<string> = new Set(["messages", "tools", "documents", "add_generation_prompt", "namespace"]);

@@ -2,8 +2,8 @@
 import { readFileSync } from "node:fs";
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
-import type { Folder } from "../../device/files.ts";
 import { openFolder } from "../../device/nodeFiles.ts";
+import { memoryFolder } from "../../test/memoryFiles.ts";
 import { ModelFormatError, UnsupportedModelError } from "../errors.ts";
 import { loadTokenizer, type Tokenizer } from "./tokenizer.ts";
 
@@ -46,18 +46,6 @@ async function fromFixture(name: string): Promise<Tokenizer> {
   const tokenizer = await loadTokenizer(openFolder(`${FIXTURES}/${name}`));
   if (tokenizer === undefined) throw new Error(`${name}: fixture has no tokenizer`);
   return tokenizer;
-}
-
-function memoryFolder(files: Readonly<Record<string, string>>): Folder {
-  return {
-    location: "memory",
-    open: async (name) => {
-      const text = files[name];
-      if (text === undefined) return undefined;
-      const bytes = new TextEncoder().encode(text);
-      return { name, size: bytes.length, read: async (begin, end) => bytes.slice(begin, end), close: async () => {} };
-    },
-  };
 }
 
 async function made(file: object, config: object = {}): Promise<Tokenizer> {
@@ -310,7 +298,7 @@ describe("broken and hostile files", () => {
   test("bytes that are no UTF-8 are refused", async () => {
     const bytes = Uint8Array.of(0x7b, 0xff, 0x7d);
     const source = { name: "tokenizer.json", size: 3, read: async () => bytes, close: async () => {} };
-    const folder: Folder = { location: "memory", open: async () => source };
+    const folder = { location: "memory", open: async () => source };
     await expect(loadTokenizer(folder)).rejects.toThrow("tokenizer.json: is not UTF-8");
   });
 

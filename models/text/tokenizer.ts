@@ -7,14 +7,15 @@
  * added tokens, BPE and the decoders are ours.
  */
 import type { Folder } from "../../device/files.ts";
-import { ModelFormatError, UnsupportedModelError } from "../errors.ts";
 import { type Accept, type AddedToken, addedToken, type Span, TokenFinder } from "./addedTokens.ts";
 import { decodeBytes } from "./byteAlphabet.ts";
-import { BytePairs, type WordModel } from "./bytePairs.ts";
+import type { WordModel } from "./bytePairs.ts";
 import { byteOfToken, compileDecoder, DecoderPipe } from "./decoder.ts";
 import { idAt, isObject, type JsonObject, listAt, objectAt, readJson, stringAt } from "./json.ts";
 import { libraryTokenizer } from "./library.ts";
+import { readPostProcessor } from "./postProcessor.ts";
 import { rewriteNormalizer, rewritePreTokenizer } from "./tokenizerRewrite.ts";
+import { wordModel } from "./wordModels.ts";
 
 /** How a text becomes ids. */
 export interface EncodeOptions {
@@ -276,130 +277,4 @@ function readAddedTokens(file: JsonObject, config: JsonObject, vocab: ReadonlyMa
 function tokenContent(value: unknown, where: string): string | undefined {
   if (value === undefined || value === null) return undefined;
   return stringAt(isObject(value) ? value.content : value, where);
-}
-
-function wordModel(config: JsonObject, vocab: ReadonlyMap<string, number>, special: ReadonlySet<number>): WordModel {
-  const type = config.type ?? (Array.isArray(config.vocab) ? "Unigram" : config.merges ? "BPE" : undefined);
-  switch (type) {
-    case "BPE":
-      return new BytePairs(config, vocab, special);
-    case "Unigram":
-      if (config.byte_fallback === true) {
-        throw new UnsupportedModelError(
-          "tokenizer.json: model: Unigram with byte_fallback is not supported; supported: BPE with byte_fallback",
-        );
-      }
-      return new LibraryWords(config, special);
-    case "WordPiece":
-      return new LibraryWords(config, special);
-    default:
-      throw new UnsupportedModelError(
-        `tokenizer.json: model: type ${JSON.stringify(type)} is not supported; supported: BPE, Unigram, WordPiece`,
-      );
-  }
-}
-
-/** Unigram and WordPiece of @huggingface/tokenizers, a word at a time; with a second model in which control tokens can't be spelt. */
-class LibraryWords implements WordModel {
-  readonly #parsed: (word: string) => readonly number[];
-  readonly #plain: (word: string) => readonly number[];
-
-  constructor(config: JsonObject, control: ReadonlySet<number>) {
-    this.#parsed = libraryWords(config);
-    this.#plain = libraryWords({ ...config, vocab: withoutControl(config, control) });
-  }
-
-  ids(word: string, plain: boolean): readonly number[] {
-    return plain ? this.#plain(word) : this.#parsed(word);
-  }
-}
-
-function withoutControl(config: JsonObject, control: ReadonlySet<number>): unknown {
-  const { vocab } = config;
-  const unspellable = (id: number) => `\uFFFF${id}`; // a noncharacter: in no text that is meant to be read
-  if (Array.isArray(vocab)) {
-    return vocab.map((piece: unknown, id) =>
-      control.has(id) && Array.isArray(piece) ? [unspellable(id), piece[1]] : piece,
-    );
-  }
-  const entries = Object.entries(objectAt(vocab, "tokenizer.json: model.vocab"));
-  return Object.fromEntries(
-    entries.map(([token, id]) => [
-      typeof id === "number" && control.has(id) && token !== config.unk_token ? unspellable(id) : token,
-      id,
-    ]),
-  );
-}
-
-function libraryWords(config: JsonObject): (word: string) => number[] {
-  const { model } = libraryTokenizer({ model: config });
-  return (word) =>
-    model._call([word]).map((token) => {
-      const id = model.tokens_to_ids.get(token) ?? model.unk_token_id;
-      if (id === undefined) {
-        throw new ModelFormatError(
-          "UNKNOWN_TOKEN",
-          `tokenizer.json: model has no unknown token, which ${JSON.stringify(token)} needs`,
-        );
-      }
-      return id;
-    });
-}
-
-/** The ids that the post-processor puts before and after one text. */
-function readPostProcessor(value: unknown, where: string): { before: number[]; after: number[] } {
-  if (value === null || value === undefined) return { before: [], after: [] };
-  const config = objectAt(value, where);
-  const type = stringAt(config.type, `${where}.type`);
-  switch (type) {
-    case "ByteLevel":
-      return { before: [], after: [] };
-    case "BertProcessing":
-    case "RobertaProcessing":
-      return { before: [pairId(config.cls, `${where}.cls`)], after: [pairId(config.sep, `${where}.sep`)] };
-    case "Sequence": {
-      const parts = listAt(config.processors, `${where}.processors`);
-      return parts
-        .map((part, i) => readPostProcessor(part, `${where}.processors[${i}]`))
-        .reduce(
-          (inner, outer) => ({
-            before: [...outer.before, ...inner.before],
-            after: [...inner.after, ...outer.after],
-          }),
-          { before: [], after: [] },
-        );
-    }
-    case "TemplateProcessing":
-      return readTemplate(config, where);
-    default:
-      throw new UnsupportedModelError(
-        `${where}: ${type} is not supported; supported: BertProcessing, ByteLevel, RobertaProcessing, Sequence, TemplateProcessing`,
-      );
-  }
-}
-
-function pairId(value: unknown, where: string): number {
-  return idAt(listAt(value, where)[1], `${where}[1]`);
-}
-
-function readTemplate(config: JsonObject, where: string): { before: number[]; after: number[] } {
-  const special = objectAt(config.special_tokens, `${where}.special_tokens`);
-  const around = { before: [] as number[], after: [] as number[] };
-  let seen = false;
-  for (const [i, value] of listAt(config.single, `${where}.single`).entries()) {
-    const at = `${where}.single[${i}]`;
-    const item = objectAt(value, at);
-    if (item.Sequence !== undefined) {
-      if (seen) throw new UnsupportedModelError(`${at}: a template that repeats its text is not supported`);
-      seen = true;
-      continue;
-    }
-    const name = stringAt(objectAt(item.SpecialToken, `${at}.SpecialToken`).id, `${at}.SpecialToken.id`);
-    const token = objectAt(special[name], `${where}.special_tokens[${JSON.stringify(name)}]`);
-    const ids = listAt(token.ids, `${where}.special_tokens[${JSON.stringify(name)}].ids`).map((id) =>
-      idAt(id, `${at}.ids`),
-    );
-    (seen ? around.after : around.before).push(...ids);
-  }
-  return around;
 }

@@ -3,8 +3,8 @@ import { join } from "node:path";
 import { describe, expect, test } from "vitest";
 import type { ByteSource, Folder } from "../../device/files.ts";
 import { openFolder } from "../../device/nodeFiles.ts";
+import { memorySource } from "../../test/memoryFiles.ts";
 import { ModelFormatError } from "../errors.ts";
-import { memorySource } from "../sources.ts";
 import { openCheckpoint, openWeights } from "./checkpoint.ts";
 import { TensorClaims } from "./claims.ts";
 

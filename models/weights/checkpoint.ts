@@ -5,7 +5,8 @@ import { staysInside } from "../../device/sourceChecks.ts";
 import { ModelFormatError } from "../errors.ts";
 import { escapeName, listNames } from "./escape.ts";
 import { readJson } from "./readJson.ts";
-import { readHeader, type StreamOptions, streamTensor, type TensorChunk, type TensorInfo } from "./safetensors.ts";
+import { readHeader, type StreamOptions, streamTensor, type TensorChunk } from "./safetensors.ts";
+import type { TensorInfo } from "./tensorInfo.ts";
 
 /** A tensor and the file that holds it. */
 export interface CheckpointTensor extends TensorInfo {

@@ -1,7 +1,7 @@
 import fc from "fast-check";
 import { expect, test } from "vitest";
 import { countNonFinite } from "./nonFinite.ts";
-import { DTYPE_BITS } from "./safetensors.ts";
+import { DTYPE_BITS } from "./tensorInfo.ts";
 
 const bytesOf = (values: Float32Array | Float64Array | Uint16Array) => new Uint8Array(values.buffer);
 

@@ -1,6 +1,6 @@
 /** Counts values that are not numbers, or infinite, in the bytes of a tensor: the format allows them, and a model is useless with them. */
 
-import { DTYPE_BITS, type Dtype } from "./safetensors.ts";
+import { DTYPE_BITS, type Dtype } from "./tensorInfo.ts";
 
 // For each dtype that has such values: the byte or bytes at the value's end (little endian, so the sign and exponent), masked to the
 // exponent, when all ones. E4M3 has no infinity and spends only its last code on NaN; the FNUZ types have NaN at minus zero.

@@ -1,7 +1,7 @@
 import { expect, test } from "vitest";
 import type { Folder } from "../../device/files.ts";
+import { memorySource } from "../../test/memoryFiles.ts";
 import { ModelFormatError } from "../errors.ts";
-import { memorySource } from "../sources.ts";
 import { readJson } from "./readJson.ts";
 
 let closed = 0;

@@ -55,7 +55,7 @@ function parseJson({ name, bytes }: WholeFile): unknown {
 }
 
 /** `bytes` as text. Throws ModelFormatError JSON_UTF8 naming `file` where they are not UTF-8; a byte order mark is kept. */
-export function decodeUtf8(file: string, bytes: Uint8Array): string {
+function decodeUtf8(file: string, bytes: Uint8Array): string {
   try {
     return new TextDecoder("utf-8", { fatal: true, ignoreBOM: true }).decode(bytes);
   } catch (cause) {

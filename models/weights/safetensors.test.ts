@@ -7,9 +7,10 @@ import fc from "fast-check";
 import { describe, expect, test } from "vitest";
 import type { ByteSource } from "../../device/files.ts";
 import { openFile } from "../../device/nodeFiles.ts";
+import { memorySource } from "../../test/memoryFiles.ts";
 import { ModelFormatError } from "../errors.ts";
-import { memorySource } from "../sources.ts";
-import { DTYPE_BITS, elementCount, readHeader, streamTensor } from "./safetensors.ts";
+import { readHeader, streamTensor } from "./safetensors.ts";
+import { DTYPE_BITS, elementCount } from "./tensorInfo.ts";
 
 const MALFORMED = join(import.meta.dirname, "../../test/fixtures/malformed");
 const verdicts: Record<string, string> = JSON.parse(readFileSync(join(MALFORMED, "verdicts.json"), "utf8"));

@@ -9,7 +9,7 @@ import { SourceError } from "../device/errors.ts";
 import type { ByteSource } from "../device/files.ts";
 import type { HttpOptions } from "../device/httpRequest.ts";
 import { ModelFormatError } from "./errors.ts";
-import { blobSource, httpFolder, httpSource, memorySource } from "./sources.ts";
+import { httpFolder, httpSource } from "./httpSource.ts";
 import { openCheckpoint } from "./weights/checkpoint.ts";
 import { readHeader } from "./weights/safetensors.ts";
 
@@ -89,39 +89,6 @@ const failure = async (promise: Promise<unknown>): Promise<unknown> =>
     () => undefined,
     (error: unknown) => error,
   );
-
-describe("memory and Blobs", () => {
-  const bytes = Uint8Array.from([1, 2, 3, 4, 5, 6, 7]);
-  describe.each([
-    ["memory", memorySource(bytes, "x")],
-    ["a Blob", blobSource(new Blob([bytes]), "x")],
-  ])("%s", (_what, source) => {
-    test("gives copies of exactly what is asked", async () => {
-      expect(source.size).toBe(7);
-      const read = await source.read(2, 5);
-      expect([...read]).toEqual([3, 4, 5]);
-      read[0] = 99;
-      expect([...(await source.read(2, 3))]).toEqual([3]);
-    });
-    test("refuses ranges outside and aborted signals", async () => {
-      await expect(source.read(5, 8)).rejects.toMatchObject({
-        code: "SOURCE_SHORT",
-        message: expect.stringContaining("has 7 bytes"),
-      });
-      await expect(source.read(3, 2)).rejects.toBeInstanceOf(SourceError);
-      await expect(source.read(0, 1, AbortSignal.abort(new Error("no")))).rejects.toThrow("no");
-    });
-  });
-
-  test("a Blob whose file was changed is named", async () => {
-    const blob = new Blob([bytes]);
-    const broken = Object.assign(Object.create(blob) as Blob, {
-      slice: () => ({ arrayBuffer: () => Promise.reject(new Error("NotReadableError")) }),
-    });
-    Object.defineProperty(broken, "size", { value: 7 });
-    await expect(blobSource(broken, "model.safetensors").read(0, 1)).rejects.toMatchObject({ code: "SOURCE_CHANGED" });
-  });
-});
 
 describe("an honest server", () => {
   test("is asked for ranges of at most 8 MiB, and small files in one request", async () => {

@@ -1,5 +1,4 @@
-/** Checkpoints from memory, Blobs and HTTP, read by range. Files on disk: `device/nodeFiles.ts`. */
-
+/** Checkpoints over HTTP, read by range. Files on disk: `device/nodeFiles.ts`. */
 import { SourceError } from "../device/errors.ts";
 import type { ByteSource, Folder } from "../device/files.ts";
 import {
@@ -20,46 +19,6 @@ const FIRST_READ = 64 * 1024;
 
 /** Bytes of one request: what a fault costs at most. */
 const PIECE = 8 * 1024 * 1024;
-
-/** Reads from `bytes`, which must not change meanwhile. */
-export function memorySource(bytes: Uint8Array, name: string): ByteSource {
-  return {
-    name,
-    size: bytes.length,
-    read: async (begin, end, signal) => {
-      signal?.throwIfAborted();
-      checkRange(name, bytes.length, begin, end);
-      return bytes.slice(begin, end);
-    },
-    close: async () => {},
-  };
-}
-
-/** Reads from a Blob or a File that a user chose. Throws SOURCE_CHANGED where the file behind it was changed or deleted. */
-export function blobSource(blob: Blob, name: string): ByteSource {
-  return {
-    name,
-    size: blob.size,
-    read: async (begin, end, signal) => {
-      signal?.throwIfAborted();
-      checkRange(name, blob.size, begin, end);
-      const buffer = await blob
-        .slice(begin, end)
-        .arrayBuffer()
-        .catch((cause: unknown) => {
-          throw new SourceError(
-            "SOURCE_CHANGED",
-            `${name}: cannot be read any more; was it changed or deleted since it was chosen?`,
-            { cause },
-          );
-        });
-      signal?.throwIfAborted();
-      if (buffer.byteLength === end - begin) return new Uint8Array(buffer);
-      throw new SourceError("SOURCE_SHORT", `${name}: gave ${buffer.byteLength} bytes, ${end - begin} were asked for`);
-    },
-    close: async () => {},
-  };
-}
 
 /**
  * A file over HTTP, read by range requests, or whole where the server answers none. Throws SOURCE_MISSING for 404 and 410,
