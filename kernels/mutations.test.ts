@@ -103,8 +103,8 @@ const MUTATIONS = [
   ],
   [
     "rope_kv int8 head_dim<=64",
-    "kv_scale(atomicLoad(&tops[1]))",
-    "kv_scale(atomicLoad(&tops[0]))",
+    "kv_scale(top_of(1u))",
+    "kv_scale(top_of(0u))",
     "attention_paged int8",
   ],
   [

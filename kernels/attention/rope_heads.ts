@@ -109,7 +109,7 @@ fn turn_of(d: u32, table: u32) -> Turn {
  */
 export function headsFragment(kvType: KvType, headDim: HeadDim, quads: Quads): string {
   const { dims, scaled } = kvNumbers[kvType];
-  const top = (which: number) => (scaled ? `, atomicLoad(&tops[${which}])` : "");
+  const top = (which: number) => (scaled ? `, top_of(${which}u)` : "");
   return /* wgsl */ `
 /** Of the heads of q and behind them the one of k: eight chains each, what the norm takes off, what it multiplies by. */
 var<workgroup> head_chains: array<f32, ${8 * (4 * quads + 1)}>;
@@ -235,17 +235,32 @@ ${scaled ? STORE_SCALES : ""}
 }`;
 }
 
-/** Greatest magnitudes of the row's key and value by their bits, which are in the numbers' order: a maximum has none of its own. */
+/**
+ * Greatest magnitudes of the row's key and value by their bits, which are in the numbers' order, in eight chains each. No atomic maximum: AMD's
+ * compiler makes a reduction of that whose registers lie behind all others.
+ */
 const TOPS = /* wgsl */ `
-var<workgroup> tops: array<atomic<u32>, 2>;
-fn magnitude(v: f32) -> u32 { return bitcast<u32>(v) & 0x7fffffffu; }`;
+var<workgroup> tops: array<u32, 16>;
+fn magnitude(v: f32) -> u32 { return bitcast<u32>(v) & 0x7fffffffu; }
+fn top_of(which: u32) -> u32 {
+  var top = tops[8u * which];
+  for (var i = 1u; i < 8u; i++) { top = max(top, tops[8u * which + i]); }
+  return top;
+}`;
 
 /** Finds them, and stores the scales that they make. */
 const STORE_SCALES = /* wgsl */ `
-  for (var d = lane; d < params.head_dim; d += WG) { atomicMax(&tops[0], magnitude(key[d])); }
-  for (var d = lane; d < params.value_dim; d += WG) { atomicMax(&tops[1], magnitude(clipped(qkv[v + d]))); }
+  for (var i = lane; i < 16u; i += WG) {
+    var top = 0u;
+    if (i < 8u) {
+      for (var d = i; d < params.head_dim; d += 8u) { top = max(top, magnitude(key[d])); }
+    } else {
+      for (var d = i - 8u; d < params.value_dim; d += 8u) { top = max(top, magnitude(clipped(qkv[v + d]))); }
+    }
+    tops[i] = top;
+  }
   workgroupBarrier();
   if (lane == 0u) {
-    kv[k_scale_at(slot / PAGE, unit.kv_head, slot % PAGE)] = kv_scale(atomicLoad(&tops[0]));
-    kv[v_scale_at(slot / PAGE, unit.kv_head, slot % PAGE)] = kv_scale(atomicLoad(&tops[1]));
+    kv[k_scale_at(slot / PAGE, unit.kv_head, slot % PAGE)] = kv_scale(top_of(0u));
+    kv[v_scale_at(slot / PAGE, unit.kv_head, slot % PAGE)] = kv_scale(top_of(1u));
   }`;

@@ -120,6 +120,8 @@ export function dotFragment(layout: Layout, rows: MatmulRows, options: DotOption
   const start = (m: number) => (listed ? `k + row${m} * params.x_stride` : `k + ${m}u * params.x_stride`);
   const wide = from === "wide";
   const early = wide && sums;
+  const kept = wide && rows > WRITTEN_OUT_ROWS; // sums of many rows would take registers that occupancy needs; on software adapters memory costs as much
+  const acc = (m: number) => (kept ? `dots[${m}u * WG + lane]` : `acc${m}`);
   const products = (m: number, a: string, b: string) => `        {
           let a = ${a};
           let b = ${b};
@@ -132,7 +134,7 @@ var<workgroup> dots: array<vec4f, ${rows} * WG>;${listed ? `\nvar<workgroup> x_r
 fn x_at(i: u32) -> f32 { return x[i >> 2u][i & 3u]; }
 fn dot_rows(${wide ? "at: Octet" : "block: u32, quad: u32"}, first: u32, lane: u32) {
 ${layout.prepare === undefined ? "" : "  prepare(lane);"}
-${each(rows, (m) => `  var acc${m} = vec4f();`)}
+${each(rows, (m) => (kept ? `  ${acc(m)} = vec4f();` : `  var acc${m} = vec4f();`))}
   var w = ${wide ? "(at.block * params.row_runs + at.run)" : "block * params.row_runs"} * ${layout.runWords * 8}u + ${wide ? "at.quad" : "quad"};
   var step = 0u;
 ${listed ? each(rows, (m) => `  let row${m} = x_rows[${m}];`) : ""}
@@ -172,16 +174,16 @@ ${sums ? "      run++;" : ""}
     }
 ${
   scaling === "none"
-    ? each(rows, (m) => `    acc${m} += d${m};`)
+    ? each(rows, (m) => `    ${acc(m)} += d${m};`)
     : `    let gs = ${early ? "early_scale(word, " : "group_scale("}s, g, params.groups, params.scale_type);${early ? EARLY_NEXT : ""}
 ${each(rows, (m) =>
   sums
-    ? `    acc${m} = fma(gs.bias, vec4f(run_sum${m}), fma(gs.scale, d${m}, acc${m}));`
-    : `    acc${m} = fma(gs.scale, d${m}, acc${m});`,
+    ? `    ${acc(m)} = fma(gs.bias, vec4f(run_sum${m}), fma(gs.scale, d${m}, ${acc(m)}));`
+    : `    ${acc(m)} = fma(gs.scale, d${m}, ${acc(m)});`,
 )}`
 }
   }
-${each(rows, (m) => `  dots[${m}u * WG + lane] = acc${m};`)}
+${kept ? "" : each(rows, (m) => `  dots[${m}u * WG + lane] = acc${m};`)}
 }`;
 }
 
