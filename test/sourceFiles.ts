@@ -38,7 +38,10 @@ export function sourceFiles(): SourceFile[] {
 }
 
 const isSource = (path: string) =>
-  path.endsWith(".ts") && !path.endsWith(".d.ts") && !path.startsWith("test/fixtures/") && !/(^|\/)dist\//.test(path);
+  path.endsWith(".ts") &&
+  !path.endsWith(".d.ts") &&
+  !path.startsWith("test/fixtures/") &&
+  !/(^|\/)(dist|node_modules)\//.test(path);
 
 /** Paths of all files below a folder that is there; none where it is not. */
 export function filesUnder(folder: string): string[] {
