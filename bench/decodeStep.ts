@@ -5,8 +5,8 @@ import type { Dispatch, Program } from "../device/program.ts";
 import { least } from "./statistics.ts";
 import { timeTogether } from "./timing.ts";
 
-/** Kernels whose time is that of reading the weights. */
-const MATMUL = /^(norm_matmul|matmul_residual|norm_gate_up)\b/;
+/** Kernels whose time is that of reading the weights, experts' and their router's too. */
+const MATMUL = /^(norm_matmul|matmul_residual|norm_gate_up|router|expert_gate_up|expert_down|expert_down_sum)\b/;
 const REPETITIONS = 9;
 
 /** Remembers which kernels were launched and the last program of one row with one sample; passes steps on to a profiler. */
