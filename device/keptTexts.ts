@@ -19,7 +19,8 @@ interface Caches {
 /** Nothing is ever fetched from it: a cache's keys are addresses. */
 const ADDRESS = "https://ingle.invalid/";
 
-const siteCache: KeptTexts = {
+/** The cache of the site, where the host has one; where it fails, nothing is kept. */
+export const siteCache: KeptTexts = {
   async read(name) {
     try {
       return await (await (await openCache())?.match(ADDRESS + name))?.text();

@@ -52,10 +52,11 @@ async function create(path: string, own: string): Promise<boolean> {
     });
     if (handle === undefined) return false;
     try {
-      await handle.writeFile(own);
+      await handle.writeFile(own).finally(() => handle.close());
       return true;
-    } finally {
-      await handle.close();
+    } catch (error) {
+      await rm(path, { force: true }); // nobody could tell whose it is, and would wait for a minute
+      throw error;
     }
   });
 }

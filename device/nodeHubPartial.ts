@@ -10,7 +10,7 @@ const PIECE = 4 * 2 ** 20; // bytes of one read of what is there
 
 const QUIET = 10_000; // ms after which a writer has given up: the hub's Python client waits as long for a byte
 const LOOK = 500; // ms between looks
-const LEFT = 60; // s that a part which is left unfinished is made to look older, so that the next run need not wait for it
+const LEFT = 60; // s that a file which is left is made to look older, so that the next run need not wait for it
 
 /** Waits while another program writes the file at `path`, which would append to what is written here. `onWait` is called once before. */
 export async function untouched(path: string, signal: AbortSignal | undefined, onWait: () => void): Promise<void> {
@@ -87,12 +87,10 @@ export class Partial {
   }
 
   async close(): Promise<void> {
-    try {
-      const now = Date.now() / 1000;
-      if (this.#length < this.#file.size) await this.#handle.utimes(now, now - LEFT);
-    } finally {
-      await this.#handle.close();
-    }
+    const now = Date.now() / 1000;
+    // A whole one too: it may not get its name. Where the time cannot be set, the next run waits.
+    await this.#handle.utimes(now, now - LEFT).catch(() => undefined);
+    await writing(this.#path, () => this.#handle.close());
   }
 
   async #readBack(signal: AbortSignal | undefined): Promise<void> {
