@@ -101,12 +101,7 @@ const MUTATIONS = [
     "v_scale_at(page_of(row, j), 0u, j % PAGE)",
     "attention_paged int8",
   ],
-  [
-    "rope_kv int8 head_dim<=64",
-    "kv_scale(top_of(1u))",
-    "kv_scale(top_of(0u))",
-    "attention_paged int8",
-  ],
+  ["rope_kv int8 head_dim<=64", "kv_scale(top_of(1u))", "kv_scale(top_of(0u))", "attention_paged int8"],
   [
     "rope_kv int8 head_dim<=64",
     "kv_word(vec4f(key[d + 0u], key[d + 1u]",
