@@ -14,6 +14,7 @@ import {
   realAttentionCases,
 } from "./attention/attention.cases.ts";
 import { latentCases, realLatentCases } from "./attention/latent.cases.ts";
+import { scaledSameAttentionCases } from "./attention/sameAttention.cases.ts";
 import { embedCases, positionCases, realEmbedCases } from "./embed.cases.ts";
 import type { LayoutName } from "./formats/layout.ts";
 import { LAYOUT_NAMES } from "./formats/layouts.ts";
@@ -35,15 +36,7 @@ import { narrowCases } from "./narrow.cases.ts";
 import { normCases, realNormCases } from "./norm.cases.ts";
 import { permuteCases } from "./permute.cases.ts";
 import { pickRowsCases } from "./pick_rows.cases.ts";
-import {
-  MANY_ROWS,
-  narrowSameBitsCases,
-  sameBitsCases,
-  sameNormCases,
-  sameStateCases,
-  scaledSameBitsCases,
-  wideSameBitsCases,
-} from "./sameBits.cases.ts";
+import { MANY_ROWS, narrowSameBitsCases, sameBitsCases, sameNormCases, wideSameBitsCases } from "./sameBits.cases.ts";
 import {
   adjustedSampleCases,
   extremeSampleCases,
@@ -54,6 +47,7 @@ import {
 } from "./sample.cases.ts";
 import { softcapCases } from "./softcap.cases.ts";
 import { deltaRuleCases, realDeltaRuleCases } from "./state/delta_rule.cases.ts";
+import { sameStateCases } from "./state/sameStates.cases.ts";
 import { realShortConvCases, shortConvCases } from "./state/short_conv.cases.ts";
 import type { Case } from "./testbed.ts";
 import { verifyCases } from "./verify.cases.ts";
@@ -189,7 +183,7 @@ const int8Cases = (): Case[] => [
   ...attentionOptionCases(221_001, ["int8"]),
   ...extremeScaleCases(222_001),
   ...realAttentionCases(223_001, ["int8"]),
-  ...scaledSameBitsCases(224_001),
+  ...scaledSameAttentionCases(224_001),
 ];
 
 /** The case of a title, e.g. of a report. Throws RangeError where there is none. */

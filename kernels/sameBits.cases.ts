@@ -1,45 +1,21 @@
 /**
  * Same row, same bits: a row's result depends neither on how many rows ride along, nor on which dispatches computed it.
  *
- * Compared as words, not as numbers. docs/numerics.md has the orders of summation behind it.
+ * Compared as words, not as numbers. docs/numerics.md has the orders of summation behind it. The same of attention and of states: attention/sameAttention.cases.ts, state/sameStates.cases.ts.
  */
-
-import { type AttentionPath, runAttention } from "./attention/attention.cases.ts";
-import { type AttentionShape, attentionInputs, pagesWith, stepsOf } from "./attention/attentionData.ts";
-import { caches } from "./attention/attentionReference.ts";
-import { type KvType, PLAIN_KV_TYPES } from "./attention/kv_types.ts";
-import { fixedSums } from "./caseData.ts";
+import { plainSameAttentionCases } from "./attention/sameAttention.cases.ts";
 import { runEmbed } from "./embed.cases.ts";
 import type { LayoutName } from "./formats/layout.ts";
 import { layouts } from "./formats/layouts.ts";
-import type { ActivationShape } from "./fragments/activation.ts";
 import { MATMUL_ROWS, type MatmulRows } from "./fragments/matmul.ts";
 import { NARROW, type Narrow } from "./fragments/narrow_activation.ts";
 import { takesNarrow } from "./fragments/narrow_dot.ts";
 import { gateUpInputs, type MatmulShape, matmulInputs, needsOf, residualInputs, residualStream } from "./matmulData.ts";
 import { runMatmulResidual, runNormGateUp, runNormMatmul } from "./matmulRuns.ts";
 import { runNorm } from "./norm.cases.ts";
-import { deltaInputs, runDelta } from "./state/delta_rule.cases.ts";
-import { convInputs, runConv } from "./state/short_conv.cases.ts";
-import { atOnce, oneByOne, type StepsShape } from "./state/stateData.ts";
-import type { Case, Comparison, Testbed } from "./testbed.ts";
+import { bits, equal, sumsAsTaken } from "./sameWords.ts";
+import type { Case, Testbed } from "./testbed.ts";
 import { xFrom } from "./xFrom.ts";
-
-/** The words behind f32s. */
-export const bits = (data: Float32Array): Uint32Array => new Uint32Array(data.buffer, data.byteOffset, data.length);
-
-/** Each against the first, word by word. */
-export function equal(results: readonly (readonly [name: string, words: Uint32Array])[]): Comparison[] {
-  const [first, ...others] = results;
-  if (first === undefined) return [];
-  return others.map(([name, got]) => ({ name: `${name} against ${first[0]}`, got, want: first[1], limit: 0 }));
-}
-
-/** Sums that a producer left against those a consumer takes by itself. */
-function sums(data: Float32Array, { sums: at, squares }: ActivationShape): Comparison {
-  const got = bits(data.subarray(at, squares));
-  return { name: "stored sums against own sums", got, want: bits(fixedSums(data.subarray(0, at))), limit: 0 };
-}
 
 /** Numbers of rows besides 1. */
 export const MANY_ROWS = MATMUL_ROWS.filter((m) => m > 1);
@@ -57,11 +33,11 @@ export async function wordsOf(bed: Testbed, kernel: MatmulKernel, shape: MatmulS
       const from = residualInputs(shape);
       const stream = residualStream(shape, from);
       const { y, z } = await runMatmulResidual(bed, shape, from, stream);
-      return { words: new Uint32Array([...bits(y), ...bits(z)]), left: [sums(z, stream.z)] };
+      return { words: new Uint32Array([...bits(y), ...bits(z)]), left: [sumsAsTaken(z, stream.z)] };
     }
     case "norm_gate_up": {
       const { out, got } = await runNormGateUp(bed, shape, gateUpInputs(shape));
-      return { words: bits(got), left: [sums(got, out)] };
+      return { words: bits(got), left: [sumsAsTaken(got, out)] };
     }
   }
 }
@@ -153,7 +129,7 @@ const embedSumsCase = (layout: LayoutName, seed: number): Case => ({
     const ends = { vocab: 50, firstRow: 0, endRow: 50 };
     const shape = { layout, group: 32, scaleType: "f16", cols: 352, rows: 5, multiplier: 3.3, ...ends, seed } as const;
     const { z, shape: activation } = await runEmbed(bed, shape);
-    return [sums(z, activation)];
+    return [sumsAsTaken(z, activation)];
   },
 });
 
@@ -174,134 +150,9 @@ const normRowsCase = (centred: boolean, behind: boolean, seed: number): Case => 
       rows.push([`row ${row} of y alone`, bits(alone.y.slice(0, stride))]);
     }
     const pairs = rows.flatMap((_, i) => (i % 2 === 0 ? equal(rows.slice(i, i + 2)) : []));
-    return [...pairs, sums(whole.z, whole.shape)];
+    return [...pairs, sumsAsTaken(whole.z, whole.shape)];
   },
 });
-
-/** Heads with most of what attention can have. */
-export const ATTENTION = {
-  heads: 6,
-  kvHeads: 2,
-  headDim: 64,
-  valueDim: 64,
-  rotaryDim: 64,
-  interleaved: false,
-  norm: "rms",
-  sinks: true,
-  softcap: 0,
-  clip: 0,
-  gated: false,
-  window: null,
-  split: false,
-  paddingRows: 0,
-  spread: 1,
-} as const;
-const PATHS: readonly (readonly [name: string, path: AttentionPath])[] = [
-  ["fused", { fused: true, split: false }],
-  ["fused, split", { fused: true, split: true }],
-  ["rope_kv and paged", { fused: false, split: false }],
-  ["rope_kv and paged, split", { fused: false, split: true }],
-];
-/** Where the others have them. */
-const WITHOUT_BROADCASTS: typeof PATHS = [
-  ["fused without broadcasts", { fused: true, split: false, queriesFrom: "storage" }],
-  ["rope_kv and paged without broadcasts", { fused: false, split: false, queriesFrom: "storage" }],
-];
-
-/** One row a sequence through every path: a fresh key must count as it is stored. */
-function pathsCase(kvType: KvType, window: number | null, seed: number): Case {
-  return {
-    kernel: "attention_fused",
-    title: `same_bits attention ${kvType} window=${window ?? "none"} fused, paged, split seed=${seed}`,
-    async run(bed) {
-      const shape: AttentionShape = {
-        ...ATTENTION,
-        kvType,
-        window,
-        past: [0, 17, 255, 530],
-        counts: [1, 1, 1, 1],
-        seed,
-      };
-      const from = attentionInputs(shape);
-      const pages = pagesWith(shape, from, caches(shape, from).past);
-      const outs: [string, Uint32Array][] = [];
-      const stored: [string, Uint32Array][] = [];
-      const left: Comparison[] = [];
-      for (const [name, path] of [...PATHS, ...(xFrom(bed.gpu) === "broadcast" ? WITHOUT_BROADCASTS : [])]) {
-        const got = await runAttention(bed, shape, from, pages, path);
-        outs.push([`out of ${name}`, bits(got.out)]);
-        stored.push([`pages of ${name}`, got.pages]);
-        left.push(sums(got.out, got.shape));
-      }
-      return [...equal(outs), ...equal(stored), ...left];
-    },
-  };
-}
-
-/** A prompt in one step of several rows, and token by token. */
-function chunksCase(kvType: KvType, past: number, seed: number, window: number | null = null): Case {
-  const seen = window === null ? "" : ` window=${window}`;
-  return {
-    kernel: "attention_paged",
-    title: `same_bits attention ${kvType}${seen} ${past}+6 at once and one by one seed=${seed}`,
-    async run(bed) {
-      const shape: AttentionShape = { ...ATTENTION, kvType, window, past: [past], counts: [6], seed };
-      const from = attentionInputs(shape);
-      let pages = pagesWith(shape, from, caches(shape, from).past);
-      const whole = await runAttention(bed, shape, from, pages, { fused: false, split: false });
-      const rows: number[] = [];
-      for (const step of stepsOf(from)) {
-        const got = await runAttention(bed, shape, step, pages, { fused: true, split: false });
-        rows.push(...bits(got.out.subarray(0, got.shape.stride)));
-        pages = got.pages;
-      }
-      const values = whole.out.subarray(0, whole.shape.sums);
-      return equal([
-        ["rows at once", bits(values)],
-        ["rows one by one", new Uint32Array(rows)],
-      ]).concat(
-        equal([
-          ["pages at once", whole.pages],
-          ["pages one by one", pages],
-        ]),
-      );
-    },
-  };
-}
-
-/** Rows before one that is broken, NaN through and through, are what they are without it. */
-function brokenRowCase(kvType: KvType, seed: number): Case {
-  return {
-    kernel: "attention_paged",
-    title: `same_bits attention ${kvType} rows before a broken one seed=${seed}`,
-    async run(bed) {
-      const shape: AttentionShape = { ...ATTENTION, kvType, past: [40], counts: [6], seed };
-      const from = attentionInputs(shape);
-      const pages = pagesWith(shape, from, caches(shape, from).past);
-      const path = { fused: false, split: false };
-      const whole = await runAttention(bed, shape, from, pages, path);
-      const sound = 4 * from.stride;
-      const qkv = from.qkv.map((v, i) => (i < sound ? v : Number.NaN));
-      const broken = await runAttention(bed, shape, { ...from, qkv }, pages, path);
-      const { stride, sums } = whole.shape;
-      return [
-        ...equal([
-          ["rows before", bits(whole.out.subarray(0, 4 * stride))],
-          ["rows before a broken one", bits(broken.out.subarray(0, 4 * stride))],
-        ]),
-        {
-          name: "values of broken rows that are finite",
-          got: [
-            broken.out.subarray(4 * stride, sums).filter((v, i) => i % stride < whole.shape.cols && Number.isFinite(v))
-              .length,
-          ],
-          want: [0],
-          limit: 0,
-        },
-      ];
-    },
-  };
-}
 
 /** The three matmuls of each layout at `ms` besides 1, embed, and all ways through attention. */
 export function sameBitsCases(names: readonly LayoutName[], ms: readonly MatmulRows[], firstSeed: number): Case[] {
@@ -309,83 +160,7 @@ export function sameBitsCases(names: readonly LayoutName[], ms: readonly MatmulR
   return [
     ...names.flatMap((layout) => MATMUL_KERNELS.map((kernel) => matmulCase(kernel, layout, ms, seed++))),
     ...names.map((layout) => embedSumsCase(layout, seed++)),
-    ...PLAIN_KV_TYPES.flatMap((kvType) => [
-      pathsCase(kvType, null, seed++),
-      pathsCase(kvType, 40, seed++),
-      chunksCase(kvType, 0, seed++),
-      chunksCase(kvType, 253, seed++),
-    ]),
-    ...PLAIN_KV_TYPES.flatMap((kvType) => [chunksCase(kvType, 253, seed++, 40), brokenRowCase(kvType, seed++)]),
-  ];
-}
-
-/** All ways through attention over keys and values with scales. */
-export function scaledSameBitsCases(firstSeed: number): Case[] {
-  return [
-    pathsCase("int8", null, firstSeed),
-    pathsCase("int8", 40, firstSeed + 1),
-    chunksCase("int8", 0, firstSeed + 2),
-    chunksCase("int8", 253, firstSeed + 3),
-    chunksCase("int8", 253, firstSeed + 4, 40),
-    brokenRowCase("int8", firstSeed + 5),
-  ];
-}
-
-const PAST = { past: [0, 0, 5, 33], padding: 1 } as const;
-/** Rows that begin sequences, go on alone, and share steps with others. */
-const CHUNKS = [
-  [3, 0, 1, 1],
-  [1, 9, 1, 0],
-  [1, 2, 1, 6],
-] as const;
-
-/** A short convolution over sequences at once, in chunks among others, and token by token. */
-const convChunksCase = (gated: boolean, seed: number): Case => ({
-  kernel: "short_conv",
-  title: `same_bits short_conv${gated ? " gated" : ""} at once, in chunks, one by one seed=${seed}`,
-  async run(bed) {
-    const shape = { ...PAST, steps: CHUNKS, channels: 72, taps: 4, gated, bias: gated, seed };
-    return chunksOf(shape, convInputs(shape), (plan, from) => runConv(bed, plan, from));
-  },
-});
-
-/** The delta rule in the same ways. */
-const deltaChunksCase = (valueDim: number, seed: number): Case => ({
-  kernel: "delta_rule",
-  title: `same_bits delta_rule dims=24,${valueDim} at once, in chunks, one by one seed=${seed}`,
-  async run(bed) {
-    const shape = { ...PAST, steps: CHUNKS, keyHeads: 2, group: 2, keyDim: 24, valueDim, shift: 0, seed };
-    return chunksOf(shape, deltaInputs(shape), (plan, from) => runDelta(bed, plan, from));
-  },
-});
-
-async function chunksOf<Shape extends StepsShape, From>(
-  shape: Shape,
-  from: From,
-  run: (plan: Shape, from: From) => Promise<{ out: Float32Array; sums: Float32Array; state: Float32Array }>,
-): Promise<Comparison[]> {
-  const plans: readonly (readonly [string, StepsShape])[] = [
-    ["at once", atOnce(shape)],
-    ["in chunks", shape],
-    ["one by one", oneByOne(shape)],
-  ];
-  const results: [string, Uint32Array][][] = [[], [], []];
-  for (const [name, plan] of plans) {
-    const got = await run({ ...shape, ...plan }, from);
-    [got.out, got.sums, got.state].forEach((data, i) => {
-      results[i]?.push([`${["rows", "sums", "states"][i]} ${name}`, bits(data)]);
-    });
-  }
-  return results.flatMap(equal);
-}
-
-/** What keeps a state: the same rows in other steps. */
-export function sameStateCases(firstSeed: number): Case[] {
-  return [
-    convChunksCase(true, firstSeed),
-    convChunksCase(false, firstSeed + 1),
-    deltaChunksCase(16, firstSeed + 2),
-    deltaChunksCase(64, firstSeed + 3),
+    ...plainSameAttentionCases(seed),
   ];
 }
 

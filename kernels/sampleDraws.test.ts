@@ -1,10 +1,10 @@
 /** Draws of the sampler by the hundred thousand against their probabilities in f64: fifty settings, chi-square, nothing masked. */
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { chosenAdapters, type Gpu, openGpu } from "../device/gpu.ts";
+import { chiSquareP } from "../test/chiSquare.ts";
 import { adjustedLogits, NO_RULES } from "./adjust.cases.ts";
 import { ADJUST_CHUNK, adjust, MASKED } from "./adjust.ts";
 import { PLAIN_SAMPLE, type SampleRecord, sampleWords } from "./caseData.ts";
-import { chiSquareP } from "./chiSquare.ts";
 import { ruleBlock, type SampleRules } from "./rules.ts";
 import { keptWeights } from "./sample.cases.ts";
 import { sample } from "./sample.ts";

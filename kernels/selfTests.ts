@@ -12,11 +12,15 @@ import { attentionReduce } from "./attention/attention_reduce.ts";
 import { type AttentionShape, attentionInputs, pagesWith } from "./attention/attentionData.ts";
 import { caches } from "./attention/attentionReference.ts";
 import { KV_TYPES, type KvType, PLAIN_KV_TYPES, type PlainKvType } from "./attention/kv_types.ts";
-import { LATENT, latentAttentionCase, latentQueryCase, latentValueCase } from "./attention/latent.cases.ts";
+import { latentAttentionCase } from "./attention/latent_attention.cases.ts";
 import { latentAttention } from "./attention/latent_attention.ts";
+import { latentQueryCase } from "./attention/latent_query.cases.ts";
 import { LATENT_ROWS, latentQuery } from "./attention/latent_query.ts";
+import { latentValueCase } from "./attention/latent_value.cases.ts";
 import { latentValue } from "./attention/latent_value.ts";
+import { LATENT } from "./attention/latentData.ts";
 import { ropeKv } from "./attention/rope_kv.ts";
+import { ATTENTION } from "./attention/sameAttention.cases.ts";
 import { QUERIES_FROM, type QueriesFrom } from "./attention/tile.ts";
 import { embedCase } from "./embed.cases.ts";
 import { embed } from "./embed.ts";
@@ -32,16 +36,8 @@ import type { MatmulShape } from "./matmulData.ts";
 import { matmulResidualCase, normGateUpCase, normMatmulCase } from "./matmulRuns.ts";
 import { normGateUp } from "./norm_gate_up.ts";
 import { normMatmul } from "./norm_matmul.ts";
-import {
-  ATTENTION,
-  bits,
-  equal,
-  MANY_ROWS,
-  MATMUL_KERNELS,
-  type MatmulKernel,
-  sharedShape,
-  wordsOf,
-} from "./sameBits.cases.ts";
+import { MANY_ROWS, MATMUL_KERNELS, type MatmulKernel, sharedShape, wordsOf } from "./sameBits.cases.ts";
+import { bits, equal } from "./sameWords.ts";
 import { sampleCases } from "./sample.cases.ts";
 import { sample } from "./sample.ts";
 import type { Case } from "./testbed.ts";

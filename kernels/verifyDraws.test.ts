@@ -5,8 +5,8 @@
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { type Gpu, openGpu } from "../device/gpu.ts";
 import type { Recorder } from "../device/program.ts";
+import { gTestP } from "../test/chiSquare.ts";
 import { PLAIN_SAMPLE, type SampleRecord, sampleWords } from "./caseData.ts";
-import { gTestP } from "./chiSquare.ts";
 import { PURPOSE } from "./fragments/philox.ts";
 import { NONE } from "./kernel.ts";
 import { sample } from "./sample.ts";

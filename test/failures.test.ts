@@ -1,11 +1,11 @@
 /** What goes wrong: refused before any GPU memory is taken, or ended cleanly with the engine ready for the next request. */
 import { fileURLToPath } from "node:url";
 import { afterAll, afterEach, beforeAll, describe, expect, test } from "vitest";
+import { memoryFolder } from "../device/memoryFiles.ts";
 import { Engine } from "../engine/engine.ts";
 import { AbortError, ContextLengthError, InvalidRequestError, NonFiniteError } from "../engine/errors.ts";
 import { ModelFormatError, UnsupportedModelError } from "../models/errors.ts";
 import { countingDevice } from "./countingDevice.ts";
-import { memoryFolder } from "./memoryFiles.ts";
 import { answer, sharedDevice, withEngine } from "./sharedDevice.ts";
 import { expectSums } from "./sums.ts";
 import { floats, randomTokens, type TinyModel, tinyFolder, tinyModel } from "./tinyModel.ts";

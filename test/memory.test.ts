@@ -4,9 +4,9 @@ import { setFlagsFromString } from "node:v8";
 import { runInNewContext } from "node:vm";
 import { expect, test } from "vitest";
 import type { ByteSource, Folder } from "../device/files.ts";
+import { memoryFolder } from "../device/memoryFiles.ts";
 import { Engine } from "../engine/engine.ts";
 import { countingDevice } from "./countingDevice.ts";
-import { memoryFolder } from "./memoryFiles.ts";
 import { answer, sharedDevice, withEngine } from "./sharedDevice.ts";
 import { randomTokens, tinyFolder, tinyModel } from "./tinyModel.ts";
 

@@ -2,6 +2,8 @@
  * Random modules in every checkpoint format, of shapes that no published model has: packed here by the formats' own rules,
  * with their weights by the same rules said once more.
  */
+
+import { memoryFolder } from "../device/memoryFiles.ts";
 import { f16Bits, f16FromBits } from "../kernels/formats/halves.ts";
 import { Random } from "../kernels/testbed.ts";
 import { fieldsOf } from "../models/configChecks.ts";
@@ -10,8 +12,8 @@ import type { Matrix } from "../models/matrix.ts";
 import { normalizeQuantization } from "../models/quantization.ts";
 import { WeightPlan } from "../models/weightPlan.ts";
 import { openCheckpoint } from "../models/weights/checkpoint.ts";
-import { memoryFolder } from "./memoryFiles.ts";
-import { safetensorsFile, type TinyTensor } from "./tinyModel.ts";
+import { safetensorsFile } from "../models/weights/writeSafetensors.ts";
+import type { TinyTensor } from "./tinyModel.ts";
 
 /** A module and what its weights are. */
 export interface QuantizedModule {

@@ -2,11 +2,12 @@
 import { readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import type { Folder } from "../device/files.ts";
+import { memoryFolder } from "../device/memoryFiles.ts";
 import { openFile } from "../device/nodeFiles.ts";
 import { bf16FromBits, f16FromBits } from "../kernels/formats/halves.ts";
 import { openWeights } from "../models/weights/checkpoint.ts";
-import { memoryFolder } from "./memoryFiles.ts";
-import { safetensorsFile, type TinyModel, type TinyTensor } from "./tinyModel.ts";
+import { safetensorsFile } from "../models/weights/writeSafetensors.ts";
+import type { TinyModel, TinyTensor } from "./tinyModel.ts";
 
 /** Another way to say a model, by which nothing that is computed changes. */
 export interface Saying {

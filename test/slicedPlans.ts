@@ -1,13 +1,14 @@
 /** Plans whose projections are parts of tensors: slices, tensors with inputs first, stacks of experts. Each weight is its own place in the tensor. */
 
+import { memoryFolder } from "../device/memoryFiles.ts";
 import { fieldsOf } from "../models/configChecks.ts";
 import type { Matrix } from "../models/matrix.ts";
 import type { ExpertProjections } from "../models/projection.ts";
 import { normalizeQuantization } from "../models/quantization.ts";
 import { WeightPlan } from "../models/weightPlan.ts";
 import { openCheckpoint } from "../models/weights/checkpoint.ts";
-import { memoryFolder } from "./memoryFiles.ts";
-import { floats, safetensorsFile } from "./tinyModel.ts";
+import { safetensorsFile } from "../models/weights/writeSafetensors.ts";
+import { floats } from "./tinyModel.ts";
 
 /** A plan of one matrix, and what the weight of a part's row and column must be. */
 export interface SlicedPlan {

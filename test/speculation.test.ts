@@ -4,8 +4,8 @@ import type { Folder } from "../device/files.ts";
 import type { Engine } from "../engine/engine.ts";
 import type { EngineOptions } from "../engine/options.ts";
 import type { GenerateRequest } from "../engine/types.ts";
-import { gTestP } from "../kernels/chiSquare.ts";
 import { Random } from "../kernels/testbed.ts";
+import { gTestP } from "./chiSquare.ts";
 import { answer, sharedDevice, withEngine } from "./sharedDevice.ts";
 import { floats, randomTokens, type TinyModel, tinyFolder, tinyModel } from "./tinyModel.ts";
 

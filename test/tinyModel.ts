@@ -1,15 +1,12 @@
 /** Random Llama checkpoints of any shape, in memory: what tests load where no trained model is needed. */
 import type { Folder } from "../device/files.ts";
+import { memoryFolder } from "../device/memoryFiles.ts";
 import { bf16Bits, f16Bits } from "../kernels/formats/halves.ts";
 import { Random } from "../kernels/testbed.ts";
-import { memoryFolder } from "./memoryFiles.ts";
+import { safetensorsFile, type WrittenTensor } from "../models/weights/writeSafetensors.ts";
 
 /** A tensor of a checkpoint in memory. */
-export interface TinyTensor {
-  readonly dtype: "F32" | "F16" | "BF16" | "U32" | "I32" | "F64" | "U8" | "I8" | "F8_E4M3" | "F8_E8M0" | "I64" | "BOOL";
-  readonly shape: readonly number[];
-  readonly bytes: Uint8Array;
-}
+export type TinyTensor = WrittenTensor;
 
 /** What a tiny model is; unset: a small one that every kernel path of a plain checkpoint runs on. */
 export interface TinyShape {
@@ -167,27 +164,6 @@ export function tinyFolder(
     "model.safetensors": safetensorsFile(tensors),
     ...files,
   });
-}
-
-/** The bytes of a safetensors file. */
-export function safetensorsFile(tensors: ReadonlyMap<string, TinyTensor>): Uint8Array {
-  let at = 0;
-  const header: Record<string, unknown> = {};
-  for (const [name, { dtype, shape, bytes }] of tensors) {
-    header[name] = { dtype, shape, data_offsets: [at, at + bytes.length] };
-    at += bytes.length;
-  }
-  const json = new TextEncoder().encode(JSON.stringify(header));
-  const padded = Math.ceil(json.length / 8) * 8;
-  const file = new Uint8Array(8 + padded + at).fill(0x20, 8 + json.length, 8 + padded);
-  new DataView(file.buffer).setBigUint64(0, BigInt(padded), true);
-  file.set(json, 8);
-  let offset = 8 + padded;
-  for (const { bytes } of tensors.values()) {
-    file.set(bytes, offset);
-    offset += bytes.length;
-  }
-  return file;
 }
 
 /** Ids below `vocab`, the same ones for the same seed. */

@@ -1,25 +1,21 @@
 /** The random Llama as ingle loads it: config.json and safetensors as MLX quantizes, in memory. */
-import type { ByteSource, Folder } from "../../device/files.ts";
+import type { Folder } from "../../device/files.ts";
+import { memoryFolder } from "../../device/memoryFiles.ts";
 import { f16Bits, f16FromBits } from "../../kernels/formats/halves.ts";
+import { safetensorsFile, type WrittenTensor } from "../../models/weights/writeSafetensors.ts";
 import { GROUP, type RandomLlama } from "./randomLlama.ts";
-
-interface Tensor {
-  readonly dtype: "U32" | "F16" | "F32";
-  readonly shape: readonly number[];
-  readonly data: Uint32Array<ArrayBuffer> | Uint16Array<ArrayBuffer> | Float32Array<ArrayBuffer>;
-}
 
 /** The folder. */
 export function llamaFolder({ shape, matrices, norms }: RandomLlama): Folder {
-  const tensors = new Map<string, Tensor>();
+  const tensors = new Map<string, WrittenTensor>();
   for (const [name, { rows, cols, words, scales }] of matrices) {
-    tensors.set(`${name}.weight`, { dtype: "U32", shape: [rows, cols / 8], data: words });
+    tensors.set(`${name}.weight`, tensor("U32", [rows, cols / 8], words));
     const groups = [rows, cols / GROUP];
-    tensors.set(`${name}.scales`, { dtype: "F16", shape: groups, data: scales });
+    tensors.set(`${name}.scales`, tensor("F16", groups, scales));
     const biases = scales.map((bits) => f16Bits(-8 * f16FromBits(bits))); // exact: a power of two
-    tensors.set(`${name}.biases`, { dtype: "F16", shape: groups, data: biases });
+    tensors.set(`${name}.biases`, tensor("F16", groups, biases));
   }
-  for (const [name, data] of norms) tensors.set(name, { dtype: "F32", shape: [data.length], data });
+  for (const [name, data] of norms) tensors.set(name, tensor("F32", [data.length], data));
   const config = {
     model_type: "llama",
     hidden_act: "silu",
@@ -36,44 +32,12 @@ export function llamaFolder({ shape, matrices, norms }: RandomLlama): Folder {
     vocab_size: shape.vocab,
     quantization: { group_size: GROUP, bits: 4 },
   };
-  const files = new Map<string, Uint8Array>([
-    ["config.json", new TextEncoder().encode(JSON.stringify(config))],
-    ["model.safetensors", safetensors(tensors)],
-  ]);
-  return {
-    location: "random weights",
-    open: async (name) => {
-      const bytes = files.get(name);
-      return bytes === undefined ? undefined : source(name, bytes);
-    },
-  };
+  const files = { "config.json": JSON.stringify(config), "model.safetensors": safetensorsFile(tensors) };
+  return memoryFolder(files, "random weights");
 }
 
-function source(name: string, bytes: Uint8Array): ByteSource {
-  return {
-    name,
-    size: bytes.length,
-    read: async (begin, end) => bytes.slice(begin, end),
-    close: async () => {},
-  };
-}
-
-function safetensors(tensors: ReadonlyMap<string, Tensor>): Uint8Array {
-  let size = 0;
-  const header: Record<string, unknown> = {};
-  for (const [name, { dtype, shape, data }] of tensors) {
-    header[name] = { dtype, shape, data_offsets: [size, size + data.byteLength] };
-    size += data.byteLength;
-  }
-  const json = new TextEncoder().encode(JSON.stringify(header));
-  const padded = Math.ceil(json.length / 8) * 8;
-  const file = new Uint8Array(8 + padded + size).fill(0x20, 8 + json.length, 8 + padded); // spaces, as the format pads
-  new DataView(file.buffer).setBigUint64(0, BigInt(padded), true);
-  file.set(json, 8);
-  let at = 8 + padded;
-  for (const { data } of tensors.values()) {
-    file.set(new Uint8Array(data.buffer, data.byteOffset, data.byteLength), at);
-    at += data.byteLength;
-  }
-  return file;
-}
+const tensor = (
+  dtype: WrittenTensor["dtype"],
+  shape: readonly number[],
+  { buffer, byteOffset, byteLength }: Uint32Array | Uint16Array | Float32Array,
+): WrittenTensor => ({ dtype, shape, bytes: new Uint8Array(buffer, byteOffset, byteLength) });

@@ -15,6 +15,7 @@ import {
   batchOf,
   type Caches,
   emptyWord,
+  PLAIN_ATTENTION,
   pagesWith,
   vectors,
 } from "./attentionData.ts";
@@ -252,25 +253,6 @@ function randomShape(index: number, kvType: KvType, seed: number): AttentionShap
   };
 }
 
-/** A model without any. */
-const PLAIN: Omit<AttentionShape, "seed" | "kvType" | "past" | "counts"> = {
-  heads: 6,
-  kvHeads: 2,
-  headDim: 64,
-  valueDim: 64,
-  rotaryDim: 64,
-  interleaved: false,
-  norm: "none",
-  sinks: false,
-  softcap: 0,
-  clip: 0,
-  gated: false,
-  window: null,
-  split: false,
-  paddingRows: 0,
-  spread: 1,
-};
-
 /** What families ask for besides: each option fused and paged, KV types by turns. */
 const OPTIONS: readonly Partial<AttentionShape>[] = [
   { rotaryDim: 0 },
@@ -296,7 +278,7 @@ export function attentionOptionCases(firstSeed: number, kvTypes: readonly KvType
   return OPTIONS.map((options, i) => {
     const rows = i % 2 === 0 ? { past: [41, 300], counts: [1, 1] } : { past: [7, 254], counts: [5, 4] };
     const kvType = kvTypes[Math.floor(i / 2) % kvTypes.length] ?? "f16";
-    return attentionCase({ ...PLAIN, kvType, ...rows, ...options, seed: firstSeed + i });
+    return attentionCase({ ...PLAIN_ATTENTION, kvType, ...rows, ...options, seed: firstSeed + i });
   });
 }
 
@@ -307,7 +289,14 @@ export function extremeScaleCases(firstSeed: number): Case[] {
       [1, 1],
       [5, 4],
     ].map((counts, j) =>
-      attentionCase({ ...PLAIN, kvType: "int8", past: [41, 300], counts, spread, seed: firstSeed + 2 * i + j }),
+      attentionCase({
+        ...PLAIN_ATTENTION,
+        kvType: "int8",
+        past: [41, 300],
+        counts,
+        spread,
+        seed: firstSeed + 2 * i + j,
+      }),
     ),
   );
 }

@@ -45,6 +45,25 @@ export interface AttentionShape {
   readonly seed: number;
 }
 
+/** Heads of a model without any option. */
+export const PLAIN_ATTENTION = {
+  heads: 6,
+  kvHeads: 2,
+  headDim: 64,
+  valueDim: 64,
+  rotaryDim: 64,
+  interleaved: false,
+  norm: "none",
+  sinks: false,
+  softcap: 0,
+  clip: 0,
+  gated: false,
+  window: null,
+  split: false,
+  paddingRows: 0,
+  spread: 1,
+} as const satisfies Omit<AttentionShape, "seed" | "kvType" | "past" | "counts">;
+
 /** A word of NaNs, by which a read of a free slot shows. */
 export const emptyWord = (kvType: KvType): number =>
   kvNumbers[kvType].encode(new Float64Array(kvNumbers[kvType].dims).fill(Number.NaN)).at(-1) ?? Number.NaN;

@@ -1,129 +1,35 @@
-/** Cases of the experts' kernels: lists, and whole feed-forwards in every path, against a dense loop over experts in f64. */
-import { activation, product, randomMatrix, runSums } from "../caseData.ts";
-import { f32Bits } from "../formats/halves.ts";
-import { BLOCK_ROWS, type LayoutName, paddedRows, type ScaleType } from "../formats/layout.ts";
+/** Cases of the experts' kernels: whole feed-forwards in every path, against a dense loop over experts in f64, and each with the same bits. */
+import { activation, runSums } from "../caseData.ts";
+import type { LayoutName } from "../formats/layout.ts";
 import { LAYOUT_NAMES, layouts } from "../formats/layouts.ts";
 import { activationShape } from "../fragments/activation.ts";
 import { dotParams } from "../fragments/matmul.ts";
 import { NONE } from "../kernel.ts";
+import { bits } from "../sameWords.ts";
 import { type Case, type Comparison, type Guarded, Random, type Testbed } from "../testbed.ts";
 import { expertDown } from "./expert_down.ts";
 import { expertDownSum } from "./expert_down_sum.ts";
 import { expertGateUp } from "./expert_gate_up.ts";
+import { expertListsCase } from "./expert_lists.cases.ts";
 import { expertLists } from "./expert_lists.ts";
 import { expertSum } from "./expert_sum.ts";
-import { type Gated, gatedPair, gatedParams } from "./gated.ts";
-import { listShape, routeShape, TILE_ROWS, TILE_WORDS, TILES_AT } from "./route.ts";
-
-/** How tokens choose: at random, all the same experts, or never the last one. */
-type Choice = "any" | "same" | "not the last";
-
-/** What varies between the cases. */
-export interface ExpertShape {
-  readonly layout: LayoutName;
-  readonly group: number;
-  readonly scaleType: ScaleType;
-  /** Shared ones included. */
-  readonly experts: number;
-  readonly slots: number;
-  readonly hidden: number;
-  readonly inner: number;
-  readonly rows: number;
-  readonly choice: Choice;
-  readonly gated: Gated;
-  readonly bias: boolean;
-  /** Whether a norm follows. */
-  readonly normed: boolean;
-  /** Experts a shard; all of them where it is as large. */
-  readonly shard: number;
-  readonly spread: number;
-  readonly seed: number;
-}
+import {
+  type ExpertInputs,
+  type ExpertShape,
+  expertInputs,
+  expertReference,
+  PLAIN_EXPERTS,
+  routeWords,
+} from "./expertData.ts";
+import { gatedParams } from "./gated.ts";
+import { listShape, routeShape } from "./route.ts";
 
 /** Which way through: item by item and fused, or by tiles of the lists. */
 export type ExpertPath = "fused" | "tiled";
 
 const LIMIT = 1e-9; // exp of drivers is good to about 1e-5
-const at = (list: ArrayLike<number>, index: number) => list[index] ?? Number.NaN;
-
-function chosenBy({ experts, slots, rows, choice }: ExpertShape, random: Random): number[] {
-  const open = choice === "not the last" ? Math.max(experts - 1, slots) : experts;
-  return Array.from({ length: rows }, () => {
-    const ids = Array.from({ length: open }, (_, e) => e);
-    if (choice !== "same") for (let i = ids.length - 1; i > 0; i--) swap(ids, i, random.below(i + 1));
-    return ids.slice(0, slots);
-  }).flat();
-}
-
-function swap(list: number[], i: number, j: number): void {
-  [list[i], list[j]] = [list[j] ?? 0, list[i] ?? 0];
-}
-
-/** Words of a route as the router leaves it. */
-function routeWords(
-  shape: ExpertShape,
-  ids: readonly number[],
-  weights: ArrayLike<number>,
-  inverses: ArrayLike<number>,
-) {
-  const route = routeShape(shape.rows, shape.slots);
-  const words = new Uint32Array(route.words);
-  words.set(ids);
-  words.set(Array.from(weights, f32Bits), route.weights);
-  words.set(Array.from(inverses, f32Bits), route.inverses);
-  return words;
-}
-
-/** Everything that a feed-forward reads. */
-function expertInputs(shape: ExpertShape) {
-  const random = new Random(shape.seed);
-  const { layout, group, scaleType, experts, slots, hidden, inner, rows, spread } = shape;
-  const [blocks, pairs] = [paddedRows(hidden) / BLOCK_ROWS, paddedRows(inner) / BLOCK_ROWS];
-  const gateUpRows = 2 * pairs * BLOCK_ROWS;
-  const gateUp = randomMatrix(random, layouts[layout], experts * gateUpRows, hidden, group, scaleType);
-  const down = randomMatrix(random, layouts[layout], experts * blocks * BLOCK_ROWS, inner, group, scaleType);
-  const ids = chosenBy(shape, random);
-  const weights = Float32Array.from({ length: rows * slots }, () => 0.1 + random.next());
-  const x = random.floats(rows * hidden, spread);
-  const inverses = Float32Array.from({ length: rows }, () => (0.5 + random.next()) / spread);
-  const gateUpBias = random.floats(experts * gateUpRows);
-  const downBias = random.floats(experts * blocks * BLOCK_ROWS);
-  const norm = random.floats(blocks * BLOCK_ROWS);
-  const z = activationShape(rows, hidden);
-  const y = activation(rows, hidden, random.floats(rows * hidden, spread)).data.subarray(0, z.sums);
-  const route = routeWords(shape, ids, weights, inverses);
-  const aux = new Float32Array([...gateUpBias, ...downBias, ...norm]);
-  return { gateUp, down, ids, weights, x, inverses, gateUpBias, downBias, norm, z, y, route, aux, blocks, pairs };
-}
-type Inputs = ReturnType<typeof expertInputs>;
-
-/** y and z of a dense loop over the chosen experts, in f64: whole blocks, since padding between experts is not zero here. */
-function reference(shape: ExpertShape, from: Inputs) {
-  const { rows, slots, hidden, inner, bias, gated, normed } = shape;
-  const [gateUpRows, downRows] = [2 * from.pairs * BLOCK_ROWS, from.blocks * BLOCK_ROWS];
-  const sum = new Float64Array(rows * downRows);
-  from.ids.forEach((expert, item) => {
-    const row = Math.floor(item / slots);
-    const w = from.gateUp.values.subarray(expert * gateUpRows * hidden, (expert + 1) * gateUpRows * hidden);
-    const both = product(w, from.x.subarray(row * hidden, (row + 1) * hidden), 1, hidden, gateUpRows).map(
-      (v, n) => v * at(from.inverses, row) + (bias ? at(from.gateUpBias, expert * gateUpRows + n) : 0),
-    );
-    const middle = Float64Array.from({ length: inner }, (_, n) => {
-      const gate = Math.floor(n / BLOCK_ROWS) * 2 * BLOCK_ROWS + (n % BLOCK_ROWS);
-      return gatedPair(at(both, gate), at(both, gate + BLOCK_ROWS), gated);
-    });
-    const v = from.down.values.subarray(expert * downRows * inner, (expert + 1) * downRows * inner);
-    product(v, middle, 1, inner, downRows).forEach((value, n) => {
-      const own = value + (bias ? at(from.downBias, expert * downRows + n) : 0);
-      sum[row * downRows + n] = at(sum, row * downRows + n) + at(from.weights, item) * own;
-    });
-  });
-  const y = sum.map((v, i) => v + at(from.y, i));
-  return { y, z: y.map((v, i) => (normed ? v * at(from.norm, i % downRows) : v)) };
-}
-
 /** Runs of a path: y (rows, stride) and the activation z. */
-export async function runExperts(bed: Testbed, shape: ExpertShape, from: Inputs, path: ExpertPath) {
+export async function runExperts(bed: Testbed, shape: ExpertShape, from: ExpertInputs, path: ExpertPath) {
   const { layout, experts, slots, hidden, inner, rows, gated, bias, normed } = shape;
   const { z, blocks, pairs } = from;
   const tiled = path === "tiled";
@@ -149,7 +55,7 @@ export async function runExperts(bed: Testbed, shape: ExpertShape, from: Inputs,
     z_sums: z.sums,
     z_squares: z.squares,
   };
-  const stored = ({ layout: { name }, shape }: Inputs["down"]) => ({ ...shape, layout: name });
+  const stored = ({ layout: { name }, shape }: ExpertInputs["down"]) => ({ ...shape, layout: name });
   const gateUps = shards(bed, shape, from.gateUp.packed);
   const downs = shards(bed, shape, from.down.packed);
   await bed.submit((recorder) => {
@@ -235,7 +141,7 @@ function feedForwardCase(shape: ExpertShape, path: ExpertPath): Case {
       const { z } = from;
       const { rows } = shape;
       const got = await runExperts(bed, shape, from, path);
-      const want = reference(shape, from);
+      const want = expertReference(shape, from);
       const limit = LIMIT;
       return [
         { name: "y", got: got.y, want: want.y, limit },
@@ -246,57 +152,6 @@ function feedForwardCase(shape: ExpertShape, path: ExpertPath): Case {
     },
   };
 }
-
-/** Lists of items: every item once, experts ascending, items of an expert in their order, tiles over them. */
-function listsCase(rows: number, slots: number, experts: number, choice: Choice, seed: number): Case {
-  return {
-    kernel: "expert_lists",
-    title: `expert_lists rows=${rows} slots=${slots} E=${experts} ${choice} seed=${seed}`,
-    async run(bed) {
-      const shape = { ...PLAIN, rows, slots, experts, choice, seed };
-      const ids = chosenBy(shape, new Random(seed));
-      const lists = listShape(ids.length, experts);
-      const out = bed.buffer(new Uint32Array(lists.words).fill(NONE));
-      const route = bed.buffer(routeWords(shape, ids, new Float32Array(ids.length), new Float32Array(rows)));
-      const params = { items: ids.length, experts, items_at: lists.itemsAt };
-      await bed.submit((recorder) =>
-        expertLists.launch(recorder, { buffers: { route, lists: out }, params, grid: [1, 1, 1] }),
-      );
-      const got = await bed.u32(out);
-      const tiles: number[] = [];
-      const items: number[] = [];
-      for (let e = 0; e < experts; e++) {
-        const mine = ids.flatMap((id, item) => (id === e ? [item] : []));
-        for (let done = 0; done < mine.length; done += TILE_ROWS)
-          tiles.push(e, lists.itemsAt + items.length + done, Math.min(mine.length - done, TILE_ROWS), NONE);
-        items.push(...mine);
-      }
-      return [
-        { name: "tiles", got: [got[0] ?? NONE], want: [tiles.length / TILE_WORDS], limit: 0 },
-        { name: "records", got: got.subarray(TILES_AT, TILES_AT + tiles.length), want: tiles, limit: 0 },
-        { name: "items", got: got.subarray(lists.itemsAt), want: items, limit: 0 },
-      ];
-    },
-  };
-}
-
-const PLAIN: ExpertShape = {
-  layout: "f32",
-  group: 32,
-  scaleType: "f16",
-  experts: 4,
-  slots: 2,
-  hidden: 32,
-  inner: 32,
-  rows: 1,
-  choice: "any",
-  gated: { activation: "silu" },
-  bias: false,
-  normed: true,
-  shard: 4,
-  spread: 1,
-  seed: 1,
-};
 
 function title(kernel: string, s: ExpertShape): string {
   const weights = layouts[s.layout].scaling === "none" ? s.layout : `${s.layout}/${s.group}/${s.scaleType}`;
@@ -346,17 +201,17 @@ export function expertCases(count: number, firstSeed: number, names: readonly La
     ...Array.from({ length: count }, (_, i) =>
       paths.map((path) => feedForwardCase(randomShape(names[i % names.length] ?? "f32", path, seed++), path)),
     ).flat(),
-    listsCase(1, 1, 1, "any", seed++),
-    listsCase(64, 8, 128, "any", seed++),
-    listsCase(33, 3, 7, "same", seed++),
-    listsCase(64, 9, 257, "not the last", seed++),
+    expertListsCase(1, 1, 1, "any", seed++),
+    expertListsCase(64, 8, 128, "any", seed++),
+    expertListsCase(33, 3, 7, "same", seed++),
+    expertListsCase(64, 9, 257, "not the last", seed++),
     ...manyRowsCases(seed, names),
   ];
 }
 
 /** 32 rows by tiles: all to the same experts, and with one that nobody is sent to. */
 function manyRowsCases(seed: number, [first = "f32", second = first]: readonly LayoutName[]): Case[] {
-  const shape = { ...PLAIN, group: 32, experts: 7, slots: 3, hidden: 64, inner: 96, rows: 32, shard: 7 };
+  const shape = { ...PLAIN_EXPERTS, group: 32, experts: 7, slots: 3, hidden: 64, inner: 96, rows: 32, shard: 7 };
   return [
     feedForwardCase({ ...shape, layout: first, choice: "same", seed }, "tiled"),
     feedForwardCase({ ...shape, layout: second, choice: "not the last", seed: seed + 1 }, "tiled"),
@@ -365,17 +220,32 @@ function manyRowsCases(seed: number, [first = "f32", second = first]: readonly L
 
 /** Some experts of Qwen3-30B-A3B, by slices of its hidden size, and of gpt-oss-20b. */
 export function realExpertCases(firstSeed: number): Case[] {
-  const qwen = { ...PLAIN, layout: "affine4", group: 64, experts: 3, hidden: 768, inner: 768, shard: 3 } as const;
+  const qwen = {
+    ...PLAIN_EXPERTS,
+    layout: "affine4",
+    group: 64,
+    experts: 3,
+    hidden: 768,
+    inner: 768,
+    shard: 3,
+  } as const;
   const gated = { activation: "clamped swiglu", alpha: 1.702, limit: 7 } as const;
-  const oss = { ...PLAIN, layout: "bf16", experts: 3, hidden: 2880, inner: 96, bias: true, gated, shard: 3 } as const;
+  const oss = {
+    ...PLAIN_EXPERTS,
+    layout: "bf16",
+    experts: 3,
+    hidden: 2880,
+    inner: 96,
+    bias: true,
+    gated,
+    shard: 3,
+  } as const;
   return [
     feedForwardCase({ ...qwen, rows: 1, seed: firstSeed }, "fused"),
     feedForwardCase({ ...qwen, rows: 9, seed: firstSeed + 1 }, "tiled"),
     feedForwardCase({ ...oss, rows: 2, seed: firstSeed + 2 }, "fused"),
   ];
 }
-
-const bits = (data: Float32Array): Uint32Array => new Uint32Array(data.buffer, data.byteOffset, data.length);
 
 /** Eight rows item by item and by tiles, and each of them alone: equal words. */
 function sameExpertsCase(layout: LayoutName, seed: number): Case {
@@ -384,7 +254,7 @@ function sameExpertsCase(layout: LayoutName, seed: number): Case {
     title: `same_bits experts ${layout} fused, tiled, one by one seed=${seed}`,
     async run(bed) {
       const shape: ExpertShape = {
-        ...PLAIN,
+        ...PLAIN_EXPERTS,
         layout,
         group: 64,
         experts: 5,
@@ -414,7 +284,7 @@ function sameExpertsCase(layout: LayoutName, seed: number): Case {
 }
 
 /** Each row in a launch of its own: words of y, and of the values of z. */
-async function oneByOne(bed: Testbed, shape: ExpertShape, from: Inputs) {
+async function oneByOne(bed: Testbed, shape: ExpertShape, from: ExpertInputs) {
   const { slots, hidden } = shape;
   const { stride } = from.z;
   const [y, z]: [number[], number[]] = [[], []];

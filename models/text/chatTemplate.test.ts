@@ -2,8 +2,8 @@
 import { readFileSync } from "node:fs";
 import { describe, expect, test } from "vitest";
 import { IngleError } from "../../device/errors.ts";
+import { memoryFolder } from "../../device/memoryFiles.ts";
 import { openFolder } from "../../device/nodeFiles.ts";
-import { memoryFolder } from "../../test/memoryFiles.ts";
 import { ChatTemplateError, UnsupportedModelError } from "../errors.ts";
 import { chatTemplate, encodeChat, loadChatTemplate } from "./chatTemplate.ts";
 import type { Message } from "./messages.ts";

@@ -2,8 +2,8 @@
 import { readFileSync } from "node:fs";
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
+import { memoryFolder } from "../../device/memoryFiles.ts";
 import { openFolder } from "../../device/nodeFiles.ts";
-import { memoryFolder } from "../../test/memoryFiles.ts";
 import { ModelFormatError, UnsupportedModelError } from "../errors.ts";
 import { loadTokenizer, type Tokenizer } from "./tokenizer.ts";
 

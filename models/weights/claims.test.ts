@@ -1,5 +1,5 @@
 import { describe, expect, test } from "vitest";
-import { memorySource } from "../../test/memoryFiles.ts";
+import { memorySource } from "../../device/memoryFiles.ts";
 import type { CheckpointTensor } from "./checkpoint.ts";
 import { isKnownExtra, KNOWN_EXTRAS, TensorClaims } from "./claims.ts";
 

@@ -1,6 +1,6 @@
 import { expect, test } from "vitest";
 import type { Folder } from "../../device/files.ts";
-import { memorySource } from "../../test/memoryFiles.ts";
+import { memorySource } from "../../device/memoryFiles.ts";
 import { ModelFormatError } from "../errors.ts";
 import { readJson } from "./readJson.ts";
 

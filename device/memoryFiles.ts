@@ -1,6 +1,6 @@
-/** Files of a checkpoint that tests hold in memory. */
-import type { ByteSource, Folder } from "../device/files.ts";
-import { checkRange } from "../device/sourceChecks.ts";
+/** Files that are held in memory: of models that are made and not read. */
+import type { ByteSource, Folder } from "./files.ts";
+import { checkRange } from "./sourceChecks.ts";
 
 /** Reads from `bytes`, which must not change meanwhile. */
 export function memorySource(bytes: Uint8Array, name: string): ByteSource {
@@ -17,9 +17,9 @@ export function memorySource(bytes: Uint8Array, name: string): ByteSource {
 }
 
 /** Files by name. */
-export function memoryFolder(files: Readonly<Record<string, string | Uint8Array>>): Folder {
+export function memoryFolder(files: Readonly<Record<string, string | Uint8Array>>, location = "memory"): Folder {
   return {
-    location: "memory",
+    location,
     open: async (name) => {
       const file = Object.hasOwn(files, name) ? files[name] : undefined;
       if (file === undefined) return undefined;
