@@ -3,7 +3,7 @@ import type { Engine } from "../engine/engine.ts";
 import { AbortError } from "../engine/errors.ts";
 import { milliseconds, rate } from "../engine/speedLine.ts";
 import type { GenerateRequest, Part, Timings, Usage } from "../engine/types.ts";
-import { encodeChat } from "../models/text/chatTemplate.ts";
+import { EXIT } from "./errors.ts";
 
 /** How an answer ended. */
 export interface Answered {
@@ -41,22 +41,14 @@ export async function answer(
   } catch (error) {
     if (!(error instanceof AbortError) || request.signal?.aborted !== true) throw error;
   }
-  const usage = { promptTokens: promptTokens(engine, request), completionTokens: count, cachedTokens: 0 };
+  // The last part, which would have told of it, never came.
+  const usage = { promptTokens: engine.encode(request).length, completionTokens: count, cachedTokens: 0 };
   return { text, finishReason: "abort", usage };
 }
 
-/** Tokens of a prompt whose last part, which would have told, never came. */
-function promptTokens({ model: { tokenizer, template } }: Engine, request: GenerateRequest): number {
-  const { tokens, prompt, messages, parseSpecial, chatTemplateKwargs } = request;
-  if (tokens !== undefined) return tokens.length;
-  if (tokenizer === undefined) return 0;
-  if (prompt !== undefined)
-    return tokenizer.encode(prompt, { addSpecialTokens: true, parseSpecial: parseSpecial ?? true }).length;
-  if (messages === undefined || template === undefined) return 0;
-  const kwargs = chatTemplateKwargs === undefined ? {} : { kwargs: chatTemplateKwargs };
-  const options = { addGenerationPrompt: true, parseSpecial: parseSpecial ?? false, ...kwargs };
-  return encodeChat(tokenizer, template, [...messages], options).ids.length;
-}
+/** The exit code of answers: whether any was broken off. */
+export const endingOf = (answers: readonly Answered[]): number =>
+  answers.some(({ finishReason }) => finishReason === "abort") ? EXIT.interrupted : EXIT.done;
 
 /** The speed of several answers that ran at once in `wall` milliseconds. */
 export function batchSpeedLine(answers: readonly Answered[], wall: number): string {

@@ -4,18 +4,19 @@ import { text as readAll } from "node:stream/consumers";
 import { isBegun } from "../engine/begunText.ts";
 import type { Engine } from "../engine/engine.ts";
 import { speedLine } from "../engine/speedLine.ts";
-import type { GenerateRequest, Part } from "../engine/types.ts";
-import { type Answered, answer, batchSpeedLine } from "./answer.ts";
+import type { GenerateRequest } from "../engine/types.ts";
+import { answer, batchSpeedLine, endingOf } from "./answer.ts";
 import { chat } from "./chat.ts";
 import type { Command, Context } from "./command.ts";
-import { EXIT, UsageError } from "./errors.ts";
+import { UsageError } from "./errors.ts";
 import type { Arguments, FlagTable } from "./flags.ts";
 import { given } from "./given.ts";
 import { MODEL_FLAGS, OUTPUT_FLAGS, PLANNED_FLAGS } from "./modelFlags.ts";
 import { engineOpener, modelName, wantsJson } from "./openEngine.ts";
-import { jsonLine, print, printable } from "./output.ts";
+import { print, printable } from "./output.ts";
 import { PROFILE_FLAGS, profileTarget, writeProfile } from "./profile.ts";
 import { promptProgress } from "./progress.ts";
+import { runJson } from "./runJson.ts";
 import { SAMPLING_FLAGS, samplingLine, samplingRequest } from "./samplingFlags.ts";
 import { draftName, SPECULATION_FLAGS, speculationRequest } from "./speculationFlags.ts";
 import { TOKEN_FLAGS, tokenLists } from "./tokenLists.ts";
@@ -149,7 +150,7 @@ async function runOne(engine: Engine, request: GenerateRequest, { reporter }: Co
   reporter.say(speedLine(answered));
   const seed = answered.seed === undefined ? "no seed: proposals were drawn by chance" : `seed ${answered.seed}`;
   reporter.detail(`${seed} · ended by ${answered.finishReason}`);
-  return ending([answered]);
+  return endingOf([answered]);
 }
 
 /** Several at once; each is printed when all are there, in their order. */
@@ -164,62 +165,7 @@ async function runBatch(engine: Engine, requests: readonly GenerateRequest[], { 
   reporter.clear();
   for (const [i, { text }] of answers.entries()) print(`[${i}] ${shown(text)}\n`);
   reporter.say(batchSpeedLine(answers, performance.now() - start));
-  return ending(answers);
+  return endingOf(answers);
 }
-
-/** All at once; a line a token as it comes. */
-async function runJson(engine: Engine, requests: readonly GenerateRequest[]): Promise<number> {
-  const answers = await Promise.all(
-    requests.map(async (request, prompt) => {
-      const answered = await answer(engine, request, (part) => {
-        if (part.prompt !== undefined) print(jsonLine({ type: "prompt", prompt, ...part.prompt }));
-        print(jsonLine(tokenEvent(prompt, part)));
-      });
-      print(jsonLine(doneEvent(prompt, answered)));
-      return answered;
-    }),
-  );
-  return ending(answers);
-}
-
-function tokenEvent(prompt: number, { index, token, text, logprob, top }: Part) {
-  return { type: "token", prompt, index, id: token, text, logprob, ...(top === undefined ? {} : { top }) };
-}
-
-function doneEvent(prompt: number, { finishReason, usage, timings, seed }: Answered) {
-  const { promptTokens, completionTokens, cachedTokens, draft } = usage;
-  return {
-    type: "done",
-    prompt,
-    finish_reason: finishReason,
-    usage: {
-      prompt_tokens: promptTokens,
-      completion_tokens: completionTokens,
-      total_tokens: promptTokens + completionTokens,
-      prompt_tokens_details: { cached_tokens: cachedTokens },
-      ...(draft === undefined ? {} : { completion_tokens_details: predictionTokens(draft) }),
-    },
-    timings:
-      timings === undefined
-        ? {}
-        : {
-            prompt_ms: timings.promptMs,
-            generated_ms: timings.generatedMs,
-            first_token_ms: timings.firstTokenMs,
-            prompt_tokens_per_second: timings.promptTokensPerSecond,
-            tokens_per_second: timings.tokensPerSecond,
-          },
-    ...(seed === undefined ? {} : { seed }),
-  };
-}
-
-/** As OpenAI counts tokens that were predicted. */
-const predictionTokens = ({ proposed, accepted }: { readonly proposed: number; readonly accepted: number }) => ({
-  accepted_prediction_tokens: accepted,
-  rejected_prediction_tokens: proposed - accepted,
-});
 
 const shown = (text: string) => (process.stdout.isTTY ? printable(text) : text);
-
-const ending = (answers: readonly Answered[]) =>
-  answers.some(({ finishReason }) => finishReason === "abort") ? EXIT.interrupted : EXIT.done;

@@ -1,24 +1,16 @@
 /** Requests: every field checked once, by name, and every default resolved. */
 import { MAX_TOP } from "../kernels/log_probs.ts";
 import type { GenerationDefaults } from "../models/generationConfig.ts";
-import { type ChatTemplate, encodeChat } from "../models/text/chatTemplate.ts";
-import { checkMessages } from "../models/text/messages.ts";
-import type { Tokenizer } from "../models/text/tokenizer.ts";
 import { ContextLengthError, InvalidRequestError } from "./errors.ts";
+import { encodePrompt, orRaise, type PromptContext, promptTokens } from "./promptTokens.ts";
 import { checkFields, checkSignal, checkType, idList, integer } from "./requestChecks.ts";
 import { type CheckedSampling, samplingOf } from "./samplingRequest.ts";
-import type { GenerateRequest, PromptFields, ScoreRequest, SpeculationWish } from "./types.ts";
+import type { GenerateRequest, ScoreRequest, SpeculationWish } from "./types.ts";
 
 /** What a request is checked against. */
-export interface RequestContext {
-  readonly tokenizer: Tokenizer | undefined;
-  readonly template: ChatTemplate | undefined;
+export interface RequestContext extends PromptContext {
   readonly defaults: GenerationDefaults;
   readonly stopIds: readonly number[];
-  readonly vocabulary: number;
-  readonly context: number;
-  /** What the context may be raised to. */
-  readonly longest: number;
   /** Whether there is a draft model, and whether the model can take back tokens that it read. */
   readonly draft: boolean;
   readonly takesBack: boolean;
@@ -162,83 +154,6 @@ export function resolveScore(
     );
   }
   return { tokens: ids, top: integer(request.top, "top", 0, MAX_TOP) ?? 0, priority: priorityOf(request) };
-}
-
-/** The ids of a prompt; a bos where it is empty. Throws InvalidRequestError. */
-export function promptTokens(request: PromptFields, context: RequestContext): readonly number[] {
-  const { prompt, messages, tokens, parseSpecial } = request;
-  checkType(parseSpecial, "parseSpecial", "boolean");
-  checkType(request.chatTemplateKwargs, "chatTemplateKwargs", "object");
-  const given = [prompt, messages, tokens].filter((value) => value !== undefined).length;
-  if (given !== 1)
-    throw new InvalidRequestError(`generate: ${given} of prompt, messages and tokens are given, expected exactly one`);
-  let ids: readonly number[];
-  if (tokens !== undefined) ids = idList(tokens, "tokens", context.vocabulary);
-  else if (prompt !== undefined) ids = encodePrompt(prompt, context, "prompt", parseSpecial ?? true);
-  else ids = chatTokens(request, context);
-  if (ids.length > 0) return ids;
-  const bos = context.tokenizer?.bosTokenId;
-  if (bos === undefined)
-    throw new InvalidRequestError(
-      "prompt: is empty, expected at least one token; this model has no bos token to begin with",
-    );
-  return [bos];
-}
-
-function encodePrompt(text: string, context: RequestContext, field: string, parseSpecial: boolean): number[] {
-  const { tokenizer } = context;
-  if (typeof text !== "string") throw new InvalidRequestError(`${field}: is ${typeof text}, expected a string`);
-  if (tokenizer === undefined)
-    throw new InvalidRequestError(`${field}: the model has no tokenizer.json; pass tokens instead`);
-  checkTextLength(text, tokenizer, context, field);
-  return tokenizer.encode(text, { addSpecialTokens: true, parseSpecial });
-}
-
-/** What else helps where the context is too short. */
-const orRaise = ({ context, longest }: Pick<RequestContext, "context" | "longest">): string =>
-  longest > context ? ` or raise --context: up to ${longest} fit` : "; no longer context fits";
-
-/** Refuses a text before it is encoded that is too long for the context however well its tokens go: a megabyte takes seconds. */
-export function checkTextLength(
-  text: string,
-  { longestToken }: Pick<Tokenizer, "longestToken">,
-  limits: Pick<RequestContext, "context" | "longest">,
-  field: string,
-): void {
-  const most = limits.context * longestToken;
-  if (text.length <= most) return;
-  throw new ContextLengthError(
-    `${field}: ${text.length} characters, at most ${most} in a context of ${limits.context} tokens; shorten it${orRaise(limits)}`,
-  );
-}
-
-function chatTokens(
-  { messages, parseSpecial = false, chatTemplateKwargs }: PromptFields,
-  context: RequestContext,
-): number[] {
-  const { tokenizer, template } = context;
-  if (tokenizer === undefined)
-    throw new InvalidRequestError("messages: the model has no tokenizer.json; pass tokens instead");
-  if (template === undefined)
-    throw new InvalidRequestError(
-      "messages: the model has no chat template; pass prompt instead (--raw on the command line)",
-    );
-  const checked = checkedMessages(messages);
-  const options = {
-    addGenerationPrompt: true,
-    parseSpecial,
-    onText: (text: string) => checkTextLength(text, tokenizer, context, "messages"),
-    ...(chatTemplateKwargs === undefined ? {} : { kwargs: chatTemplateKwargs }),
-  };
-  return encodeChat(tokenizer, template, checked, options).ids;
-}
-
-function checkedMessages(messages: unknown) {
-  try {
-    return checkMessages(messages);
-  } catch (cause) {
-    throw new InvalidRequestError(cause instanceof Error ? cause.message : String(cause), { cause });
-  }
 }
 
 function priorityOf({ priority }: Pick<GenerateRequest, "priority">): number {

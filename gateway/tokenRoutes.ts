@@ -2,7 +2,7 @@
 import { InvalidRequestError } from "../engine/errors.ts";
 import { type Body, booleanField, checkNames, RequestFieldError, stringField } from "../engine/openai/fields.ts";
 import { inTheirNames, unchecked } from "../engine/openai/sampling.ts";
-import { checkTextLength } from "../engine/request.ts";
+import { checkTextLength } from "../engine/promptTokens.ts";
 import { modelOf, type Served } from "./served.ts";
 
 const TOKENIZE_NAMES = [

@@ -3,13 +3,8 @@ import { openFolder } from "../device/nodeFiles.ts";
 import { AnswerStream } from "../engine/answerStream.ts";
 import { AbortError } from "../engine/errors.ts";
 import { PartQueue } from "../engine/partQueue.ts";
-import {
-  promptTokens,
-  type RequestContext,
-  type ResolvedRequest,
-  resolveGenerate,
-  resolveScore,
-} from "../engine/request.ts";
+import { promptTokens } from "../engine/promptTokens.ts";
+import { type RequestContext, type ResolvedRequest, resolveGenerate, resolveScore } from "../engine/request.ts";
 import { Sequence } from "../engine/sequence.ts";
 import type { GenerateRequest, Part, PromptFields, ScoreRequest, ScoreResult, TokenLogprob } from "../engine/types.ts";
 import type { ServedStats } from "../gateway/metrics.ts";
