@@ -78,35 +78,13 @@ async function prepare(read: ReadModel, owned: Owned, options: StartOptions): Pr
   const { gpu, pipelines } =
     target ?? options.device ?? owned.add(await openDevice(options), (device) => device.gpu.close());
   if (target === undefined) options.profiler?.attach(gpu);
-  const { positions = Number.POSITIVE_INFINITY } = read.model;
-  if ((options.context ?? 0) > positions) {
-    const { location } = read;
-    throw new InvalidRequestError(
-      `context: is ${options.context}, expected at most ${positions}, the positions that ${location} learned`,
-    );
-  }
+  checkPositions(read, options);
   const kvType = options.kvType ?? "f16";
   checkKvType(read.model.caches, kvType);
   const precision = planPrecision(gpu, options.precision, read.weights.matrices);
   const vocabulary = Math.min(read.config.vocab_size, target?.read.config.vocab_size ?? Number.POSITIVE_INFINITY);
   const most = stepLimits(gpu, vocabulary, options.rowsPerStep ?? MAX_ROWS);
-  const { caches } = read.model;
-  const context = Math.min(read.context, target?.plan.context ?? Number.POSITIVE_INFINITY);
-  // A draft's sequences are rolled back, at times behind what a window reaches.
-  const groups = cacheGroups(
-    caches.map((cache) => (target !== undefined && "window" in cache ? { ...cache, window: null } : cache)),
-  );
-  const plan = planMemory(gpu, { caches, groups }, read.weightBytes, context, {
-    context: options.context,
-    kvMemory:
-      target === undefined
-        ? options.kvMemory
-        : Math.max(...target.plan.groups.map(({ pages }) => pages)) * pageBytes(caches, kvType),
-    kvType,
-    sequences: most.sequences,
-    rotaryDims: read.config.ropes.map(({ rotary_dim }) => rotary_dim),
-    positions,
-  });
+  const plan = planOf(read, gpu, { kvType, sequences: most.sequences }, options);
   options.onPlan?.(plan, gpu.adapter);
   const limits = { ...most, sequences: plan.sequences };
   const memory = await allocateStep(gpu, read, { plan, kvType }, owned);
@@ -142,6 +120,37 @@ async function prepare(read: ReadModel, owned: Owned, options: StartOptions): Pr
     runner,
     free: () => owned.free(),
   };
+}
+
+function checkPositions({ location, model: { positions } }: ReadModel, { context }: StartOptions): void {
+  if (positions === undefined || context === undefined || context <= positions) return;
+  throw new InvalidRequestError(
+    `context: is ${context}, expected at most ${positions}, the positions that ${location} learned`,
+  );
+}
+
+/** What the model takes on the GPU. A draft has pages for as many tokens as its target, and no longer context. */
+function planOf(
+  read: ReadModel,
+  gpu: Gpu,
+  { kvType, sequences }: { readonly kvType: KvType; readonly sequences: number },
+  { context, kvMemory, target }: StartOptions,
+): MemoryPlan {
+  const { caches, positions = Number.POSITIVE_INFINITY } = read.model;
+  // A draft's sequences are rolled back, at times behind what a window reaches.
+  const groups = cacheGroups(
+    caches.map((cache) => (target !== undefined && "window" in cache ? { ...cache, window: null } : cache)),
+  );
+  const longest = Math.min(read.context, target?.plan.context ?? Number.POSITIVE_INFINITY);
+  const pagesOfTarget = target?.plan.groups.map(({ pages }) => pages);
+  return planMemory(gpu, { caches, groups }, read.weightBytes, longest, {
+    context,
+    kvMemory: pagesOfTarget === undefined ? kvMemory : Math.max(...pagesOfTarget) * pageBytes(caches, kvType),
+    kvType,
+    sequences,
+    rotaryDims: read.config.ropes.map(({ rotary_dim }) => rotary_dim),
+    positions,
+  });
 }
 
 /** Streams the weights, while the kernels are compiled. */

@@ -10,6 +10,7 @@ import { GREEDY } from "../engine/samplingParams.ts";
 import { Sequence, type SequenceOptions } from "../engine/sequence.ts";
 import { KEY_BLOCK, PAGE_TOKENS } from "../kernels/fragments/batch.ts";
 import { NONE } from "../kernels/kernel.ts";
+import { Random } from "../kernels/testbed.ts";
 
 /** What is walked on: the real ones, or some with a bug. */
 export interface Parts {
@@ -65,23 +66,12 @@ class Group {
   }
 }
 
-/** Numbers from 0 to 1 by mulberry32. */
-function randomFrom(seed: number): () => number {
-  let state = seed;
-  return () => {
-    state = (state + 0x6d2b79f5) | 0;
-    let mixed = Math.imul(state ^ (state >>> 15), 1 | state);
-    mixed = (mixed + Math.imul(mixed ^ (mixed >>> 7), 61 | mixed)) ^ mixed;
-    return ((mixed ^ (mixed >>> 14)) >>> 0) / 2 ** 32;
-  };
-}
-
 /** A walk of random commands. Each method throws where the model and the parts differ. */
 export class PageWalk {
   readonly #cache: PageGroups;
   readonly #groups: readonly Group[];
   readonly #Seq: Parts["Seq"];
-  readonly #random: () => number;
+  readonly #random: Random;
   #members: Member[] = [];
   /** Tokens of some that left, for others to begin with. */
   readonly #past: number[][] = [];
@@ -91,7 +81,7 @@ export class PageWalk {
 
   /** `windows` has one entry a cache group, each of which has `total` pages. */
   constructor(seed: number, total: number, windows: readonly (number | null)[], { Pool, Seq }: Parts = REAL) {
-    this.#random = randomFrom(seed);
+    this.#random = new Random(seed);
     this.#groups = windows.map((window) => new Group(new Pool(total), window));
     this.#cache = new PageGroups(this.#groups);
     this.#Seq = Seq;
@@ -427,7 +417,7 @@ export class PageWalk {
   }
 
   #below(count: number): number {
-    return Math.floor(this.#random() * count);
+    return this.#random.below(count);
   }
 
   #pick<T>(list: readonly T[]): T | undefined {

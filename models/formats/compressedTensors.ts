@@ -11,27 +11,22 @@
  */
 import { type Fields, field, listField, objectField, show, unsupported } from "../configChecks.ts";
 import { ModelFormatError, UnsupportedModelError } from "../errors.ts";
-import type { CheckpointTensor } from "../weights/checkpoint.ts";
+import { compressedIntegers } from "./compressedIntegers.ts";
 import { readWeights, type WeightScheme } from "./compressedScheme.ts";
 import { constantF32, f32sOf } from "./derived.ts";
-import { type Fp8Scales, fp8Module, INPUT_TENSORS, rowScale, singleScale } from "./fp8.ts";
-import { type Groups, groupsFit, groupsOf, groupView, singleView, storedGroups } from "./groups.ts";
-import { columnGroups, columnOrder } from "./order.ts";
+import { type Fp8Scales, fp8Module, INPUT_TENSORS } from "./fp8.ts";
+import { groupsOf, groupView, singleView } from "./groups.ts";
 import {
   checkDtype,
   checkShape,
-  inGroups,
   type ModuleShape,
   PLAIN,
   paramViews,
   type Quantization,
   rowMajor,
   type StoredModule,
-  scaleBits,
-  scaleTypeOf,
   type Tensors,
 } from "./stored.ts";
-import { allWords, bitsAt, readWords, unpackedIntegers } from "./unpacked.ts";
 
 /** A group of config.json: what it is for, and how those are stored. */
 interface Group {
@@ -142,8 +137,8 @@ function schemeOf(groups: readonly Group[], module: string): WeightScheme | unde
 type Reader = (tensors: Tensors, shape: ModuleShape, scheme: WeightScheme) => StoredModule | undefined;
 
 const READERS: Readonly<Record<WeightScheme["format"], Reader>> = {
-  "pack-quantized": (tensors, shape, scheme) => integers(tensors, shape, scheme, true),
-  "int-quantized": (tensors, shape, scheme) => integers(tensors, shape, scheme, false),
+  "pack-quantized": (tensors, shape, scheme) => compressedIntegers(tensors, shape, scheme, true),
+  "int-quantized": (tensors, shape, scheme) => compressedIntegers(tensors, shape, scheme, false),
   "float-quantized": (tensors, shape, scheme) =>
     fp8Module(tensors, shape, `${shape.module}.weight_scale`, fp8Scales(shape.module, scheme)),
   "nvfp4-pack-quantized": (tensors, shape) => floats4(tensors, shape, 16),
@@ -157,117 +152,6 @@ function fp8Scales(module: string, { strategy, block }: WeightScheme): Fp8Scales
   throw new UnsupportedModelError(
     `${module}: strategy ${strategy} of float-quantized weights, supported: tensor, channel, block`,
   );
-}
-
-function integers(
-  tensors: Tensors,
-  shape: ModuleShape,
-  scheme: WeightScheme,
-  packed: boolean,
-): StoredModule | undefined {
-  const { module, rows, cols } = shape;
-  const { bits, strategy, symmetric } = scheme;
-  const weight = tensors.claim(packed ? `${module}.weight_packed` : shape.weight);
-  const scale = tensors.claim(`${module}.weight_scale`);
-  const zero = symmetric ? undefined : tensors.claim(`${module}.weight_zero_point`);
-  if (symmetric) tensors.claimIfThere(`${module}.weight_zero_point`); // all zeros
-  if (packed) tensors.claimIfThere(`${module}.weight_shape`);
-  for (const name of INPUT_TENSORS) tensors.claimIfThere(`${module}.${name}`);
-  const orderName = `${module}.weight_g_idx`;
-  const g_idx = scheme.anyOrder ? tensors.claim(orderName) : tensors.claimIfThere(orderName);
-  if (weight === undefined || scale === undefined || (!symmetric && zero === undefined)) return undefined;
-  if (scheme.anyOrder && g_idx === undefined) return undefined;
-  const rowWords = Math.ceil((cols * bits) / 32);
-  checkShape(weight, packed ? [rows, rowWords] : [rows, cols], `num_bits ${bits} in config.json`);
-  checkDtype(weight, packed ? "I32" : "I8");
-  const size = strategy === "group" ? scheme.group : undefined;
-  const count = storedGroups(cols, size);
-  if (strategy === "group") checkShape(scale, [rows, count], "group_size in config.json");
-  if (zero !== undefined) checkZeros(zero, { rows, bits, packed, count });
-  const scaleType = scaleTypeOf(scale);
-  const half = 2 ** (bits - 1); // codes are stored from 0 on
-  const format = `${scheme.format} ${bits} bits, ${strategy === "tensor" ? "one scale" : inGroups(scheme.group)}`;
-  const bytes = g_idx === undefined ? undefined : tensors.detail(g_idx.name);
-  const inGroup = bytes === undefined ? undefined : columnGroups(orderName, bytes, { cols, count });
-  const stride = packed ? rowWords * 32 : cols * 8; // bits
-  const flip = packed ? 0 : 0x80;
-  const unpacked = () =>
-    unpackedIntegers(format, {
-      from: weight,
-      lines: "rows",
-      rows,
-      cols,
-      scale,
-      groupOf: (column) => inGroup?.[column] ?? Math.floor(column / (size ?? cols)),
-      groups: strategy === "group" ? count : 1,
-      async codes(first, end, signal) {
-        const begin = Math.floor((first * stride) / 32);
-        const words = await readWords(weight, begin, Math.ceil((end * stride) / 32), signal);
-        return (row, column) => bitsAt(words, row * stride - begin * 32 + column * bits, bits) ^ flip;
-      },
-      async zeros(signal) {
-        if (zero === undefined) return () => half;
-        const words = await allWords(zero, signal);
-        const per = 32 / bits;
-        return packed
-          ? (row, g) => bitsAt(words, (Math.floor(row / per) * count + g) * 32 + (row % per) * bits, bits)
-          : (row, g) => bitsAt(words, (row * count + g) * 8, 8) ^ flip;
-      },
-    });
-  const strideFits = !packed || (rowWords * 32) % bits === 0; // else rows begin within an element
-  if (!strideFits || !groupsFit(cols, size)) return unpacked();
-  const groups = groupsOf(module, cols, size);
-  const zeros =
-    zero === undefined ? ({ bits: 0, add: half } as const) : ({ bits: bits === 4 ? 4 : 8, add: 0 } as const);
-  const storage = { layout: `affine${bits}`, group: groups.group, scaleType, zeros } as const;
-  const width = scaleBits(scaleType);
-  const scaleView =
-    strategy === "tensor"
-      ? singleScale(scale, width, rows)
-      : strategy === "channel"
-        ? rowScale(scale, width, rows)
-        : groupView(scale, width, groups);
-  const codes = packed
-    ? rowMajor(weight, bits, cols, (rowWords * 32) / bits)
-    : rowMajor(weight, 8, cols, cols, { flip: 0x80 });
-  const offset = zero === undefined ? undefined : zeroView(zero, { bits, packed, groups });
-  const order = bytes === undefined ? undefined : columnOrder(orderName, bytes, { cols, stored: groups.stored, count });
-  const params = paramViews(storage, cols, { scale: scaleView, offset });
-  return { ...storage, format: order === undefined ? format : `${format}, act-order`, order, codes, params, unpacked };
-}
-
-interface ZeroShape {
-  readonly rows: number;
-  readonly bits: number;
-  readonly packed: boolean;
-}
-
-/** Zeros (rows, groups): packed along the rows, or one a byte. */
-function checkZeros(
-  zero: CheckpointTensor,
-  { rows, bits, packed, count }: ZeroShape & { readonly count: number },
-): void {
-  checkDtype(zero, packed ? "I32" : "I8");
-  if (packed) checkShape(zero, [Math.ceil((rows * bits) / 32), count], `num_bits ${bits} in config.json`);
-  else checkShape(zero, [rows, count]);
-}
-
-function zeroView(
-  zero: CheckpointTensor,
-  { bits, packed, groups }: Omit<ZeroShape, "rows"> & { readonly groups: Groups },
-) {
-  if (!packed) return groupView(zero, 8, groups, { flip: 0x80 });
-  const per = 32 / bits;
-  const span = groups.stored / groups.group;
-  const step = per * groups.storedCount;
-  return rowMajor(zero, bits, groups.count, step, {
-    rowTile: per,
-    rowTileStride: step,
-    rowStride: 1,
-    columnTile: span,
-    columnTileStride: per,
-    outer: { by: "row", span: per, step, rows: 0, elements: 0 },
-  });
 }
 
 /** e2m1 codes, two a byte, the first in the low half. */

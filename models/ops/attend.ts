@@ -36,25 +36,7 @@ export function attend(step: Step, qkv: { slot: Slot; stride: number }, spec: At
   const room = headDimFor(Math.max(headDim, valueDim));
   const quads = step.oneRowEach ? fusedQuads(heads, kvHeads) : PAGED_QUADS;
   const units = unitsOf(heads, kvHeads, quads);
-  const { gate, ...columns } = columnParams(spec);
-  const heading = {
-    heads,
-    kv_heads: kvHeads,
-    head_dim: headDim,
-    value_dim: valueDim,
-    head_words: keyWords(kvType, headDim),
-    value_words: valueWords(kvType, valueDim),
-    page_words: pageWords(kvType, kvHeads, headDim, valueDim),
-    value_base: pageWords(kvType, kvHeads, headDim, 0),
-    qkv_stride: qkv.stride,
-    ...columns,
-    rotary_dim: spec.rotaryDim,
-    interleaved: spec.interleaved === true ? 1 : 0,
-    ...normParams(spec),
-    clip: spec.clip ?? 0,
-    table_word: ROW.table + (step.groups[spec.layer] ?? 0),
-    zero: 0,
-  };
+  const { heading, gate } = headParams(step, qkv, spec);
   const finish = {
     units,
     splits: step.splits,
@@ -96,6 +78,31 @@ export function rowsAtOnce({ limits }: Gpu, rows: number, rowBytes: number): num
   const most = Math.min(limits.maxStorageBufferBindingSize, limits.maxBufferSize, MAX_PARTIAL_BYTES);
   if (rowBytes > most) throw new RangeError(`attention: ${rowBytes} bytes of partial results a row, at most ${most}`);
   return rowBytes === 0 ? rows : Math.min(rows, Math.floor(most / rowBytes));
+}
+
+/** Params of the first step, from heads in qkv to keys and values in pages; and where output gates lie. */
+function headParams({ kvType, groups }: Step, qkv: { readonly stride: number }, spec: AttentionSpec) {
+  const { heads, kvHeads, headDim, valueDim = headDim } = spec;
+  const { gate, ...columns } = columnParams(spec);
+  const heading = {
+    heads,
+    kv_heads: kvHeads,
+    head_dim: headDim,
+    value_dim: valueDim,
+    head_words: keyWords(kvType, headDim),
+    value_words: valueWords(kvType, valueDim),
+    page_words: pageWords(kvType, kvHeads, headDim, valueDim),
+    value_base: pageWords(kvType, kvHeads, headDim, 0),
+    qkv_stride: qkv.stride,
+    ...columns,
+    rotary_dim: spec.rotaryDim,
+    interleaved: spec.interleaved === true ? 1 : 0,
+    ...normParams(spec),
+    clip: spec.clip ?? 0,
+    table_word: ROW.table + (groups[spec.layer] ?? 0),
+    zero: 0,
+  };
+  return { heading, gate };
 }
 
 /** Where heads lie in qkv. */
