@@ -23,7 +23,7 @@ export interface Gpu {
   readonly limits: Limits;
   /** Live buffers of `createBuffer` in buffers.ts. */
   readonly memory: BufferLedger;
-  /** Ways of computing that gave other bits here than they must, by the names of kernels/selfTests.ts: ops do without them. */
+  /** Ways of computing that gave other bits here than they must, by the names of kernels/variantNames.ts: ops do without them. */
   readonly off: Set<string>;
   /** The first errors that no scope caught, oldest first, at most 16. */
   readonly uncaptured: readonly (OutOfMemoryError | GpuValidationError)[];

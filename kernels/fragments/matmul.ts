@@ -19,7 +19,7 @@ import {
 } from "../formats/layout.ts";
 import { layouts } from "../formats/layouts.ts";
 import { type ActivationShape, FIXED_SUMS } from "./activation.ts";
-import { NARROW, type Narrow } from "./narrow_activation.ts";
+import type { Narrow } from "./narrow_activation.ts";
 
 /** Rows of x that one launch takes at once. */
 export const MATMUL_ROWS = [1, 2, 4, 8] as const;
@@ -37,12 +37,6 @@ export type XFrom = (typeof X_FROM)[number] | Narrow;
 
 /** What a matmul's name says of it. */
 export const xSuffix = (from: XFrom): string => (from === "storage" ? "" : ` ${from}`);
-
-/** The way of x that the name of a matmul says. */
-export function xFromName(name: string): XFrom {
-  const last = name.slice(name.lastIndexOf(" ") + 1);
-  return [...X_FROM, ...NARROW].find((from) => from === last) ?? "storage";
-}
 
 /** How dotFragment is varied. */
 export interface DotOptions {
