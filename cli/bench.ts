@@ -1,11 +1,8 @@
 /** `ingle bench`: how fast a model reads prompts and generates, as llama-bench asks it, with all that a number depends on. */
-import { conditionLines, conditions } from "../bench/conditions.ts";
+import { conditionLines } from "../bench/conditions.ts";
 import { type DecodeStep, StepTap } from "../bench/decodeStep.ts";
-import { checkProved, prove } from "../bench/gate.ts";
-import { modelBytes } from "../bench/modelBytes.ts";
-import { modelKernels } from "../bench/modelKernels.ts";
+import { checkProved } from "../bench/gate.ts";
 import { RATIO_HEAD, type Ratio, ratioCells } from "../bench/ratios.ts";
-import { measureReadRate } from "../bench/read_rate.ts";
 import { measureSpeed } from "../bench/speed.ts";
 import { speedRatios } from "../bench/speedRatios.ts";
 import {
@@ -14,7 +11,6 @@ import {
   noiseOf,
   SPEED_HEAD,
   type SpeedRecord,
-  type SpeedSubject,
   speedCells,
   speedRecord,
 } from "../bench/speedReport.ts";
@@ -25,20 +21,18 @@ import { MAX_ROWS } from "../engine/batch.ts";
 import type { Engine } from "../engine/engine.ts";
 import type { SpeculationWish } from "../engine/types.ts";
 import { Random, Testbed } from "../kernels/testbed.ts";
+import { conditionsOf, type Measured } from "./benchConditions.ts";
 import { decodeLine, decodeStepOf, LoadClock, type LoadTime, loadLine, profileOne } from "./benchExtras.ts";
 import type { Command, Context } from "./command.ts";
 import { EXIT, UsageError } from "./errors.ts";
 import type { Arguments, FlagTable } from "./flags.ts";
 import { given } from "./given.ts";
-import { parameters } from "./inspectModel.ts";
 import { MODEL_FLAGS } from "./modelFlags.ts";
 import { engineOpener, modelName } from "./openEngine.ts";
 import { jsonLine, print, table } from "./output.ts";
 import { PROFILE_FLAGS, type ProfileTarget, profileTarget, writeProfile } from "./profile.ts";
 import { bar } from "./progress.ts";
 import { draftName, SPECULATION_FLAGS, speculationRequest } from "./speculationFlags.ts";
-import { version } from "./version.ts";
-import { mostBytes } from "./weightLabel.ts";
 
 const OUTPUTS = ["table", "md", "csv", "json", "jsonl"] as const;
 const SEED = 1;
@@ -137,7 +131,7 @@ interface Plan {
 async function measureAll(engine: Engine, bed: Testbed, plan: Plan): Promise<number> {
   const { output, tests, repetitions, seed } = plan;
   const { reporter, signal } = plan.context;
-  const { measured, subject } = await conditionsOf(engine, bed, plan);
+  const { measured, subject } = await conditionsOf(engine, bed, { ...plan, model: modelName(plan.args) });
   for (const line of conditionLines(measured)) reporter.say(line);
   reporter.say(loadLine(measured.load));
   const { config, tokenizer } = engine.model;
@@ -195,56 +189,9 @@ function textOf(args: Flags, engine: Engine): readonly number[] | undefined {
   return prompt === undefined ? undefined : engine.encode({ prompt });
 }
 
-/** What every row depends on: kernels that passed, bandwidth, and how the model was loaded. */
-async function conditionsOf(engine: Engine, bed: Testbed, { args, context, repetitions, seed, load, tap }: Plan) {
-  const { reporter, signal } = context;
-  const { gpu, model, kvType, precision } = engine;
-  const drafts = engine.draft === undefined ? [] : [engine.draft.started.read];
-  const kernels = modelKernels({
-    matrices: [model, ...drafts].flatMap(({ weights }) => weights.matrices),
-    caches: [model, ...drafts].flatMap((read) => read.model.caches),
-    kvType,
-    precision: precision.mode,
-    gpu,
-    launched: tap.launched,
-  });
-  const onVerdict = ({ title }: { readonly title: string }) => reporter.status(`checking kernels: ${title}`);
-  const proof = await prove(bed, { kernels, signal, onVerdict });
-  reporter.status("measuring the adapter's bandwidth");
-  const bandwidth = await measureReadRate(gpu, bed.pipelines, signal);
-  reporter.clear();
-  const measured = {
-    ...conditions(gpu, version(), proof, bandwidth),
-    model: modelName(args),
-    weights: mostBytes(model.weights.matrices),
-    kv_type: kvType,
-    precision: precision.mode,
-    in_f32: precision.others,
-    context: engine.plan.context,
-    rows_per_step: MAX_ROWS,
-    load: { ...load, bytes: model.weightBytes },
-    memory: engine.stats().memory,
-    sampling: "greedy, past the end of text",
-    seed,
-    repetitions,
-  };
-  const subject: SpeedSubject = {
-    model: measured.model.replace(/[\\/]+$/, "").replace(/^.*[\\/]/, ""),
-    size: model.weightBytes,
-    params: parameters(model),
-    weights: measured.weights,
-    kv: kvType,
-    adapter: gpu.adapter.name,
-    bytes: modelBytes(model, engine.plan),
-    rowsPerStep: MAX_ROWS,
-    bandwidth: bandwidth.bytesPerSecond,
-  };
-  return { measured, subject };
-}
-
 function report(
   output: Exclude<Plan["output"], "jsonl">,
-  measured: Awaited<ReturnType<typeof conditionsOf>>["measured"],
+  measured: Measured,
   records: readonly SpeedRecord[],
   { step, ratios }: { readonly step: DecodeStep | undefined; readonly ratios: readonly Ratio[] },
 ): string {

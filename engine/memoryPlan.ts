@@ -109,18 +109,13 @@ export function planMemory(
   // Where every layer has a window, pages of one are enough for any context.
   const fits = windowed ? fitting(sizesFor(1), budget) : room;
   if (fits < 1 || (wishes.context !== undefined && fits < pagesEach)) {
-    const need = bytes(bytesFor(sizes, pagesEach));
-    const reason =
-      kvMemory !== undefined && fits < most
-        ? `${bytes(budget)} by --kv-memory`
-        : `${bytes(bytesFor(sizes, most))} on "${gpu.adapter.name}"`;
-    const advice =
-      fits < 1
-        ? kvMemory === undefined || most < 1
-          ? "choose another adapter"
-          : `raise --kv-memory to ${page + states} or more`
-        : `try --context ${fits * PAGE_TOKENS}${smallerTypes(caches, wishes.kvType, longestAs)}`;
-    throw new OutOfMemoryError(`kv cache: ${need} for ${wanted} tokens, at most ${reason}; ${advice}`);
+    const byWish = kvMemory !== undefined && fits < most;
+    throw tooFewPages(fits, {
+      need: `${bytes(bytesFor(sizes, pagesEach))} for ${wanted} tokens`,
+      most: byWish ? `${bytes(budget)} by --kv-memory` : `${bytes(bytesFor(sizes, most))} on "${gpu.adapter.name}"`,
+      leastWish: kvMemory === undefined || most < 1 ? undefined : page + states,
+      smaller: smallerTypes(caches, wishes.kvType, longestAs),
+    });
   }
   if (ropeRows < Math.min(wishes.context ?? 1, fits * PAGE_TOKENS)) {
     const message = `rope table: ${wanted} tokens, at most ${ropeRows} in one binding of "${gpu.adapter.name}"`;
@@ -143,6 +138,20 @@ export function planMemory(
     kvBytesPerToken: page / PAGE_TOKENS,
     tokens: planned.reduce((most, group) => Math.max(most, group.pages), 0) * PAGE_TOKENS,
   };
+}
+
+function tooFewPages(
+  fits: number,
+  {
+    need,
+    most,
+    leastWish,
+    smaller,
+  }: { readonly need: string; readonly most: string; readonly leastWish: number | undefined; readonly smaller: string },
+): OutOfMemoryError {
+  const more = leastWish === undefined ? "choose another adapter" : `raise --kv-memory to ${leastWish} or more`;
+  const advice = fits < 1 ? more : `try --context ${fits * PAGE_TOKENS}${smaller}`;
+  return new OutOfMemoryError(`kv cache: ${need}, at most ${most}; ${advice}`);
 }
 
 /** Bytes of one buffer that a kernel can be given. */

@@ -59,7 +59,7 @@ export function gateway(options: GatewayOptions): Gateway {
   });
   if (options.origins.length > 0) app.use(cors({ origin: options.origins.includes("*") ? "*" : [...options.origins] }));
   if (options.local && options.keys.length === 0) app.use(requireLocalName());
-  app.get("/health", () => health(served));
+  app.get("/health", () => health(served)); // asked by whoever watches the process, without a key
   app.use(requireKey(options.keys));
   for (const [path, methods] of Object.entries(ROUTES)) {
     for (const [method, answer] of Object.entries<Answer>(methods)) app.on(method, path, (c) => answer(served, c));
