@@ -2,11 +2,14 @@
 import type { Gpu } from "../device/gpu.ts";
 import type { Profiler, StepDetails, StepEncoder } from "../device/profiler.ts";
 import type { Dispatch, Program } from "../device/program.ts";
+import { familyOf } from "../kernels/kernel.ts";
 import { least } from "./statistics.ts";
 import { timeTogether } from "./timing.ts";
 
 /** Kernels whose time is that of reading the weights, experts' and their router's too. */
-const MATMUL = /^(norm_matmul|matmul_residual|norm_gate_up|router|expert_gate_up|expert_down|expert_down_sum)\b/;
+const MATMULS: ReadonlySet<string> = new Set(
+  "norm_matmul matmul_residual norm_gate_up router expert_gate_up expert_down expert_down_sum".split(" "),
+);
 const REPETITIONS = 9;
 
 /** Remembers which kernels were launched and the last program of one row with one sample; passes steps on to a profiler. */
@@ -74,4 +77,4 @@ export async function measureDecodeStep(
   };
 }
 
-const isMatmul = ({ kernel }: Pick<Dispatch, "kernel">): boolean => MATMUL.test(kernel);
+const isMatmul = ({ kernel }: Pick<Dispatch, "kernel">): boolean => MATMULS.has(familyOf(kernel));

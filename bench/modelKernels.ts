@@ -5,7 +5,8 @@ import { MAX_ROWS } from "../engine/batch.ts";
 import type { KvType } from "../kernels/attention/kv_types.ts";
 import { paddedCols } from "../kernels/formats/layout.ts";
 import { headDimFor, LATENT_WIDTHS } from "../kernels/fragments/batch.ts";
-import { familyOfKernel, kernelList, type ListedKernel } from "../kernels/kernelList.ts";
+import { familyOf } from "../kernels/kernel.ts";
+import { kernelList, type ListedKernel } from "../kernels/kernelList.ts";
 import { narrowOf, type Precision, queriesFor, xFrom } from "../kernels/xFrom.ts";
 import type { Matrix } from "../models/matrix.ts";
 import type { PagesDeclaration, StateDeclaration } from "../models/model.ts";
@@ -34,7 +35,7 @@ type Fits = (kernel: ListedKernel) => boolean;
 
 /** Every kernel of kernelList.ts that is of the model's families, and not of another layout, KV type, head size or number of rows. */
 export function modelKernels(needs: KernelNeeds): CompiledKernel[] {
-  const families = new Set([...Array.from(needs.launched, familyOfKernel), ...LATER]);
+  const families = new Set([...Array.from(needs.launched, familyOf), ...LATER]);
   for (const family of UNTIMED) families.delete(family);
   const fits = [fitsMatrices(needs), fitsMatmuls(needs), fitsCaches(needs)];
   return kernelList()

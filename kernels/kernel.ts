@@ -24,7 +24,7 @@ export interface KernelSpec<
   Params extends string,
   Windows extends string,
 > {
-  /** Unique among all kernels, variants included. */
+  /** Unique among all kernels: the family's, then what tells the variant from others, a word each. */
   readonly name: string;
   /** Storage buffers by the WGSL type of their elements: `x: "vec4f"` is `x: array<vec4f>`. */
   readonly reads: Readonly<Record<Reads, string>>;
@@ -56,6 +56,9 @@ export interface Kernel<Buffers extends string, Params extends string> {
   /** Records one launch. `label` says what it does in the model. */
   launch(recorder: Recorder, launch: KernelLaunch<Buffers, Params>, label?: string): void;
 }
+
+/** A kernel's name without those of its variants. */
+export const familyOf = (name: string): string => name.split(" ")[0] ?? name;
 
 /** The kernel of a description. Throws RangeError for more than 8 storage buffers. */
 export function kernel<R extends string, W extends string, P extends string, U extends string = never>(

@@ -21,6 +21,7 @@ import { HEAD_DIMS, type HeadDim, LATENT_WIDTHS, type LatentWidth } from "./frag
 import { MATMUL_ROWS, type MatmulRows, X_FROM, type XFrom } from "./fragments/matmul.ts";
 import { NARROW, type Narrow } from "./fragments/narrow_activation.ts";
 import { takesNarrow } from "./fragments/narrow_dot.ts";
+import { familyOf } from "./kernel.ts";
 import { logProbs } from "./log_probs.ts";
 import { matmulResidual } from "./matmul_residual.ts";
 import { expertDown } from "./moe/expert_down.ts";
@@ -63,12 +64,9 @@ export interface ListedKernel extends Variant {
   readonly family: string;
 }
 
-/** A kernel's name without those of its variants. */
-export const familyOfKernel = (name: string): string => name.split(" ")[0] ?? name;
-
 const listed = ({ compiled }: { readonly compiled: CompiledKernel }, variant: Variant = {}): ListedKernel => ({
   compiled,
-  family: familyOfKernel(compiled.name),
+  family: familyOf(compiled.name),
   ...variant,
 });
 
