@@ -92,7 +92,7 @@ export class WeightPlan {
 
   /** One projection as one matrix. */
   matrix(module: string, rows: number, cols: number, form: Omit<Projection, "module" | "rows"> = {}): Matrix {
-    return this.#add(module, [this.#part({ ...form, module, rows }, cols, 0, 1)], cols, 1);
+    return this.#add(module, [this.#part({ ...form, module, rows }, cols)], cols, 1);
   }
 
   /**
@@ -102,7 +102,7 @@ export class WeightPlan {
    */
   stacked(projections: readonly Projection[], cols: number, { together = false } = {}): Matrix[] {
     const runs: PlannedPart[][] = [];
-    const all = projections.map((projection) => this.#part(projection, cols, 0, 1));
+    const all = projections.map((projection) => this.#part(projection, cols));
     for (const planned of together ? alike(all) : all) {
       const last = runs.at(-1);
       if (last?.[0] !== undefined && sameStorage(last[0].storage, planned.storage)) last.push(planned);
@@ -125,7 +125,10 @@ export class WeightPlan {
    */
   interleaved(gate: string | Projection, up: string | Projection, rows: number, cols: number): readonly Matrix[] {
     const [a, b] = [asProjection(gate, rows), asProjection(up, rows)];
-    const parts = [this.#part(a, cols, 0, 2), this.#part(b, cols, 1, 2)] as const;
+    const parts = [
+      this.#part(a, cols, { firstBlock: 0, blockStride: 2 }),
+      this.#part(b, cols, { firstBlock: 1, blockStride: 2 }),
+    ] as const;
     if (sameStorage(parts[0].storage, parts[1].storage))
       return [this.#add(`${a.module} + ${b.module}`, parts, cols, 2)];
     this.#apart.add(projectionKey(a));
@@ -157,7 +160,9 @@ export class WeightPlan {
     // All alike: where one expert's rows are no whole blocks of the tensor's, none share scales.
     const whole = experts.flat().every((projection) => wholeBlocks(wholeSlice(projection), projection.rows));
     const parts = experts.map((list, e) =>
-      list.map((projection, i) => this.#part(projection, cols, e * each * list.length + i, list.length, whole)),
+      list.map((projection, i) =>
+        this.#part(projection, cols, { firstBlock: e * each * list.length + i, blockStride: list.length, whole }),
+      ),
     );
     const [first = []] = parts;
     return this.#add(name, alike(parts.flat()), cols, each * first.length, count * each * first.length);
@@ -243,12 +248,15 @@ export class WeightPlan {
     return { offset };
   }
 
+  /** `whole`: whether its rows are whole blocks of the tensor's; else they share no scales. */
   #part(
     projection: Projection,
     cols: number,
-    firstBlock: number,
-    blockStride: number,
-    whole = wholeBlocks(wholeSlice(projection), projection.rows),
+    {
+      firstBlock = 0,
+      blockStride = 1,
+      whole = wholeBlocks(wholeSlice(projection), projection.rows),
+    }: { readonly firstBlock?: number; readonly blockStride?: number; readonly whole?: boolean } = {},
   ): PlannedPart {
     const { module, rows } = projection;
     const slice = wholeSlice(projection);

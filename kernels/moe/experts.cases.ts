@@ -25,11 +25,11 @@ import { gatedParams } from "./gated.ts";
 import { listShape, routeShape } from "./route.ts";
 
 /** Which way through: item by item and fused, or by tiles of the lists. */
-export type ExpertPath = "fused" | "tiled";
+type ExpertPath = "fused" | "tiled";
 
 const LIMIT = 1e-9; // exp of drivers is good to about 1e-5
 /** Runs of a path: y (rows, stride) and the activation z. */
-export async function runExperts(bed: Testbed, shape: ExpertShape, from: ExpertInputs, path: ExpertPath) {
+async function runExperts(bed: Testbed, shape: ExpertShape, from: ExpertInputs, path: ExpertPath) {
   const { layout, experts, slots, hidden, inner, rows, gated, bias, normed } = shape;
   const { z, blocks, pairs } = from;
   const tiled = path === "tiled";
