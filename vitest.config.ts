@@ -1,12 +1,32 @@
-import { defineConfig } from "vitest/config";
+import { defineConfig, type TestProjectInlineConfiguration } from "vitest/config";
+
+/** What measures memory has a process of its own. */
+const ALONE = ["test/memory.test.ts", "test/steadyState.test.ts", "models/weights/headerMemory.test.ts"];
+
+/** The files of one process, one after the other: what is compiled for one is there for the next (test/sharedDevice.ts). */
+function inOneProcess(
+  groupOrder: number,
+  name: string,
+  include: string[],
+  exclude: string[] = [],
+): TestProjectInlineConfiguration {
+  const test = { name, include, exclude: ["node_modules/**", ...exclude], isolate: false, sequence: { groupOrder } };
+  return { extends: true, test };
+}
 
 export default defineConfig({
   test: {
-    include: ["{device,kernels,models,engine,gateway,cli,bench,web,test}/**/*.test.ts"],
     pool: "forks", // Dawn's objects must not cross workers
-    fileParallelism: false, // two software adapters at once are ten times slower
+    maxWorkers: 1, // two software adapters at once are ten times slower
     testTimeout: 300_000, // lavapipe compiles a kernel at its first dispatch, for up to 15 s on a cold cache
     hookTimeout: 600_000,
     passWithNoTests: false,
+    projects: [
+      inOneProcess(0, "all", ["{device,kernels,models,engine,gateway,cli,bench,web,test}/**/*.test.ts"], ALONE),
+      {
+        extends: true,
+        test: { name: "alone", include: ALONE, exclude: ["node_modules/**"], sequence: { groupOrder: 1 } },
+      },
+    ],
   },
 });

@@ -184,7 +184,8 @@ describe("inspect", () => {
   });
 });
 
-describe("the model that ships with ingle", () => {
+// Each is a process that compiles its kernels, which takes most of its time and one core.
+describe.concurrent("the model that ships with ingle", () => {
   test("two prompts at once: token events, then how each ended", async () => {
     const words = ["run", "--json", "--tokens", "601,690", "--tokens", "601", "-n", "3", "--temperature", "0"];
     const { code, stdout, stderr } = await ingle([...words, "--ignore-eos", "--logprobs", "2"]);

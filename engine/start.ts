@@ -5,7 +5,7 @@ import { keptTexts } from "../device/keptTexts.ts";
 import { type CompiledKernel, PipelineCache } from "../device/pipelines.ts";
 import type { KvType } from "../kernels/attention/kv_types.ts";
 import type { LayoutName } from "../kernels/formats/layout.ts";
-import { loadWeights } from "../models/loadWeights.ts";
+import { LOADING_KERNELS, loadWeights } from "../models/loadWeights.ts";
 import { MAX_ROWS } from "./batch.ts";
 import { cacheGroups } from "./cacheGroups.ts";
 import { checkDraft } from "./draftVocabulary.ts";
@@ -163,7 +163,9 @@ async function fill(
 ): Promise<void> {
   const tell = (stage: LoadProgress["stage"], loaded: number, total: number) => onProgress?.({ stage, loaded, total });
   let failed: { readonly reason: unknown } | undefined;
-  const compiled = compileKernels(pipelines, kernels, (done, total) => tell("kernels", done, total));
+  // Some drivers compile one kernel after the other: first those that weights wait for.
+  const needed = [...LOADING_KERNELS, ...kernels];
+  const compiled = compileKernels(pipelines, needed, (done, total) => tell("kernels", done, total));
   compiled.catch((reason: unknown) => {
     failed = { reason };
   });

@@ -44,7 +44,7 @@ describe("the list of cases", () => {
   });
 
   test("finds a case by its title, and says so where there is none", () => {
-    for (const { title } of all.filter((_, i) => i % 40 === 0)) {
+    for (const { title } of all.filter((_, i) => i % 200 === 0)) {
       expect(findCase(title).title).toBe(title);
       expect(casesOf("all", title).map((it) => it.title)).toEqual([title]);
     }

@@ -3,9 +3,9 @@
  * A test that planted bugs fail.
  */
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import { type Gpu, openGpu } from "../device/gpu.ts";
 import type { Recorder } from "../device/program.ts";
 import { gTestP } from "../test/chiSquare.ts";
+import { sharedDevice } from "../test/sharedDevice.ts";
 import { PLAIN_SAMPLE, type SampleRecord, sampleWords } from "./caseData.ts";
 import { PURPOSE } from "./fragments/philox.ts";
 import { NONE } from "./kernel.ts";
@@ -194,19 +194,15 @@ test("the G-test is what tables say", () => {
 });
 
 describe("three tokens in a row", () => {
-  let gpu: Gpu;
   let bed: Testbed;
   let whole: Float64Array;
   let cut: Float64Array;
   beforeAll(async () => {
-    gpu = await openGpu();
-    bed = new Testbed(gpu);
+    const { gpu, pipelines } = await sharedDevice();
+    bed = new Testbed(gpu, pipelines);
     [whole, cut] = [await plainCounts(bed, 1, WHOLE), await plainCounts(bed, 1, CUT)];
   });
-  afterAll(async () => {
-    bed.close();
-    await gpu.close();
-  });
+  afterAll(() => bed.close());
 
   const likePlain = async (planted: Planted) =>
     gTestP(planted.way === CUT ? cut : whole, await speculatedCounts(bed, 2, planted));

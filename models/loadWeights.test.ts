@@ -1,12 +1,11 @@
 /** Weights on the GPU, read back: each layout's words and scales are what the CPU packs. */
-import { afterAll, describe, expect, test } from "vitest";
-import { openGpu } from "../device/gpu.ts";
-import { PipelineCache } from "../device/pipelines.ts";
+import { describe, expect, test } from "vitest";
 import { readBuffer } from "../device/readback.ts";
 import { bf16FromBits, f16FromBits } from "../kernels/formats/halves.ts";
 import { BLOCK_ROWS } from "../kernels/formats/layout.ts";
 import { layouts } from "../kernels/formats/layouts.ts";
 import { unpack } from "../kernels/formats/packing.ts";
+import { sharedDevice } from "../test/sharedDevice.ts";
 import { bitsOf, type TinyModel, type TinyShape, type TinyTensor, tinyFolder, tinyModel } from "../test/tinyModel.ts";
 import { allocateWeights, freeWeights, shardBlocks } from "./allocateWeights.ts";
 import { llama } from "./families/llama.ts";
@@ -16,9 +15,7 @@ import type { Matrix, Part } from "./matrix.ts";
 import { WeightPlan } from "./weightPlan.ts";
 import { openCheckpoint } from "./weights/checkpoint.ts";
 
-const gpu = await openGpu();
-const pipelines = new PipelineCache(gpu);
-afterAll(() => gpu.close());
+const { gpu, pipelines } = await sharedDevice();
 
 /** One number of a tensor on the CPU. */
 function read({ dtype, bytes }: TinyTensor, index: number): number {
@@ -30,29 +27,24 @@ function read({ dtype, bytes }: TinyTensor, index: number): number {
 }
 
 /** The weight of (row, column), as the checkpoint's format defines it. */
-function weightAt(
-  model: TinyModel,
-  part: Part,
-  cols: number,
-  bits: number,
-  group: number,
-  row: number,
-  column: number,
-): number {
+function weightsOf(model: TinyModel, part: Part, { cols, group }: Matrix, bits: number) {
   const tensor = (name: string) => {
     const found = model.tensors.get(`${part.module}.${name}`);
     if (found === undefined) throw new RangeError(`${part.module}: no ${name}`);
     return found;
   };
-  const at = row * cols + column;
-  if (part.params.length === 0) return read(tensor("weight"), at);
-  let code = 0; // a row is one stream of bits
-  for (let i = 0; i < bits; i++) {
-    const bit = at * bits + i;
-    code |= ((read(tensor("weight"), Math.floor(bit / 32)) >>> (bit % 32)) & 1) << i;
-  }
-  const g = row * (cols / group) + Math.floor(column / group);
-  return read(tensor("scales"), g) * code + read(tensor("biases"), g);
+  const weight = tensor("weight");
+  if (part.params.length === 0) return (row: number, column: number) => read(weight, row * cols + column);
+  const [words, scales, biases] = [new Uint32Array(weight.bytes.slice().buffer), tensor("scales"), tensor("biases")];
+  return (row: number, column: number) => {
+    let code = 0; // a row is one stream of bits
+    for (let i = 0; i < bits; i++) {
+      const bit = (row * cols + column) * bits + i;
+      code |= (((words[Math.floor(bit / 32)] ?? Number.NaN) >>> (bit % 32)) & 1) << i;
+    }
+    const g = row * (cols / group) + Math.floor(column / group);
+    return read(scales, g) * code + read(biases, g);
+  };
 }
 
 /** Every stored row of a matrix, from all of its shards. */
@@ -94,11 +86,9 @@ async function check(shape: TinyShape, on: typeof gpu): Promise<number> {
       const got = await rowsOf(matrix);
       const want = got.map((row) => row.map(() => 0)); // padding rows are zeros
       for (const part of matrix.parts) {
+        const weight = weightsOf(model, part, matrix, bits);
         for (let row = 0; row < part.rows; row++) {
-          const values = Array.from({ length: matrix.cols }, (_, column) =>
-            weightAt(model, part, matrix.cols, bits, matrix.group, row, column),
-          );
-          want[storedRow(part, row)] = values;
+          want[storedRow(part, row)] = Array.from({ length: matrix.cols }, (_, column) => weight(row, column));
         }
       }
       const wrong = got.findIndex((row, r) => row.some((value, c) => value !== want[r]?.[c]));
@@ -141,7 +131,7 @@ describe("loadWeights", () => {
     // Just above two blocks of the widest matrix, and staging that takes a few rows at once.
     const limit = 2 * BLOCK_ROWS * 4 * 264;
     const small = { ...gpu, limits: { ...gpu.limits, maxStorageBufferBindingSize: limit, maxBufferSize: limit } };
-    expect(await check({ ...shape, vocab: shape.layout?.startsWith("affine") ? 8001 : 1001 }, small)).toBeGreaterThan(
+    expect(await check({ ...shape, vocab: shape.layout?.startsWith("affine") ? 4001 : 1001 }, small)).toBeGreaterThan(
       1,
     );
   });

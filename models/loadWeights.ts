@@ -8,7 +8,7 @@
 import { Arena } from "../device/arena.ts";
 import { allocateBuffer, destroyBuffer } from "../device/buffers.ts";
 import type { Gpu } from "../device/gpu.ts";
-import type { PipelineCache } from "../device/pipelines.ts";
+import type { CompiledKernel, PipelineCache } from "../device/pipelines.ts";
 import { encode, Recorder } from "../device/program.ts";
 import { bf16FromBits, f16FromBits } from "../kernels/formats/halves.ts";
 import { BLOCK_ROWS } from "../kernels/formats/layout.ts";
@@ -21,6 +21,9 @@ import type { WeightPlan } from "./weightPlan.ts";
 
 /** Bytes read and uploaded at once, where a binding may be as large. */
 const PIECE = 8 * 2 ** 20;
+
+/** What weights wait for. */
+export const LOADING_KERNELS: readonly CompiledKernel[] = [repack.compiled];
 
 /** Who is told of progress, and what ends it. */
 export interface LoadOptions {

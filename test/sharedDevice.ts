@@ -1,17 +1,36 @@
-/** One device for all engines of a test file: what SwiftShader compiled for one is there for the next. */
-import { afterAll } from "vitest";
+/** One device for the engines of all test files of a process: what SwiftShader compiled for one is there for the next. */
 import type { Folder } from "../device/files.ts";
-import { openGpu } from "../device/gpu.ts";
+import { chosenAdapters, type Gpu, openGpu } from "../device/gpu.ts";
 import { PipelineCache } from "../device/pipelines.ts";
 import { Engine } from "../engine/engine.ts";
 import type { EngineOptions, SharedDevice } from "../engine/options.ts";
 import { expectSums } from "./sums.ts";
 
-/** Opens the chosen adapter and closes it after the file's last test. */
-export async function sharedDevice(limits: EngineOptions["limits"] = "adapter"): Promise<SharedDevice> {
-  const gpu = await openGpu({ limits });
-  afterAll(() => gpu.close());
-  return { gpu, pipelines: new PipelineCache(gpu) };
+/** By adapter and limits. They end with the process. */
+const opened = new Map<string, SharedDevice>();
+
+/** A device of an adapter, the chosen one as unset, as if it had just been opened, with what was compiled on it before. */
+export async function sharedDevice(
+  limits: NonNullable<EngineOptions["limits"]> = "adapter",
+  adapter?: string,
+): Promise<SharedDevice> {
+  const [best] = await chosenAdapters(adapter);
+  const key = JSON.stringify([limits, best?.name]);
+  let shared = opened.get(key);
+  if (shared === undefined || !(await isAsNew(shared.gpu))) {
+    shared?.gpu.close();
+    const gpu = await openGpu({ limits, ...(best === undefined ? {} : { adapter: best.name }) });
+    shared = { gpu, pipelines: new PipelineCache(gpu) };
+    opened.set(key, shared);
+  }
+  const { gpu, pipelines } = shared;
+  return { gpu: { ...gpu, off: new Set() }, pipelines };
+}
+
+/** Whether nothing is left of a file that failed. */
+async function isAsNew({ lost, memory, uncaptured }: Gpu): Promise<boolean> {
+  const loss = await Promise.race([lost, Promise.resolve(undefined)]);
+  return loss === undefined && memory.buffers === 0 && uncaptured.length === 0;
 }
 
 /** Loads, works and closes, whatever happens. Where nothing did, the engine's sums must agree. */

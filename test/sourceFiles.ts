@@ -31,7 +31,14 @@ export interface SourceFile {
 }
 
 /** Every .ts file of the source folders and of the project's own, fixtures and declarations of others' packages left out. */
-export function sourceFiles(): SourceFile[] {
+export function sourceFiles(): readonly SourceFile[] {
+  parsed ??= readSources();
+  return parsed;
+}
+
+let parsed: readonly SourceFile[] | undefined; // reading them takes a second, and each rule asks for them
+
+function readSources(): readonly SourceFile[] {
   const own = readdirSync(ROOT).filter((name) => name.endsWith(".ts"));
   const deeper = SOURCE_FOLDERS.flatMap((folder) => filesUnder(folder));
   return [...own, ...deeper.filter((path) => isSource(path))].sort().map(parse);

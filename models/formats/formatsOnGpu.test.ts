@@ -1,9 +1,7 @@
 /** Every checkpoint format on the GPU: repacked there, and decoded by the WGSL that the matmuls use, weight by weight. */
-import { afterAll, describe, expect, test } from "vitest";
+import { describe, expect, test } from "vitest";
 import { Arena } from "../../device/arena.ts";
 import { createBuffer, destroyBuffer } from "../../device/buffers.ts";
-import { openGpu } from "../../device/gpu.ts";
-import { PipelineCache } from "../../device/pipelines.ts";
 import { encode, Recorder } from "../../device/program.ts";
 import { readBuffer } from "../../device/readback.ts";
 import { embed } from "../../kernels/embed.ts";
@@ -15,6 +13,7 @@ import { ROW, ROW_WORDS } from "../../kernels/fragments/batch.ts";
 import { NONE } from "../../kernels/kernel.ts";
 import { formatFixtures, planFixture } from "../../test/formatFixtures.ts";
 import { planQuantized, quantizedModules } from "../../test/quantizedModules.ts";
+import { sharedDevice } from "../../test/sharedDevice.ts";
 import { planSliced, slicedPlans } from "../../test/slicedPlans.ts";
 import { storedWeights } from "../../test/storedWeights.ts";
 import { allocateWeights, freeWeights } from "../allocateWeights.ts";
@@ -22,9 +21,7 @@ import { type LoadOptions, loadWeights } from "../loadWeights.ts";
 import type { Matrix } from "../matrix.ts";
 import type { WeightPlan } from "../weightPlan.ts";
 
-const gpu = await openGpu();
-const pipelines = new PipelineCache(gpu);
-afterAll(() => gpu.close());
+const { gpu, pipelines } = await sharedDevice();
 
 /** Stored rows of a matrix, in f32, as an embedding would give them; columns in the stored order. */
 async function decoded(matrix: Matrix, aux: GPUBuffer): Promise<{ values: Float32Array; stride: number }> {

@@ -1,5 +1,5 @@
 // What a hostile header may cost: time and memory in proportion to its length, whatever is in it. In a file of its own, since the
-// peak of a process never falls and each test file is a process.
+// peak of a process never falls: `vitest.config.ts` gives it a process of its own.
 import { resourceUsage } from "node:process";
 import { expect, test } from "vitest";
 import type { ByteSource } from "../../device/files.ts";
