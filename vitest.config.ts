@@ -1,7 +1,12 @@
 import { defineConfig, type TestProjectInlineConfiguration } from "vitest/config";
 
-/** What measures memory has a process of its own. */
-const ALONE = ["test/memory.test.ts", "test/steadyState.test.ts", "models/weights/headerMemory.test.ts"];
+/** What measures memory, or puts something in a module's place, has a process of its own. */
+const ALONE = [
+  "test/memory.test.ts",
+  "test/steadyState.test.ts",
+  "models/weights/headerMemory.test.ts",
+  "device/nodeHubFaults.test.ts",
+];
 
 /** The files of one process, one after the other: what is compiled for one is there for the next (test/sharedDevice.ts). */
 function inOneProcess(
