@@ -1,12 +1,9 @@
 import { defineConfig, type TestProjectInlineConfiguration } from "vitest/config";
 
-/** What measures memory, or puts something in a module's place, has a process of its own. */
-const ALONE = [
-  "test/memory.test.ts",
-  "test/steadyState.test.ts",
-  "models/weights/headerMemory.test.ts",
-  "device/nodeHubFaults.test.ts",
-];
+/** What looks at the heap, while nothing else has any. */
+const HEAP = ["test/memory.test.ts", "test/steadyState.test.ts"];
+/** What looks at the most memory that its process ever had, or puts something in a module's place, has a process of its own. */
+const ALONE = ["models/weights/headerMemory.test.ts", "device/nodeHubFaults.test.ts"];
 
 /** The files of one process, one after the other: what is compiled for one is there for the next (test/sharedDevice.ts). */
 function inOneProcess(
@@ -27,10 +24,16 @@ export default defineConfig({
     hookTimeout: 600_000,
     passWithNoTests: false,
     projects: [
-      inOneProcess(0, "all", ["{device,kernels,models,engine,gateway,cli,bench,web,test}/**/*.test.ts"], ALONE),
+      inOneProcess(
+        0,
+        "all",
+        ["{device,kernels,models,engine,gateway,cli,bench,web,test}/**/*.test.ts"],
+        [...HEAP, ...ALONE],
+      ),
+      inOneProcess(1, "heap", HEAP),
       {
         extends: true,
-        test: { name: "alone", include: ALONE, exclude: ["node_modules/**"], sequence: { groupOrder: 1 } },
+        test: { name: "alone", include: ALONE, exclude: ["node_modules/**"], sequence: { groupOrder: 2 } },
       },
     ],
   },

@@ -4,16 +4,23 @@ import { createServer } from "node:net";
 import { join } from "node:path";
 import OpenAI from "openai";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import { buildIfStale, command, type Running, running } from "../test/builtCommand.ts";
+import { buildIfStale, command, type Ended, type Running, running } from "../test/builtCommand.ts";
 import { ROOT } from "../test/sourceFiles.ts";
 
 const SERVING = /serving default on (http:\/\/127\.0\.0\.1:\d+)\/v1/;
 const serve = (...words: string[]) => running(["serve", "--port", "0", ...words]);
 
+const TEXT = "Once upon a time there was a little girl who had a red ball.";
+
 let server: Running;
 let url = "";
+/** What other commands say, begun while the server loads: each compiles its kernels, on one core. */
+let said: Promise<Ended>;
+let scored: Promise<Ended>;
 beforeAll(async () => {
   buildIfStale();
+  said = command(["run", "--chat", "--temperature", "0", "-n", "12", "--quiet", "Who are you?"]);
+  scored = command(["score", "--json", "--top", "1", "--text", TEXT, "--quiet"]);
   server = serve("--alias", "HuggingFaceTB/SmolLM2-135M-Instruct");
   url = (await server.found(SERVING))[1] ?? "";
 });
@@ -50,7 +57,7 @@ describe("answers", () => {
   const messages = [{ role: "user" as const, content: "Who are you?" }];
 
   test("are those of `ingle run`, whole and streamed", async () => {
-    const { stdout } = await command(["run", "--chat", "--temperature", "0", "-n", "12", "--quiet", "Who are you?"]);
+    const { stdout } = await said;
     const body = { model: "default", messages, temperature: 0, max_tokens: 12 };
     const whole = await client().chat.completions.create(body);
     expect(whole.choices[0]?.message.content).toBe(stdout.trimEnd());
@@ -61,9 +68,7 @@ describe("answers", () => {
   });
 
   test("log-probabilities of prompts are those of `ingle score`, bit for bit", async () => {
-    const text = "Once upon a time there was a little girl who had a red ball.";
-    const { stdout } = await command(["score", "--json", "--top", "1", "--text", text, "--quiet"]);
-    const scored = JSON.parse(stdout) as {
+    const score = JSON.parse((await scored).stdout) as {
       tokens: number[];
       logprobs: (number | null)[];
       top: ({ logprob: number }[] | null)[];
@@ -71,7 +76,7 @@ describe("answers", () => {
     // As lm-eval asks: ids, a token more than is wanted, greedy.
     const { choices, usage } = await client().completions.create({
       model: "default",
-      prompt: [scored.tokens],
+      prompt: [score.tokens],
       temperature: 0,
       max_tokens: 1,
       logprobs: 1,
@@ -79,13 +84,13 @@ describe("answers", () => {
       echo: true,
     });
     const logprobs = choices[0]?.logprobs;
-    expect(logprobs?.token_logprobs?.slice(0, -1)).toEqual(scored.logprobs);
+    expect(logprobs?.token_logprobs?.slice(0, -1)).toEqual(score.logprobs);
     const best = logprobs?.top_logprobs?.map((top) => (top === null ? null : Math.max(...Object.values(top))));
-    expect(best?.slice(0, -1)).toEqual(scored.top.map((top) => top?.[0]?.logprob ?? null));
-    expect(usage?.prompt_tokens).toBe(scored.tokens.length);
+    expect(best?.slice(0, -1)).toEqual(score.top.map((top) => top?.[0]?.logprob ?? null));
+    expect(usage?.prompt_tokens).toBe(score.tokens.length);
     const greedy = best?.filter((value, i) => value !== null && value === logprobs?.token_logprobs?.[i]).length ?? 0;
     expect(greedy).toBeGreaterThan(5);
-    expect(greedy).toBeLessThan(scored.tokens.length);
+    expect(greedy).toBeLessThan(score.tokens.length);
   });
 
   test("several answers to a long prompt find its pages, and differ", async () => {
@@ -182,7 +187,7 @@ describe("the end", () => {
     const body = {
       model: "default",
       prompt: "Once upon a time",
-      max_tokens: 60,
+      max_tokens: 24,
       stream: true as const,
       ...{ ignore_eos: true },
     };
@@ -194,7 +199,7 @@ describe("the end", () => {
     expect(reason).toBe("length");
     const { code, stderr } = await own.ended;
     expect(code).toBe(0);
-    expect(stderr).toMatch(/POST \/v1\/completions 200 · prompt \d+ tok · generated 60 tok · first token/);
+    expect(stderr).toMatch(/POST \/v1\/completions 200 · prompt \d+ tok · generated 24 tok · first token/);
     expect(stderr).not.toContain("secret");
   });
 

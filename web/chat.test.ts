@@ -5,6 +5,7 @@ import type { Browser, Page } from "puppeteer-core";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { Engine } from "../engine/engine.ts";
 import type { GenerateRequest, Part } from "../engine/types.ts";
+import { sharedDevice } from "../test/sharedDevice.ts";
 import { noChromium, openBrowser, openPage, openSite, reach, type Site, text } from "./chromium.ts";
 
 const QUESTION = "Tell me a story about a brave little fox.";
@@ -52,7 +53,7 @@ describe.skipIf(noChromium !== "")(`the chat page in Chromium${noChromium && `: 
     expect(site.missing).toEqual([]);
     await page.close();
 
-    const engine = await Engine.load("default", { adapter: "swiftshader" });
+    const engine = await Engine.load("default", { device: await sharedDevice("adapter", "swiftshader") });
     try {
       const first = { role: "user", content: QUESTION };
       const said = [first, { role: "assistant", content: answers[0]?.text ?? "" }];
