@@ -1,11 +1,12 @@
 /** The same tokens give the same bits: alone, among others, in any chunks, token by token, from shared pages, after waiting. */
 import fc from "fast-check";
-import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { afterAll, afterEach, beforeAll, describe, expect, test } from "vitest";
 import type { Folder } from "../device/files.ts";
 import { Engine } from "../engine/engine.ts";
 import type { EngineOptions } from "../engine/options.ts";
 import { logitsOf } from "./expected.ts";
 import { answer, sharedDevice, withEngine } from "./sharedDevice.ts";
+import { expectSums } from "./sums.ts";
 import { randomTokens, type TinyShape, tinyFolder, tinyModel } from "./tinyModel.ts";
 
 const FULL = process.env.INGLE_SUITE === "full";
@@ -73,6 +74,7 @@ describe("one model", () => {
     alone = await logitsOf(engine, prompt);
     shortAlone = await logitsOf(engine, short);
   });
+  afterEach(() => expectSums(engine));
   afterAll(() => engine.close());
 
   test("the logits of a token do not depend on what comes after it", () => {
@@ -158,15 +160,19 @@ describe("one model", () => {
     });
   });
 
-  test("with the border of the first chunk at any token", async () => {
+  test("with the border of the first chunk at every token", async () => {
     // One that comes before takes some of the 64 rows of the step.
-    const before = FULL ? Array.from({ length: 63 }, (_, i) => i + 1) : [1, 15, 32, 33, 63];
-    for (const rows of before) {
-      const [, logits] = await Promise.all([
-        engine.score({ tokens: randomTokens(1, rows, VOCAB) }),
-        logitsOf(engine, short),
-      ]);
+    for (let rows = 1; rows < 64; rows++) {
+      const before = randomTokens(1, rows, VOCAB);
+      const [, logits] = await Promise.all([engine.score({ tokens: before }), logitsOf(engine, short)]);
       expect(`${rows}: ${firstOther(logits, shortAlone)}`).toBe(`${rows}: same`);
+      // No two of these begin alike, so that none finds its pages.
+      const own = [rows, ...short.slice(1)];
+      const [, scored] = await Promise.all([
+        answer(engine, { tokens: [rows, ...before.slice(1)], maxTokens: 1, temperature: 0 }),
+        generatedAsScored(engine, own, 2),
+      ]);
+      expect(`${rows}: ${scored}`).toBe(`${rows}: same`);
     }
   });
 
@@ -202,6 +208,82 @@ describe("one model", () => {
       ]);
       expect(positions).toEqual(short.map((_, i) => i));
       expect(firstOther(rows, shortAlone)).toBe("same");
+    });
+  });
+});
+
+describe("32 at once, ragged, some of which begin alike", () => {
+  const shape = { layers: 1, hidden: 32, heads: 2, kvHeads: 1, intermediate: 32, vocab: VOCAB, context: 640 } as const;
+  const folder = tinyFolder(tinyModel(shape));
+  const LONG = new Map([
+    [7, 600],
+    [18, 257],
+    [29, 431],
+  ]);
+  const requests = Array.from({ length: 32 }, (_, i) => ({
+    // Of one seed, a shorter prompt is the beginning of a longer one.
+    tokens: randomTokens(i % 11, LONG.get(i) ?? 1 + ((37 * i) % 120), VOCAB),
+    maxTokens: 12,
+    temperature: i % 2,
+    seed: i,
+    ignoreEos: true,
+  }));
+  /** Of 16 tokens: keys and values in f16, of one layer with one head of 16. */
+  const PAGE_BYTES = 16 * 2 * 16 * 2;
+  const scored = requests.map(({ tokens }) => tokens.slice(0, 50));
+  type Answers = Awaited<ReturnType<typeof answer>>[];
+  let alone: Answers;
+  let logits: Float32Array[][];
+  beforeAll(async () => {
+    [alone, logits] = await withEngine(folder, options, async (engine) => {
+      const [answers, rows]: [Answers, Float32Array[][]] = [[], []];
+      for (const request of requests) answers.push(await answer(engine, request));
+      for (const tokens of scored) rows.push(await logitsOf(engine, tokens));
+      return [answers, rows];
+    });
+  });
+  const [ENOUGH, FEW] = [400, 48]; // pages: all together need 200 or so, and the longest 39
+  const cases: [name: string, more: EngineOptions, pages: number][] = [
+    ["with room for all", {}, ENOUGH],
+    ["in few rows a step", { rowsPerStep: 7 }, ENOUGH],
+    ["where pages run out", {}, FEW],
+    ["with proposals", { draft: folder }, ENOUGH],
+    ["with proposals where pages run out", { draft: folder }, FEW],
+  ];
+  test.each(cases)("%s", async (_, more, pages) => {
+    await withEngine(folder, { ...options, ...more, kvMemory: pages * PAGE_BYTES }, async (engine) => {
+      for (const round of ["first", "with pages of the first"]) {
+        const [answers, rows] = await Promise.all([
+          Promise.all(requests.map((request, i) => answer(engine, { ...request, speculation: proposals(more, i) }))),
+          Promise.all(scored.slice(0, 4).map((tokens) => logitsOf(engine, tokens))),
+        ]);
+        answers.forEach(({ tokens, logprobs }, i) => {
+          expect(tokens, `${round}: ${i}`).toEqual(alone[i]?.tokens);
+          const want = Float32Array.from(alone[i]?.logprobs ?? []);
+          expect(`${i}: ${firstOther([Float32Array.from(logprobs)], [want])}`).toBe(`${i}: same`);
+        });
+        rows.forEach((each, i) => {
+          expect(`${i}: ${firstOther(each, logits[i] ?? [])}`).toBe(`${i}: same`);
+        });
+      }
+      const { preemptions, draft, cachedTokens } = engine.stats();
+      expect(preemptions > 0).toBe(pages === FEW);
+      expect(draft.proposed > 0).toBe(more.draft !== undefined);
+      expect(cachedTokens).toBeGreaterThan(0);
+    });
+  });
+  const proposals = ({ draft }: EngineOptions, i: number) =>
+    draft === undefined ? false : { draftTokens: 1 + (i % 4) };
+
+  test("and scored in batches of 2 to 32", async () => {
+    await withEngine(folder, options, async (engine) => {
+      for (let size = 2; size <= 32; size++) {
+        const rows = await Promise.all(scored.slice(32 - size).map((tokens) => logitsOf(engine, tokens)));
+        rows.forEach((each, i) => {
+          const at = 32 - size + i;
+          expect(`${size}: ${at}: ${firstOther(each, logits[at] ?? [])}`).toBe(`${size}: ${at}: same`);
+        });
+      }
     });
   });
 });

@@ -35,6 +35,7 @@ const DRAFTS: Readonly<Record<string, Folder>> = {
   good: tinyFolder(withHead(tinyModel(shape), (value, i) => value + 0.08 * Math.sin(7 * i))),
   random: tinyFolder(tinyModel({ ...shape, seed: 99 })),
   "always wrong": tinyFolder(withHead(tinyModel(shape), (value) => -value)),
+  "of a shorter context": tinyFolder(tinyModel({ ...shape, context: 24 })), // what is longer has no proposals
 };
 
 const requests = Array.from(
