@@ -10,7 +10,7 @@ import { answer, sharedDevice, withEngine } from "./sharedDevice.ts";
 import { floats, randomTokens, type TinyModel, tinyFolder, tinyModel } from "./tinyModel.ts";
 
 const FULL = process.env.INGLE_SUITE === "full";
-const PROMPTS = FULL ? 500 : 32;
+const PROMPTS = FULL ? 500 : 50;
 /** Each prompt has another number of proposals in each round; in eight it has had all from 1 to 8. */
 const ROUNDS = FULL ? 8 : 1;
 const TOGETHER = 32;
