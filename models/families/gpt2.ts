@@ -48,7 +48,7 @@ export const gpt2: Family = {
   config,
   build(weights, config) {
     // OpenAI's upload has the bare model's names, transformers and MLX write those of the model with its head.
-    const root = ["transformer.", "model."].find((it) => weights.hasUnder(it)) ?? "";
+    const root = ["transformer.", "model."].find((it) => weights.hasUnder(`${it}wte.`)) ?? "";
     // MLX's, under `model.`, are (outputs, inputs).
     const conv1d = (module: string) => (root === "model." ? { module } : ({ module, transposed: true } as const));
     return decoder(weights, config, {

@@ -30,7 +30,7 @@ export const gpt_neox: Family = {
   config,
   build(weights, config) {
     const { head_dim } = config;
-    const mlx = weights.hasUnder("model.");
+    const mlx = weights.hasUnder("model.embed_in."); // not "model.": known extras may be there
     const [root, layers] = mlx ? ["model", "h"] : ["gpt_neox", "layers"];
     const head = (part: number) => ({ at: part * head_dim, stride: 3 * head_dim });
     return decoder(weights, config, {
