@@ -39,7 +39,7 @@ export class GpuValidationError extends IngleError {
 }
 
 /**
- * A file, Blob or URL could not be read as asked. Codes: SOURCE_NAME (a name that leaves its folder), SOURCE_MISSING, SOURCE_SHORT
+ * A file or URL could not be read as asked. Codes: SOURCE_NAME (a name that leaves its folder), SOURCE_MISSING, SOURCE_SHORT
  * (ends before the bytes asked for), SOURCE_CHANGED (while it was read), SOURCE_CLOSED, SOURCE_IO, SOURCE_HTTP (a status that is
  * final), SOURCE_NETWORK (given up after retries), SOURCE_RANGE (other bytes than asked), SOURCE_HTML (a page), SOURCE_TOO_LARGE.
  */

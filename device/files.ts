@@ -1,6 +1,6 @@
 /** Where checkpoints come from, as the rest of ingle sees it: named byte ranges, wherever they are kept. */
 
-/** Bytes that can be read by range: a file on disk, a Blob, a resource over HTTP. */
+/** Bytes that can be read by range: a file on disk, one in memory, a resource over HTTP. */
 export interface ByteSource {
   /** As the user knows it: a file name or URL. Used in messages. */
   readonly name: string;

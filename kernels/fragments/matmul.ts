@@ -128,7 +128,7 @@ var<workgroup> dots: array<vec4f, ${rows} * WG>;${listed ? `\nvar<workgroup> x_r
 fn x_at(i: u32) -> f32 { return x[i >> 2u][i & 3u]; }
 fn dot_rows(${wide ? "at: Octet" : "block: u32, quad: u32"}, first: u32, lane: u32) {
 ${layout.prepare === undefined ? "" : "  prepare(lane);"}
-${each(rows, (m) => (kept ? `  ${acc(m)} = vec4f();` : `  var acc${m} = vec4f();`))}
+${each(rows, (m) => `  ${kept ? "" : "var "}${acc(m)} = vec4f();`)}
   var w = ${wide ? "(at.block * params.row_runs + at.run)" : "block * params.row_runs"} * ${layout.runWords * 8}u + ${wide ? "at.quad" : "quad"};
   var step = 0u;
 ${listed ? each(rows, (m) => `  let row${m} = x_rows[${m}];`) : ""}
@@ -177,7 +177,7 @@ ${each(rows, (m) =>
 )}`
 }
   }
-${kept ? "" : each(rows, (m) => `  dots[${m}u * WG + lane] = acc${m};`)}
+${kept ? "" : each(rows, (m) => `  dots[${m}u * WG + lane] = ${acc(m)};`)}
 }`;
 }
 
