@@ -80,7 +80,7 @@ function fitsCaches({ caches, kvType, gpu }: KernelNeeds): Fits {
     (kernel.kvType === undefined || kernel.kvType === kvType) &&
     (kernel.headDim === undefined || heads.has(kernel.headDim)) &&
     (kernel.width === undefined || widths.has(kernel.width)) &&
-    (kernel.queriesFrom === undefined || kernel.queriesFrom === queries);
+    (kernel.queriesFrom === undefined || kernel.queriesFrom.includes(queries));
 }
 
 /** Of latents values have no length of their own. */

@@ -4,7 +4,7 @@ import { allCases, findCase, namedCases } from "./cases.ts";
 import { type ConformanceOptions, type ConformanceReport, casesOf, runConformance } from "./conformance.ts";
 import { everyKernel } from "./kernelList.ts";
 import { type Case, nmse } from "./testbed.ts";
-import { xFrom } from "./xFrom.ts";
+import { queriesFor, xFrom } from "./xFrom.ts";
 
 const FULL = process.env.INGLE_SUITE === "full";
 
@@ -92,6 +92,21 @@ describe.each(adapters)("on $name", ({ name: adapter, ...description }) => {
     expect(report.kernels.filter((name) => name.endsWith(" broadcast"))).not.toEqual([]);
   });
 
+  const fours = queriesFor({ adapter: { ...description, name: adapter }, features, off: new Set() }) === "broadcast4";
+  test.runIf(fours && !FULL)(
+    "attention passes as models run it on subgroups of four",
+    { timeout: 600_000 },
+    async () => {
+      const paged = await proved({ adapter, filter: "attention_paged" });
+      const same = await proved({ adapter, filter: "same_bits attention" }); // as without, which the other cases prove
+      expect([...failures(paged), ...failures(same)]).toEqual([]);
+      const found = new Set([...paged.kernels, ...same.kernels]);
+      const listed = stepKernels.filter((name) => name.endsWith("head_dim<=64 broadcast4"));
+      expect(listed).toHaveLength(6);
+      expect(listed.filter((name) => !found.has(name))).toEqual([]);
+    },
+  );
+
   test("the named cases pass with WebGPU's default limits and no feature", { timeout: 2_400_000 }, async () => {
     const report = await proved({ adapter, limits: "default", features: "none" });
     expect(failures(report)).toEqual([]);
@@ -111,10 +126,16 @@ describe.each(adapters)("on $name", ({ name: adapter, ...description }) => {
     // A kernel that never ran did not pass. Of those that x reaches in two ways, the one that the adapter is not given runs in a few cases only.
     const device = { adapter: report.adapter, features: new Set(report.features), off: new Set<string>() };
     const [broadcast, wide] = [xFrom(device) === "broadcast", xFrom(device) === "wide"];
+    const fours = queriesFor(device) === "broadcast4";
     const given = stepKernels.filter((name) => {
       if (/ M=\d halves$/.test(name)) return report.features.includes("shader-f16");
-      const others = [...(broadcast ? [`${name} broadcast`] : []), ...(wide ? [`${name} wide`] : [])];
+      const others = [
+        ...(broadcast ? [`${name} broadcast`] : []),
+        ...(fours ? [`${name} broadcast4`] : []),
+        ...(wide ? [`${name} wide`] : []),
+      ];
       if (!broadcast && name.endsWith(" broadcast")) return false;
+      if (!fours && name.endsWith(" broadcast4")) return false;
       return !others.some((other) => stepKernels.includes(other)) || report.kernels.includes(name);
     });
     expect(report.kernels).toEqual(given);

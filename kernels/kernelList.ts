@@ -7,13 +7,13 @@ import { advance } from "./advance.ts";
 import { attentionFused, attentionPaged, attentionRow } from "./attention/attention.ts";
 import { attentionReduce } from "./attention/attention_reduce.ts";
 import { KV_TYPES, type KvType, PLAIN_KV_TYPES } from "./attention/kv_types.ts";
-import { latentAttention } from "./attention/latent_attention.ts";
+import { LATENT_QUERIES, latentAttention } from "./attention/latent_attention.ts";
 import { latentKv } from "./attention/latent_kv.ts";
 import { LATENT_ROWS, latentQuery } from "./attention/latent_query.ts";
 import { latentValue } from "./attention/latent_value.ts";
 import { qkNorm } from "./attention/qk_norm.ts";
 import { ropeKv } from "./attention/rope_kv.ts";
-import { QUERIES_FROM, type QueriesFrom } from "./attention/tile.ts";
+import { BROADCAST_QUERIES, QUERIES_FROM, type QueriesFrom } from "./attention/tile.ts";
 import { embed } from "./embed.ts";
 import type { LayoutName } from "./formats/layout.ts";
 import { LAYOUT_NAMES, layouts } from "./formats/layouts.ts";
@@ -53,7 +53,7 @@ interface Variant {
   /** The longest head, and the longest key of latents, that it has room for. */
   readonly headDim?: HeadDim;
   readonly width?: LatentWidth;
-  readonly queriesFrom?: QueriesFrom;
+  readonly queriesFrom?: readonly QueriesFrom[];
   /** Of what makes activations narrow: what it makes them. */
   readonly narrow?: Narrow;
 }
@@ -111,11 +111,13 @@ const attentions = (): ListedKernel[] =>
   HEAD_DIMS.flatMap((headDim) =>
     KV_TYPES.flatMap((kvType) => [
       ...([1, 2] as const).flatMap((quads) => [
-        listed(attentionFused(kvType, headDim, quads), { kvType, headDim, queriesFrom: "storage" }),
-        listed(attentionRow(kvType, headDim, quads), { kvType, headDim, queriesFrom: "broadcast" }),
+        listed(attentionFused(kvType, headDim, quads), { kvType, headDim, queriesFrom: ["storage"] }),
+        ...BROADCAST_QUERIES.map((queriesFrom) =>
+          listed(attentionRow(kvType, headDim, quads, queriesFrom), { kvType, headDim, queriesFrom: [queriesFrom] }),
+        ),
       ]),
       ...QUERIES_FROM.map((queriesFrom) =>
-        listed(attentionPaged(kvType, headDim, queriesFrom), { kvType, headDim, queriesFrom }),
+        listed(attentionPaged(kvType, headDim, queriesFrom), { kvType, headDim, queriesFrom: [queriesFrom] }),
       ),
       listed(ropeKv(kvType, headDim), { kvType, headDim }),
     ]),
@@ -134,8 +136,12 @@ const experts = (): ListedKernel[] =>
 const latents = (): ListedKernel[] => [
   ...PLAIN_KV_TYPES.flatMap((kvType) => [
     ...LATENT_WIDTHS.flatMap((width) =>
-      QUERIES_FROM.map((queriesFrom) =>
-        listed(latentAttention(kvType, width, queriesFrom), { kvType, width, queriesFrom }),
+      (["storage", "broadcast"] as const).map((from) =>
+        listed(latentAttention(kvType, width, from), {
+          kvType,
+          width,
+          queriesFrom: QUERIES_FROM.filter((way) => LATENT_QUERIES[way] === from),
+        }),
       ),
     ),
     listed(latentKv(kvType), { kvType }),

@@ -7,13 +7,13 @@ import type { CompiledKernel } from "../device/pipelines.ts";
 import { advanceCases } from "./advance.cases.ts";
 import { advance } from "./advance.ts";
 import { attentionCase, runAttention } from "./attention/attention.cases.ts";
-import { attentionFused, attentionPaged, attentionRow } from "./attention/attention.ts";
+import { attentionPaged, oneRowAttention } from "./attention/attention.ts";
 import { attentionReduce } from "./attention/attention_reduce.ts";
 import { type AttentionShape, attentionInputs, pagesWith } from "./attention/attentionData.ts";
 import { caches } from "./attention/attentionReference.ts";
 import { KV_TYPES, type KvType, PLAIN_KV_TYPES, type PlainKvType } from "./attention/kv_types.ts";
 import { latentAttentionCase } from "./attention/latent_attention.cases.ts";
-import { latentAttention } from "./attention/latent_attention.ts";
+import { LATENT_QUERIES, type LatentQueries, latentAttention } from "./attention/latent_attention.ts";
 import { latentQueryCase } from "./attention/latent_query.cases.ts";
 import { LATENT_ROWS, latentQuery } from "./attention/latent_query.ts";
 import { latentValueCase } from "./attention/latent_value.cases.ts";
@@ -51,7 +51,7 @@ export interface SelfTest {
   readonly variant: string | null;
   /** Which of the ways of x, or of queries, its kernels are for: an adapter has one of each. Unset: it has them in any case. */
   readonly xFrom?: XFrom;
-  readonly queriesFrom?: QueriesFrom;
+  readonly queriesFrom?: readonly QueriesFrom[];
   readonly test: Case;
 }
 
@@ -74,7 +74,9 @@ export function selfTests(names: readonly LayoutName[] = LAYOUT_NAMES): SelfTest
     ...matmuls.map(oneRow),
     ...heads.flatMap((it) => [fusedAttention(it), pagedAttention(it)]),
     ...PLAIN_KV_TYPES.flatMap((kvType) =>
-      LATENT_WIDTHS.flatMap((width) => QUERIES_FROM.map((from) => latents({ kvType, width, from }))),
+      LATENT_WIDTHS.flatMap((width) =>
+        (["storage", "broadcast"] as const).map((from) => latents({ kvType, width, from })),
+      ),
     ),
     ...names.flatMap((layout) => latentRows(layout, 1)),
     ...names.map(embedding),
@@ -113,8 +115,8 @@ function matmulKernel({ kernel, layout, storedSums, from }: MatmulChoice, m: Mat
 const MAKERS = { norm_matmul: normMatmulCase, matmul_residual: matmulResidualCase, norm_gate_up: normGateUpCase };
 
 /** What a kernel is off as, so that the one that takes x from storage stands in; null: nothing does. */
-const standIn = ({ from }: { readonly from: XFrom }): string | null =>
-  from === "broadcast" ? BROADCAST : from === "wide" ? WIDE : null;
+const standIn = ({ from }: { readonly from: XFrom | QueriesFrom }): string | null =>
+  from === "broadcast" || from === "broadcast4" ? BROADCAST : from === "wide" ? WIDE : null;
 
 function oneRow(choice: MatmulChoice): SelfTest {
   const one = matmulKernel(choice, 1);
@@ -162,16 +164,16 @@ const headsOf = ({ kvType, headDim, quads }: HeadChoice): AttentionShape => ({
 });
 
 const rowKernel = ({ kvType, headDim, quads, from }: HeadChoice): CompiledKernel =>
-  (from === "broadcast" ? attentionRow : attentionFused)(kvType, headDim, quads).compiled;
+  oneRowAttention(kvType, headDim, quads, from).compiled;
 
 function fusedAttention(choice: HeadChoice): SelfTest {
   const kernel = rowKernel(choice);
   const title = `self_test ${kernel.name} against the CPU`;
   const { run } = attentionCase(headsOf(choice));
   const test = { kernel: "attention_fused", title, run };
-  const before = choice.from === "broadcast" ? [ropeKv(choice.kvType, choice.headDim).compiled] : [];
+  const before = choice.from !== "storage" ? [ropeKv(choice.kvType, choice.headDim).compiled] : [];
   const kernels = [kernel, ...before, attentionReduce.compiled];
-  return { kernels, variant: standIn(choice), queriesFrom: choice.from, test };
+  return { kernels, variant: standIn(choice), queriesFrom: [choice.from], test };
 }
 
 /** A step by rope_kv and attention_paged, against the same by the kernel of one row. */
@@ -194,23 +196,24 @@ function pagedAttention(choice: HeadChoice): SelfTest {
   };
   const test = { kernel: "attention_paged", title: `self_test ${paged.name} against ${fused.name}`, run };
   const kernels = [paged, fused, ropeKv(kvType, headDim).compiled, attentionReduce.compiled];
-  return { kernels, variant: standIn(choice), queriesFrom: from, test };
+  return { kernels, variant: standIn(choice), queriesFrom: [from], test };
 }
 
 interface LatentChoice {
   readonly kvType: PlainKvType;
   readonly width: LatentWidth;
-  readonly from: QueriesFrom;
+  readonly from: LatentQueries;
 }
 
 function latents({ kvType, width, from }: LatentChoice): SelfTest {
   const kernel = latentAttention(kvType, width, from).compiled;
+  const queriesFrom = QUERIES_FROM.filter((way) => LATENT_QUERIES[way] === from);
   const rotaryDim = 32;
   const latent = Math.min(width - rotaryDim, MAX_LATENT);
   const rows = { past: [0, 17, 270], counts: [1, 1, 1] };
   const { run } = latentAttentionCase({ ...LATENT, ...rows, kvType, latent, rotaryDim, queriesFrom: from, seed: 1 });
   const test = { kernel: "latent_attention", title: `self_test ${kernel.name} against the CPU`, run };
-  return { kernels: [kernel, attentionReduce.compiled], variant: standIn({ from }), queriesFrom: from, test };
+  return { kernels: [kernel, attentionReduce.compiled], variant: standIn({ from }), queriesFrom, test };
 }
 
 /** Queries and values of latents: one row against the CPU, more against one. */

@@ -33,8 +33,12 @@ export function xFrom({ adapter, features, off }: Device & Pick<Gpu, "off">): XF
 }
 
 /** How queries reach the lanes of attention. Any choice gives the same bits. */
-export const queriesFor = (gpu: Device & Pick<Gpu, "off">): QueriesFrom =>
-  xFrom(gpu) === "broadcast" ? "broadcast" : "storage";
+export function queriesFor({ adapter, features, off }: Device & Pick<Gpu, "off">): QueriesFrom {
+  const { kind, subgroupMinSize: lanes } = adapter;
+  if (kind === "hardware" || lanes !== adapter.subgroupMaxSize) return "storage";
+  if (!features.has("subgroups") || off.has(BROADCAST)) return "storage";
+  return lanes === 8 ? "broadcast" : lanes === 4 ? "broadcast4" : "storage";
+}
 
 /** What a precision makes of the activations before a matmul of a layout; null: nothing, it stays in f32. */
 export function narrowOf(precision: Precision, layout: LayoutName): Narrow | null {

@@ -16,7 +16,7 @@ const { gpu, pipelines } = await sharedDevice();
 const counted = countingDevice({ ...gpu, off: new Set([FREE_RUN]) }); // what it costs without: freeRun.test.ts
 const { counts } = counted;
 /** Dispatches of a layer beyond five: where queries come by broadcast, rope is one of its own. */
-const ropes = queriesFor(gpu) === "broadcast" ? LAYERS : 0;
+const ropes = queriesFor(gpu) !== "storage" ? LAYERS : 0;
 let engine: Engine;
 beforeAll(async () => {
   const model = tinyFolder(tinyModel({ layers: LAYERS, vocab: VOCAB }));

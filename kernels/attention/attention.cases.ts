@@ -6,7 +6,7 @@ import { headDimFor, KEY_SPLIT, ROW } from "../fragments/batch.ts";
 import { NONE } from "../kernel.ts";
 import { type Case, type Comparison, Random, type Testbed } from "../testbed.ts";
 import { queriesFor } from "../xFrom.ts";
-import { attentionFused, attentionPaged, attentionRow, fusedQuads, PAGED_QUADS } from "./attention.ts";
+import { attentionPaged, fusedQuads, oneRowAttention, pagedQuads } from "./attention.ts";
 import { attentionReduce } from "./attention_reduce.ts";
 import {
   type AttentionInputs,
@@ -65,7 +65,7 @@ export async function runAttention(
   const needed = Math.ceil(Math.max(...from.lengths) / KEY_SPLIT);
   const splits = split || needed > 1 ? needed : 0;
   const room = headDimFor(Math.max(headDim, valueDim));
-  const quads = fused ? fusedQuads(heads, kvHeads) : PAGED_QUADS;
+  const quads = fused ? fusedQuads(heads, kvHeads) : pagedQuads(queriesFrom, room);
   const units = unitsOf(heads, kvHeads, quads);
   const group = shape.seed % 2; // of two, by turns
   const [kv, result, qkv] = [bed.buffer(pages), bed.output(out.bytes / 4), bed.buffer(from.qkv)];
@@ -120,14 +120,14 @@ export async function runAttention(
       const params = { ...sizes, ...columns, ...weights, eps: EPS };
       qkNorm.launch(recorder, { buffers, params, grid: [2, from.outRows, 1] });
     }
-    if (fused && queriesFrom === "storage")
-      attentionFused(kvType, room, quads).launch(recorder, { buffers, params, grid });
-    else {
+    if (!fused || queriesFrom !== "storage") {
       const heading = [unitsOf(heads, kvHeads, 1), from.outRows, 1] as const;
       ropeKv(kvType, room).launch(recorder, { buffers, params: headParams, grid: heading });
-      const kernel = fused ? attentionRow(kvType, room, quads) : attentionPaged(kvType, room, queriesFrom);
-      kernel.launch(recorder, { buffers, params, grid });
     }
+    const kernel = fused
+      ? oneRowAttention(kvType, room, quads, queriesFrom)
+      : attentionPaged(kvType, room, queriesFrom);
+    kernel.launch(recorder, { buffers, params, grid });
     if (splits > 0) attentionReduce.launch(recorder, { buffers, params, grid: [heads, from.outRows, 1] });
   });
   return { shape: out, out: await bed.f32(result), pages: await bed.u32(kv) };

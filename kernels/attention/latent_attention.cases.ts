@@ -13,7 +13,7 @@ import { type AttentionInputs, attentionInputs, batchOf, stepsOf } from "./atten
 import { caches, reference } from "./attentionReference.ts";
 import { keyWords, pageWords, valueWords } from "./kv_page.ts";
 import type { PlainKvType } from "./kv_types.ts";
-import { LATENT_QUADS, latentAttention } from "./latent_attention.ts";
+import { LATENT_QUADS, LATENT_QUERIES, latentAttention } from "./latent_attention.ts";
 import { asAttention, LATENT, type LatentShape, latentPages, latents, rowsTitle } from "./latentData.ts";
 import { unitsOf } from "./rope_heads.ts";
 import type { QueriesFrom } from "./tile.ts";
@@ -69,7 +69,7 @@ async function runAttention(
     softcap: 0,
     window: NONE,
   };
-  const kernel = latentAttention(kvType, latentWidthFor(latent, rotaryDim), queriesFrom);
+  const kernel = latentAttention(kvType, latentWidthFor(latent, rotaryDim), LATENT_QUERIES[queriesFrom]);
   await bed.submit((recorder) => {
     kernel.launch(recorder, { buffers, params, grid: [units, from.outRows, Math.max(splits, 1)] });
     if (splits > 0) attentionReduce.launch(recorder, { buffers, params, grid: [heads, from.outRows, 1] });

@@ -13,22 +13,37 @@
  * Limits: latent even and ≤ 512, with what is turned ≤ 576. Grid: (heads / 4, rows of the launch, max(splits, 1)).
  */
 import type { LatentWidth } from "../fragments/batch.ts";
-import { xSuffix } from "../fragments/matmul.ts";
 import { kernel, variants } from "../kernel.ts";
-import { attentionCode, LOAD_QUERIES } from "./attention.ts";
+import { codeOf } from "./attention.ts";
 import { FINISH_PARAMS } from "./finish.ts";
 import type { PlainKvType } from "./kv_types.ts";
 import type { Quads } from "./rope_heads.ts";
-import type { QueriesFrom } from "./tile.ts";
+import { lanesOf, type QueriesFrom, queriesSuffix, subgroupsOf } from "./tile.ts";
 
 /** Heads of a workgroup in fours: of keys this long, more queries do not fit its memory. */
 export const LATENT_QUADS: Quads = 1;
 
+/** How queries reach it, by how they reach attention: of latents a lane of a subgroup of four would have too many dimensions. */
+export const LATENT_QUERIES = {
+  storage: "storage",
+  broadcast: "broadcast",
+  broadcast4: "storage",
+} as const satisfies Readonly<Record<QueriesFrom, QueriesFrom>>;
+export type LatentQueries = (typeof LATENT_QUERIES)[QueriesFrom];
+
 /** The kernel, for steps behind `latent_kv`. */
-export const latentAttention = variants((kvType: PlainKvType, width: LatentWidth, from: QueriesFrom) =>
-  kernel({
-    name: `latent_attention ${kvType} width<=${width}${xSuffix(from)}`,
-    reads: { qkv: "f32", kv: from === "broadcast" ? "vec4u" : "u32", aux: "f32", batch: "u32" },
+export const latentAttention = variants((kvType: PlainKvType, width: LatentWidth, from: LatentQueries) => {
+  const tile = {
+    kvType,
+    headDim: width,
+    quads: LATENT_QUADS,
+    subgroups: subgroupsOf(from),
+    rows: false,
+    latent: true,
+  };
+  return kernel({
+    name: `latent_attention ${kvType} width<=${width}${queriesSuffix(from)}`,
+    reads: { qkv: "f32", kv: tile.subgroups > 0 ? "vec4u" : "u32", aux: "f32", batch: "u32" },
     writes: { out: "f32", partials: "f32" },
     params: {
       heads: "u32",
@@ -54,18 +69,8 @@ export const latentAttention = variants((kvType: PlainKvType, width: LatentWidth
       /** Keys that a row sees, its own included; NONE for all. */
       window: "u32",
     },
-    workgroup: 64,
-    subgroups: from === "broadcast",
-    code: attentionCode(
-      {
-        kvType,
-        headDim: width,
-        quads: LATENT_QUADS,
-        subgroups: from === "broadcast",
-        rows: false,
-        latent: true,
-      },
-      LOAD_QUERIES,
-    ),
-  }),
-);
+    workgroup: lanesOf(tile),
+    subgroups: tile.subgroups > 0,
+    code: codeOf(tile),
+  });
+});

@@ -16,7 +16,7 @@ const lanesABlock = ({ quads, subgroups }: Tile): number => (subgroups ? 8 : 8 *
 
 /** Dimensions that are taken at once. With eight of more numbers than these a GPU's lane would need more than 96 registers. */
 const dimensionsAtOnce = ({ kvType, quads, subgroups }: Tile): number =>
-  (subgroups && quads === 1) || (quads === 1 && kvNumbers[kvType].dims === 2) ? 8 : 4;
+  (subgroups > 0 && quads === 1) || (quads === 1 && kvNumbers[kvType].dims === 2) ? 8 : 4;
 
 /** Fills `p` with exponentials and `block_max`; leaves a barrier to be made before `p` is read. */
 export function scoresFragment(tile: Tile): string {
@@ -37,7 +37,7 @@ ${each(keys, (i) => each(quads, (q) => `    var s${i}_${q} = vec4f();`))}
 ${subgroups ? keysAt("", "j0", "/ 4u") : each(keys, (i) => keysAt(`${i}`, `j${i}`))}
       var d = 0u;
       for (; d + ${atOnce}u <= params.head_dim; d += ${atOnce}u) {
-${dot(tile, atOnce, subgroups)}
+${dot(tile, atOnce, subgroups > 0)}
       }
       for (; d < params.head_dim; d += ${Math.max(2, dims)}u) {
 ${dot(tile, Math.max(2, dims), false)}

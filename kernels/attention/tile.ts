@@ -5,8 +5,22 @@ import type { Quads } from "./rope_heads.ts";
 /**
  * How queries and exponentials reach the lanes: from memory at addresses that all share, or one lane reads for eight and the subgroup broadcasts.
  */
-export const QUERIES_FROM = ["storage", "broadcast"] as const;
+export const QUERIES_FROM = ["storage", "broadcast", "broadcast4"] as const;
 export type QueriesFrom = (typeof QUERIES_FROM)[number];
+/** Those by broadcast. */
+export const BROADCAST_QUERIES = ["broadcast", "broadcast4"] as const satisfies readonly QueriesFrom[];
+export type BroadcastQueries = (typeof BROADCAST_QUERIES)[number];
+
+/** What a kernel's name says of it. */
+export const queriesSuffix = (from: QueriesFrom): string => (from === "storage" ? "" : ` ${from}`);
+
+/** Lanes that give queries and exponentials to each other. */
+export type Subgroups = 0 | 4 | 8;
+export const subgroupsOf = (from: QueriesFrom): Subgroups =>
+  (({ storage: 0, broadcast: 8, broadcast4: 4 }) as const)[from];
+
+/** Lanes of a workgroup: where subgroups have four, it is one. */
+export const lanesOf = ({ subgroups }: Pick<Tile, "subgroups">): number => (subgroups === 4 ? 4 : 64);
 
 /** A variant of the kernel. */
 export interface Tile {
@@ -15,8 +29,8 @@ export interface Tile {
   readonly headDim: number;
   /** Vectors of four queries. */
   readonly quads: Quads;
-  /** Whether q and p come by broadcast. Needs subgroups of 8 lanes. */
-  readonly subgroups: boolean;
+  /** Lanes of the subgroups in which q and p come by broadcast; 0: they come from memory. */
+  readonly subgroups: Subgroups;
   /** Whether the queries are of several rows, which may see different keys. */
   readonly rows: boolean;
   /** Whether a value is the beginning of its key. */

@@ -12,7 +12,7 @@ import { each, type Tile } from "./tile.ts";
 const LANES = 64;
 
 /** Whether a lane loads four words of a value; latents lie as keys do, where four words are four keys'. */
-const isQuad = ({ subgroups, latent }: Tile): boolean => subgroups && latent !== true;
+const isQuad = ({ subgroups, latent }: Tile): boolean => subgroups > 0 && latent !== true;
 
 /** Dimensions of a part. */
 const dimsAPart = (tile: Tile): number => {
@@ -23,7 +23,7 @@ const dimsAPart = (tile: Tile): number => {
 /** Keys that are taken at once. With eight of twice the queries a GPU's lane would need more than 96 registers. */
 function keysAtOnce(tile: Tile): number {
   if (isQuad(tile)) return Math.min(8, 64 / dimsAPart(tile)) / tile.quads;
-  return tile.subgroups || tile.quads === 1 ? 8 : 4;
+  return tile.subgroups > 0 || tile.quads === 1 ? 8 : 4;
 }
 
 const partsALane = (tile: Tile): number => Math.max(1, Math.min(tile.headDim, MAX_LATENT) / dimsAPart(tile) / LANES);

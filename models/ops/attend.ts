@@ -1,13 +1,7 @@
 /** Attention of one layer over the pages. */
 import type { Slot } from "../../device/arena.ts";
 import type { Gpu } from "../../device/gpu.ts";
-import {
-  attentionFused,
-  attentionPaged,
-  attentionRow,
-  fusedQuads,
-  PAGED_QUADS,
-} from "../../kernels/attention/attention.ts";
+import { attentionPaged, fusedQuads, oneRowAttention, pagedQuads } from "../../kernels/attention/attention.ts";
 import { attentionReduce } from "../../kernels/attention/attention_reduce.ts";
 import { keyWords, pageWords, valueWords } from "../../kernels/attention/kv_page.ts";
 import { qkNorm } from "../../kernels/attention/qk_norm.ts";
@@ -34,7 +28,8 @@ export function attend(step: Step, qkv: { slot: Slot; stride: number }, spec: At
   const whole = valueDim % BLOCK_COLS === 0; // then each head's sums are its own
   const out = newActivation(step, rows, heads * valueDim, "attention", whole);
   const room = headDimFor(Math.max(headDim, valueDim));
-  const quads = step.oneRowEach ? fusedQuads(heads, kvHeads) : PAGED_QUADS;
+  const from = queriesFor(recorder.gpu);
+  const quads = step.oneRowEach ? fusedQuads(heads, kvHeads) : pagedQuads(from, room);
   const units = unitsOf(heads, kvHeads, quads);
   const { heading, gate } = headParams(step, qkv, spec);
   const finish = {
@@ -49,15 +44,13 @@ export function attend(step: Step, qkv: { slot: Slot; stride: number }, spec: At
   };
   const scores = { scale: spec.scale, softcap: spec.softcap ?? 0, window: spec.window ?? NONE };
   if (spec.qkNorm?.over === "projection") normProjections(step, qkv, spec);
-  const from = queriesFor(recorder.gpu);
   const fused = step.oneRowEach && from === "storage";
   if (!fused) {
     const buffers = { rope, aux, batch, qkv: qkv.slot, kv };
     const grid = [unitsOf(heads, kvHeads, 1), rows, 1] as const;
     ropeKv(kvType, room).launch(recorder, { buffers, params: heading, grid }, "rope");
   }
-  const ofOneRow = fused ? attentionFused : attentionRow;
-  const kernel = step.oneRowEach ? ofOneRow(kvType, room, quads) : attentionPaged(kvType, room, from);
+  const kernel = step.oneRowEach ? oneRowAttention(kvType, room, quads, from) : attentionPaged(kvType, room, from);
   const rowBytes = heads * step.splits * (valueDim + 2) * 4;
   const atOnce = rowsAtOnce(recorder.gpu, rows, rowBytes);
   const partials = recorder.slot(Math.max(atOnce * rowBytes, 16), "splits");

@@ -3,7 +3,7 @@ import type { Slot } from "../../device/arena.ts";
 import { attentionReduce } from "../../kernels/attention/attention_reduce.ts";
 import { keyWords, pageWords, valueWords } from "../../kernels/attention/kv_page.ts";
 import { type KvType, PLAIN_KV_TYPES, type PlainKvType } from "../../kernels/attention/kv_types.ts";
-import { LATENT_QUADS, latentAttention } from "../../kernels/attention/latent_attention.ts";
+import { LATENT_QUADS, LATENT_QUERIES, latentAttention } from "../../kernels/attention/latent_attention.ts";
 import { latentKv } from "../../kernels/attention/latent_kv.ts";
 import { LATENT_ROWS, type LatentRows, latentQuery } from "../../kernels/attention/latent_query.ts";
 import { latentValue } from "../../kernels/attention/latent_value.ts";
@@ -172,7 +172,11 @@ function attendPages(step: Step, q: Projected, spec: LatentSpec): Activation {
     softcap: 0,
     window: NONE,
   };
-  const kernel = latentAttention(plain(kvType), latentWidthFor(latent, rotaryDim), queriesFor(recorder.gpu));
+  const kernel = latentAttention(
+    plain(kvType),
+    latentWidthFor(latent, rotaryDim),
+    LATENT_QUERIES[queriesFor(recorder.gpu)],
+  );
   for (let first_row = 0; first_row < rows; first_row += atOnce) {
     const count = Math.min(atOnce, rows - first_row);
     const launched = { ...params, first_row, end_row: first_row + count };

@@ -1,0 +1,123 @@
+/**
+ * Attention's inner part where subgroups have four lanes: a workgroup is one subgroup, and a chunk a block (scores4.ts, values4.ts).
+ *
+ * The driver that has them runs both sides of a branch, masked, and the body of a loop once more than it counts, unless its end decides. So loops
+ * end with their condition, few things are behind one, and no lane is idle.
+ */
+import { ROW } from "../fragments/batch.ts";
+import { declarations, lengthsOf, SPAN } from "./attentionCode.ts";
+import { MASKED } from "./finish.ts";
+import { kvNumbers } from "./kv_types.ts";
+import { scores4Fragment } from "./scores4.ts";
+import { each, type Tile } from "./tile.ts";
+import { dimsOf, values4Fragment } from "./values4.ts";
+
+/** The whole kernel, behind `rope_kv`. */
+export function attentionCode4(tile: Tile): string {
+  const { quads, rows } = tile;
+  const dims = dimsOf(tile);
+  return /* wgsl */ `${declarations(tile)}
+${rows ? SPAN : ""}
+@compute @workgroup_size(WG)
+fn main(@builtin(workgroup_id) wg: vec3u, @builtin(subgroup_invocation_id) sub: u32) {
+  let row = params.first_row + wg.y;
+  let unit = unit_of(wg.x);
+  let split = wg.z;
+  let length = row_field(row, ${ROW.length}u);
+${
+  rows
+    ? /* wgsl */ `  let rows = span_of(row, wg.y, HEADS / unit.heads);
+  if (rows == 0u) { return; }
+  let last = length + rows - 1u;`
+    : /* wgsl */ `  let rows = 1u;
+  let last = length;`
+}
+  let queries = rows * unit.heads;
+  let low = low_of(length);
+  if (params.splits > 0u && (split * SPLIT >= last || (split + 1u) * SPLIT <= low)) { return; }
+${rows ? lengthsOf(quads) : ""}
+${each(quads, (q) => queryAt(q))}
+  let begin = max(low, split * SPLIT);
+  let end = min(last, (split + 1u) * SPLIT);
+  /** Where the lane's part of a value begins, and its dimensions. */
+  let value_word = sub * ${dims / kvNumbers[tile.kvType].dims}u;
+${each(quads, (q) => `  var fold_max${q} = vec4f(${MASKED});\n  var fold_sum${q} = vec4f();`)}
+${values4Fragment.declare(tile)}
+  var block = begin & ~(BLOCK - 1u);
+  loop {
+${scores4Fragment(tile)}
+${each(
+  quads,
+  (q) => `    let new_max${q} = max(fold_max${q}, m${q});
+    let keep${q} = exp(fold_max${q} - new_max${q});
+    let take${q} = exp(m${q} - new_max${q});
+    fold_max${q} = new_max${q};
+    fold_sum${q} = fma(fold_sum${q}, keep${q}, sum${q} * take${q});`,
+)}
+${values4Fragment.fold(tile)}
+    block += BLOCK;
+    continuing { break if block >= end; }
+  }
+${finish(tile)}
+}`;
+}
+
+/** Declares where the lane's dimension of each query begins; what is no query is the first one. */
+function queryAt(q: number): string {
+  const queries = `vec4u(${[0, 1, 2, 3].map((c) => 4 * q + c).join(", ")})`;
+  return `  let query${q} = select(vec4u(), ${queries}, ${queries} < vec4u(queries));
+  let query_at${q} = (vec4u(row) + query${q} / unit.heads) * params.qkv_stride + vec4u(params.q_at + sub)
+    + (vec4u(unit.first_head) + query${q} % unit.heads) * params.q_stride;`;
+}
+
+/** Writes out what the lanes have. */
+function finish(tile: Tile): string {
+  const { quads } = tile;
+  const dims = dimsOf(tile);
+  const list = (name: string) => Array.from({ length: quads }, (_, q) => `${name}${q}`).join(", ");
+  return /* wgsl */ `
+  var sums = array<vec4f, ${quads}>(${list("fold_sum")});
+  var maxima = array<vec4f, ${quads}>(${list("fold_max")});
+  var query = 0u;
+  var query_row = row;
+  var head = unit.first_head;
+  loop {
+    let sum = sums[query >> 2u][query & 3u];
+    let row_max = maxima[query >> 2u][query & 3u];
+    let by = sunk(row_max, sum, head);
+    let at = partial_at(query_row, head, split);
+    var i = 0u;
+    loop {
+      let d = sub * ${dims}u + i;
+      let o = parts[i * QUADS + (query >> 2u)][query & 3u];
+      if (d < params.value_dim) {
+        if (params.splits == 0u) { write_out(query_row, head, d, o, by); } else { partials[at + d] = o; }
+      }
+      i++;
+      continuing { break if i == ${dims}u; }
+    }
+    if (params.splits > 0u && sub == 0u) {
+      partials[at + params.value_dim] = sum;
+      partials[at + params.value_dim + 1u] = row_max;
+    }
+    query++;
+    head++;
+    if (head == unit.first_head + unit.heads) {
+      head = unit.first_head;
+      query_row++;
+    }
+    continuing { break if query >= queries; }
+  }
+  if (params.splits > 0u) { return; }
+  storageBarrier();
+  if (params.out_sums != NONE) {
+    let runs = params.value_dim / 32u;
+    for (var i = sub; i < queries * runs; i += WG) {
+      let query = i / runs;
+      write_sum(row + query / unit.heads, unit.first_head + query % unit.heads, i % runs);
+    }
+  }
+  if (wg.x == params.units - 1u) {
+    for (var r = 0u; r < rows; r++) { write_padding(row + r, sub); }
+  }`;
+}
