@@ -108,7 +108,12 @@ const MUTATIONS = [
     "kv_word(vec4f(key[d + 1u], key[d + 0u]",
     "attention_paged int8",
   ],
-  ["attention_paged f16 head_dim<=64 broadcast4", "select(raw0_0, vec4f(), broken0_0)", "raw0_0", "broken one"],
+  [
+    "attention_paged f16 head_dim<=64 broadcast4",
+    "select(raw0_0, vec4f(), broken0_0)",
+    "raw0_0",
+    "attention_paged f16",
+  ],
   ["attention_paged f32 head_dim<=64 broadcast4", "sum_bad0, is_bad0", "given0_0, is_bad0", "broken one"],
   [
     "attention_paged f32 head_dim<=64 broadcast4",
