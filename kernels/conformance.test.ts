@@ -94,15 +94,21 @@ describe.each(adapters)("on $name", ({ name: adapter, ...description }) => {
 
   const fours = queriesFor({ adapter: { ...description, name: adapter }, features, off: new Set() }) === "broadcast4";
   test.runIf(fours && !FULL)(
-    "attention passes as models run it on subgroups of four",
+    "matmuls and attention pass as models run them on subgroups of four",
     { timeout: 600_000 },
     async () => {
-      const paged = await proved({ adapter, filter: "attention_paged" });
-      const same = await proved({ adapter, filter: "same_bits attention" }); // as without, which the other cases prove
-      expect([...failures(paged), ...failures(same)]).toEqual([]);
-      const found = new Set([...paged.kernels, ...same.kernels]);
-      const listed = stepKernels.filter((name) => name.endsWith("head_dim<=64 broadcast4"));
-      expect(listed).toHaveLength(6);
+      // Attention's bits as without, which the other cases prove.
+      const parts = ["norm_matmul", "norm_gate_up", "matmul_residual", "attention_paged", "same_bits attention"];
+      const found = new Set<string>();
+      for (const filter of parts) {
+        const report = await proved({ adapter, filter });
+        expect(failures(report)).toEqual([]);
+        for (const name of report.kernels) found.add(name);
+      }
+      const attentions = stepKernels.filter((name) => name.endsWith("head_dim<=64 broadcast4"));
+      const matmuls = leanVariants.filter((name) => parts.includes(name.replace(/ .*/, "")));
+      expect([attentions.length, matmuls.length]).toEqual([6, 47]);
+      const listed = [...attentions, ...matmuls.map((name) => `${name} broadcast4`)];
       expect(listed.filter((name) => !found.has(name))).toEqual([]);
     },
   );

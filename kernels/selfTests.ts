@@ -27,7 +27,7 @@ import { embed } from "./embed.ts";
 import type { LayoutName } from "./formats/layout.ts";
 import { LAYOUT_NAMES, layouts } from "./formats/layouts.ts";
 import { HEAD_DIMS, type HeadDim, LATENT_WIDTHS, type LatentWidth, MAX_LATENT } from "./fragments/batch.ts";
-import { type MatmulRows, X_FROM, type XFrom } from "./fragments/matmul.ts";
+import { isShared, type MatmulRows, X_FROM, type XFrom } from "./fragments/matmul.ts";
 import { NARROW } from "./fragments/narrow_activation.ts";
 import { takesNarrow } from "./fragments/narrow_dot.ts";
 import { isWide } from "./fragments/wide.ts";
@@ -116,7 +116,7 @@ const MAKERS = { norm_matmul: normMatmulCase, matmul_residual: matmulResidualCas
 
 /** What a kernel is off as, so that the one that takes x from storage stands in; null: nothing does. */
 const standIn = ({ from }: { readonly from: XFrom | QueriesFrom }): string | null =>
-  from === "broadcast" || from === "broadcast4" ? BROADCAST : from === "wide" ? WIDE : null;
+  isShared(from) ? BROADCAST : from === "wide" ? WIDE : null;
 
 function oneRow(choice: MatmulChoice): SelfTest {
   const one = matmulKernel(choice, 1);

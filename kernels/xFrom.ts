@@ -3,7 +3,7 @@ import type { Gpu } from "../device/gpu.ts";
 import type { QueriesFrom } from "./attention/tile.ts";
 import type { LayoutName } from "./formats/layout.ts";
 import { layouts } from "./formats/layouts.ts";
-import type { XFrom } from "./fragments/matmul.ts";
+import { isShared, type XFrom } from "./fragments/matmul.ts";
 import type { Narrow } from "./fragments/narrow_activation.ts";
 import { takesNarrow } from "./fragments/narrow_dot.ts";
 import { BROADCAST, WIDE } from "./variantNames.ts";
@@ -28,16 +28,15 @@ type Device = Pick<Gpu, "adapter" | "features">;
  */
 export function xFrom({ adapter, features, off }: Device & Pick<Gpu, "off">): XFrom {
   if (adapter.kind === "hardware") return off.has(WIDE) ? "storage" : "wide";
-  const eight = adapter.subgroupMinSize === 8 && adapter.subgroupMaxSize === 8;
-  return eight && features.has("subgroups") && !off.has(BROADCAST) ? "broadcast" : "storage";
+  if (adapter.subgroupMinSize !== adapter.subgroupMaxSize || !features.has("subgroups") || off.has(BROADCAST))
+    return "storage";
+  return adapter.subgroupMinSize === 8 ? "broadcast" : adapter.subgroupMinSize === 4 ? "broadcast4" : "storage";
 }
 
 /** How queries reach the lanes of attention. Any choice gives the same bits. */
-export function queriesFor({ adapter, features, off }: Device & Pick<Gpu, "off">): QueriesFrom {
-  const { kind, subgroupMinSize: lanes } = adapter;
-  if (kind === "hardware" || lanes !== adapter.subgroupMaxSize) return "storage";
-  if (!features.has("subgroups") || off.has(BROADCAST)) return "storage";
-  return lanes === 8 ? "broadcast" : lanes === 4 ? "broadcast4" : "storage";
+export function queriesFor(gpu: Device & Pick<Gpu, "off">): QueriesFrom {
+  const from = xFrom(gpu);
+  return isShared(from) ? from : "storage";
 }
 
 /** What a precision makes of the activations before a matmul of a layout; null: nothing, it stays in f32. */

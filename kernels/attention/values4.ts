@@ -1,6 +1,6 @@
 /**
- * p · V of a block of 32 keys by a subgroup of four lanes, each of which has a quarter of the dimensions. Keys come in
- * their order, and their exponentials from the lane that has them.
+ * p · V of a block of 32 keys by a subgroup of four lanes, each of which has a quarter of the dimensions: eight keys at a time, those whose
+ * exponentials a lane has.
  *
  * No branch saves anything there, for both of its sides are run, masked. So there is one way for all keys: a query that does not see one multiplies by
  * UNSEEN, and a value that is not finite is taken for 0 and instead of the exponentials of those that see it.
@@ -9,8 +9,8 @@ import { kvNumbers, numberOf } from "./kv_types.ts";
 import { KEYS, LANES, UNSEEN } from "./scores4.ts";
 import { each, type Tile } from "./tile.ts";
 
-/** Keys that are taken at once: more would not be faster, and be compiled for longer. */
-const atOnce = (tile: Tile): number => (dimsOf(tile) > 16 ? 1 : 2);
+/** Keys that are taken at once: half of a lane's. */
+const AT_ONCE = KEYS / 2;
 
 /** Dimensions of a lane. */
 export const dimsOf = ({ headDim }: Tile): number => headDim / LANES;
@@ -41,10 +41,10 @@ ${accumulators(tile, (d, q) => `    var o${d}_${q} = vec4f();`)}
     var first = block;
     loop {
       let from_lane = (first - block) >> ${Math.log2(KEYS)}u;
-${each(3, (bit) => `      let bit${bit} = (first & ${1 << bit}u) != 0u;`)}
+      let odd = (first & ${AT_ONCE}u) != 0u;
       let at = v_at(page_of(row, min(first, end - 1u)), unit.kv_head, value_word, first & (PAGE - 1u)) >> 2u;
-${each(atOnce(tile), (i) => `${load(tile, i, words / 4)}\n${add(tile, i)}`)}
-      first += ${atOnce(tile)}u;
+${each(AT_ONCE, (i) => `${load(tile, i, words / 4)}\n${add(tile, i)}`)}
+      first += ${AT_ONCE}u;
       continuing { break if first == block + BLOCK; }
     }
 ${each(quads, (q) => {
@@ -89,15 +89,9 @@ ${
 }`;
 }
 
-/** Of the lane's exponentials that of the i-th of the keys at once, by the bits of `first` from one on. */
-const exponential = (i: number, q: number, bit: number): string =>
-  1 << bit === KEYS
-    ? `e${i}_${q}`
-    : `select(${exponential(i, q, bit + 1)}, ${exponential(i + (1 << bit), q, bit + 1)}, bit${bit})`;
-
 /** Multiplies and adds it, to each sum in the order of the keys. */
 function add(tile: Tile, i: number): string {
-  const given = (q: number) => `subgroupShuffle(${exponential(i, q, Math.log2(atOnce(tile)))}, from_lane)`;
+  const given = (q: number) => `subgroupShuffle(select(e${i}_${q}, e${i + AT_ONCE}_${q}, odd), from_lane)`;
   return `${each(tile.quads, (q) => {
     if (!guards(tile)) return `      let x${i}_${q} = ${given(q)};`;
     const sees = `(bitcast<vec4u>(given${i}_${q}) != bitcast<vec4u>(vec4f(${UNSEEN})))`;

@@ -61,6 +61,30 @@ fn eight(run: u32, step: u32) -> Eight {
 }`;
 }
 
+/**
+ * `eight` of integer codes without shifts where it can be: a byte in its place is 2^8b times the code, exactly, and so is what a factor makes of it.
+ * A conversion takes it for signed, so that of the last byte the uppermost bit is turned and what it stands for added.
+ */
+export function eightByMasks(planes: readonly number[]): string {
+  const [first = 0] = planes;
+  const nibbles = planes.length === 1 && first === 4;
+  const codes = planes.reduce((a, b) => a + b);
+  const column = (half: "low" | "high", b: number) => {
+    const from = 8 * b + (nibbles && half === "high" ? 4 : 0);
+    const width = nibbles ? 4 : codes;
+    const mask = `vec4u(${(2 ** width - 1) * 2 ** from}u)`;
+    const words = nibbles ? "w" : `c.${half}`;
+    if (from + width < 32) return `vec4f(bitcast<vec4i>(${words} & ${mask}))${from === 0 ? "" : ` * ${2 ** -from}`}`;
+    return `fma(vec4f(bitcast<vec4i>((${words} ^ vec4u(0x80000000u)) & ${mask})), vec4f(${2 ** -from}), vec4f(${2 ** (width - 1)}.0))`;
+  };
+  const columns = (["low", "high"] as const).flatMap((half) => [0, 1, 2, 3].map((b) => column(half, b)));
+  return /* wgsl */ `${nibbles ? "" : bytesOf(planes)}
+fn eight(run: u32, step: u32) -> Eight {
+  ${nibbles ? "let w = words[run + step * 8u];" : "let c = codes(run, step);"}
+  return Eight(${columns.join(", ")});
+}`;
+}
+
 /** Bits of a code: `bits` of them from bit `from` of the code lie at bit `bit` of word `word` of the run. */
 export interface Field {
   readonly word: number;

@@ -62,6 +62,8 @@ export interface Layout {
    * scaled. `run` indexes `words: array<vec4u>` at the run's first word; its next word is 8 vec4u further.
    */
   readonly eight: string;
+  /** The same for adapters that shift vectors lane by lane and convert signed integers alone: by masks, and factors that are powers of two. */
+  readonly eightByMasks?: string;
   /** `fn prepare(lane: u32)`, called once in uniform control flow, where `eight` needs something in workgroup memory. */
   readonly prepare?: string;
   /** The number that a code stands for, not scaled; of a table's codes, their place in it. */

@@ -28,12 +28,17 @@ export type MatmulRows = (typeof MATMUL_ROWS)[number];
 /**
  * How x reaches the lanes: each reads it at addresses that all share, or eight lanes read a quad of a run each and give it to the
  * others, and that quad comes through a window (window.ts). On software adapters a load is a hundred instructions, whatever its address, and a shuffle
- * within eight lanes is one: the second then takes 1.6 times the instructions of one row of x for four and 2.2 times for eight. GPUs have wide workgroups (wide.ts), in which the eight
+ * within eight lanes is one: the second then takes 1.6 times the instructions of one row of x for four and 2.2 times for eight. Subgroups of four lanes
+ * have an inner product of their own (fours_dot.ts). GPUs have wide workgroups (wide.ts), in which the eight
  * lanes of an octet read x at addresses that they share: caches serve them.
  */
-export const X_FROM = ["storage", "broadcast", "wide"] as const;
+export const X_FROM = ["storage", "broadcast", "broadcast4", "wide"] as const;
 /** Those of f32, or what a narrow activation holds: narrow_dot.ts. */
 export type XFrom = (typeof X_FROM)[number] | Narrow;
+
+/** Whether lanes of a subgroup give x to each other. */
+export const isShared = (from: XFrom): from is "broadcast" | "broadcast4" =>
+  from === "broadcast" || from === "broadcast4";
 
 /** What a matmul's name says of it. */
 export const xSuffix = (from: XFrom): string => (from === "storage" ? "" : ` ${from}`);

@@ -16,7 +16,17 @@ import { bytesOf } from "../formats/bit_planes.ts";
 import { EARLY_SCALE, GROUP_SCALE } from "../formats/group_scales.ts";
 import type { Layout } from "../formats/layout.ts";
 import { FIXED_SUMS } from "./activation.ts";
-import { type DotOptions, dotFragment, EARLY_FIRST, EARLY_NEXT, each, type MatmulRows, type XFrom } from "./matmul.ts";
+import { foursDotFragment } from "./fours_dot.ts";
+import {
+  type DotOptions,
+  dotFragment,
+  EARLY_FIRST,
+  EARLY_NEXT,
+  each,
+  isShared,
+  type MatmulRows,
+  type XFrom,
+} from "./matmul.ts";
 import { EIGHT_WORDS, type Narrow, type NarrowShape } from "./narrow_activation.ts";
 
 /** Whether x is narrow. */
@@ -27,8 +37,8 @@ export const takesNarrow = ({ scaling }: Pick<Layout, "scaling">): boolean => sc
 
 /** What a kernel declares of x: the WGSL type of its elements, eight values where it is narrow, and what its code needs of a device. */
 export function xSpec(from: XFrom) {
-  const element = { storage: "vec4f", broadcast: "vec4f", wide: "vec4f", bytes: "vec2u", halves: "vec4u" }[from];
-  return { element, needs: { subgroups: from === "broadcast", f16: from === "halves" } } as const;
+  const element = from === "bytes" ? "vec2u" : from === "halves" ? "vec4u" : "vec4f";
+  return { element, needs: { subgroups: isShared(from), f16: from === "halves" } } as const;
 }
 
 /** The params of `dotParams` that differ where x is narrow. */
@@ -42,7 +52,8 @@ export function anyDotFragment(
   options: DotOptions & { readonly from: XFrom },
 ): string {
   const { from } = options;
-  return isNarrow(from) ? narrowDotFragment(layout, rows, from) : dotFragment(layout, rows, options);
+  if (isNarrow(from)) return narrowDotFragment(layout, rows, from);
+  return from === "broadcast4" ? foursDotFragment(layout, rows, options.ownSums) : dotFragment(layout, rows, options);
 }
 
 /** What is taken from a code: bytes must fit −128 … 127, and halves do better around zero. */

@@ -55,7 +55,7 @@ describe("a launch", () => {
   );
 
   test("narrow ways are wide, as they are for GPUs", () => {
-    expect((["storage", "broadcast", "wide", "bytes", "halves"] as const).filter(isWide)).toEqual([
+    expect((["storage", "broadcast", "broadcast4", "wide", "bytes", "halves"] as const).filter(isWide)).toEqual([
       "wide",
       "bytes",
       "halves",

@@ -9,10 +9,10 @@
  * How many parts there are follows from the shape of the whole matrix alone, so that one order of summation holds for every number of rows and
  * every row shard. It is a param, so that matrices of all shapes share a kernel.
  */
-import type { MatmulRows, XFrom } from "./matmul.ts";
+import { isShared, type MatmulRows, type XFrom } from "./matmul.ts";
 
 /** Whether the kernel of a way of x has wide workgroups: what is for GPUs alone. */
-export const isWide = (from: XFrom): boolean => from !== "storage" && from !== "broadcast";
+export const isWide = (from: XFrom): boolean => from !== "storage" && !isShared(from);
 
 const OCTETS = 8;
 /** Lanes of a workgroup whose octets are of one block of rows each; of one that is not wide. */
