@@ -4,7 +4,7 @@ import { actMul } from "./act_mul.ts";
 import { activateRows } from "./activate.ts";
 import { adjust } from "./adjust.ts";
 import { advance } from "./advance.ts";
-import { attentionFused, attentionPaged, attentionRow } from "./attention/attention.ts";
+import { attentionPaged, oneRowAttention } from "./attention/attention.ts";
 import { attentionReduce } from "./attention/attention_reduce.ts";
 import { KV_TYPES, type KvType, PLAIN_KV_TYPES } from "./attention/kv_types.ts";
 import { LATENT_QUERIES, latentAttention } from "./attention/latent_attention.ts";
@@ -13,7 +13,7 @@ import { LATENT_ROWS, latentQuery } from "./attention/latent_query.ts";
 import { latentValue } from "./attention/latent_value.ts";
 import { qkNorm } from "./attention/qk_norm.ts";
 import { ropeKv } from "./attention/rope_kv.ts";
-import { BROADCAST_QUERIES, QUERIES_FROM, type QueriesFrom } from "./attention/tile.ts";
+import { QUERIES_FROM, type QueriesFrom } from "./attention/tile.ts";
 import { embed } from "./embed.ts";
 import type { LayoutName } from "./formats/layout.ts";
 import { LAYOUT_NAMES, layouts } from "./formats/layouts.ts";
@@ -111,9 +111,8 @@ const attentions = (): ListedKernel[] =>
   HEAD_DIMS.flatMap((headDim) =>
     KV_TYPES.flatMap((kvType) => [
       ...([1, 2] as const).flatMap((quads) => [
-        listed(attentionFused(kvType, headDim, quads), { kvType, headDim, queriesFrom: ["storage"] }),
-        ...BROADCAST_QUERIES.map((queriesFrom) =>
-          listed(attentionRow(kvType, headDim, quads, queriesFrom), { kvType, headDim, queriesFrom: [queriesFrom] }),
+        ...QUERIES_FROM.map((queriesFrom) =>
+          listed(oneRowAttention(kvType, headDim, quads, queriesFrom), { kvType, headDim, queriesFrom: [queriesFrom] }),
         ),
       ]),
       ...QUERIES_FROM.map((queriesFrom) =>

@@ -19,13 +19,14 @@
  * Limits: head_dim and value_dim even and ≤ 256. Grid: (units, rows of the launch, max(splits, 1)).
  */
 import type { HeadDim } from "../fragments/batch.ts";
+import { xSuffix } from "../fragments/matmul.ts";
 import { kernel, variants } from "../kernel.ts";
 import { attentionCode, LOAD_QUERIES } from "./attentionCode.ts";
 import { attentionCode4 } from "./attentionCode4.ts";
 import { FINISH_PARAMS } from "./finish.ts";
 import type { KvType } from "./kv_types.ts";
 import { HEAD_PARAMS, headsFragment, type Quads } from "./rope_heads.ts";
-import { type BroadcastQueries, lanesOf, type QueriesFrom, queriesSuffix, subgroupsOf, type Tile } from "./tile.ts";
+import { type BroadcastQueries, lanesOf, type QueriesFrom, subgroupsOf, type Tile } from "./tile.ts";
 
 const PARAMS = {
   ...HEAD_PARAMS,
@@ -67,7 +68,7 @@ export const attentionFused = variants((kvType: KvType, headDim: HeadDim, quads:
 export const attentionRow = variants((kvType: KvType, headDim: HeadDim, quads: Quads, from: BroadcastQueries) => {
   const tile = { kvType, headDim, quads, subgroups: subgroupsOf(from), rows: false };
   return kernel({
-    name: `attention_row ${kvType} head_dim<=${headDim}${quads > 1 ? " wide" : ""}${queriesSuffix(from)}`,
+    name: `attention_row ${kvType} head_dim<=${headDim}${quads > 1 ? " wide" : ""}${xSuffix(from)}`,
     reads: { qkv: "f32", kv: "vec4u", aux: "f32", batch: "u32" },
     writes: { out: "f32", partials: "f32" },
     params: PARAMS,
@@ -85,7 +86,7 @@ export const oneRowAttention = (kvType: KvType, headDim: HeadDim, quads: Quads, 
 export const attentionPaged = variants((kvType: KvType, headDim: HeadDim, from: QueriesFrom) => {
   const tile = { kvType, headDim, quads: pagedQuads(from, headDim), subgroups: subgroupsOf(from), rows: true };
   return kernel({
-    name: `attention_paged ${kvType} head_dim<=${headDim}${queriesSuffix(from)}`,
+    name: `attention_paged ${kvType} head_dim<=${headDim}${xSuffix(from)}`,
     reads: { qkv: "f32", kv: tile.subgroups > 0 ? "vec4u" : "u32", aux: "f32", batch: "u32" },
     writes: { out: "f32", partials: "f32" },
     params: PARAMS,

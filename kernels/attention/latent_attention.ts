@@ -13,12 +13,13 @@
  * Limits: latent even and ≤ 512, with what is turned ≤ 576. Grid: (heads / 4, rows of the launch, max(splits, 1)).
  */
 import type { LatentWidth } from "../fragments/batch.ts";
+import { xSuffix } from "../fragments/matmul.ts";
 import { kernel, variants } from "../kernel.ts";
 import { codeOf } from "./attention.ts";
 import { FINISH_PARAMS } from "./finish.ts";
 import type { PlainKvType } from "./kv_types.ts";
 import type { Quads } from "./rope_heads.ts";
-import { lanesOf, type QueriesFrom, queriesSuffix, subgroupsOf } from "./tile.ts";
+import { lanesOf, type QueriesFrom, subgroupsOf } from "./tile.ts";
 
 /** Heads of a workgroup in fours: of keys this long, more queries do not fit its memory. */
 export const LATENT_QUADS: Quads = 1;
@@ -42,7 +43,7 @@ export const latentAttention = variants((kvType: PlainKvType, width: LatentWidth
     latent: true,
   };
   return kernel({
-    name: `latent_attention ${kvType} width<=${width}${queriesSuffix(from)}`,
+    name: `latent_attention ${kvType} width<=${width}${xSuffix(from)}`,
     reads: { qkv: "f32", kv: tile.subgroups > 0 ? "vec4u" : "u32", aux: "f32", batch: "u32" },
     writes: { out: "f32", partials: "f32" },
     params: {

@@ -15,7 +15,7 @@ import { kvFragment } from "./kv_page.ts";
 import { type KvType, kvNumbers, numbersOf } from "./kv_types.ts";
 
 /** Queries of a workgroup in fours: components of as many vec4fs. */
-export type Quads = 1 | 2 | 4;
+export type Quads = 1 | 2;
 
 /** Workgroups a row: one for each 4 · quads query heads of a KV head. */
 export const unitsOf = (heads: number, kvHeads: number, quads: Quads): number =>

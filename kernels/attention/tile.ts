@@ -8,11 +8,7 @@ import type { Quads } from "./rope_heads.ts";
 export const QUERIES_FROM = ["storage", "broadcast", "broadcast4"] as const;
 export type QueriesFrom = (typeof QUERIES_FROM)[number];
 /** Those by broadcast. */
-export const BROADCAST_QUERIES = ["broadcast", "broadcast4"] as const satisfies readonly QueriesFrom[];
-export type BroadcastQueries = (typeof BROADCAST_QUERIES)[number];
-
-/** What a kernel's name says of it. */
-export const queriesSuffix = (from: QueriesFrom): string => (from === "storage" ? "" : ` ${from}`);
+export type BroadcastQueries = Exclude<QueriesFrom, "storage">;
 
 /** Lanes that give queries and exponentials to each other. */
 export type Subgroups = 0 | 4 | 8;
