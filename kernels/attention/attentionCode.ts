@@ -27,21 +27,7 @@ export function attentionCode(tile: Tile, prepare: string): string {
 ${tile.rows ? SPAN : ""}
 @compute @workgroup_size(WG)
 fn main(@builtin(workgroup_id) wg: vec3u, @builtin(local_invocation_index) lane: u32${subgroups > 0 ? ", @builtin(subgroup_invocation_id) sub: u32" : ""}) {
-  let row = params.first_row + wg.y;
-  let unit = unit_of(wg.x);
-  let split = wg.z;
-  let length = row_field(row, ${ROW.length}u);
-${
-  tile.rows
-    ? /* wgsl */ `  let rows = span_of(row, wg.y, HEADS / unit.heads);
-  if (rows == 0u) { return; }
-  let last = length + rows - 1u;`
-    : /* wgsl */ `  let rows = 1u;
-  let last = length;`
-}
-  let queries = rows * unit.heads;
-  let low = low_of(length);
-  if (params.splits > 0u && (split * SPLIT >= last || (split + 1u) * SPLIT <= low)) { return; }${prepare}
+${opening(tile)}${prepare}
 ${tile.rows ? lengthsOf(quads) : ""}
   let begin = max(low, split * SPLIT);
   let end = min(last, (split + 1u) * SPLIT);
@@ -101,18 +87,38 @@ ${valuesFragment.leave(tile)}
   }
   storageBarrier();
   if (params.splits > 0u) { return; }
-  if (params.out_sums != NONE) {
+${closing("lane")}
+}`;
+}
+
+/** Declares which rows, queries and keys a workgroup has, and leaves where it has none. */
+export const opening = (tile: Pick<Tile, "rows">): string => /* wgsl */ `  let row = params.first_row + wg.y;
+  let unit = unit_of(wg.x);
+  let split = wg.z;
+  let length = row_field(row, ${ROW.length}u);
+${
+  tile.rows
+    ? /* wgsl */ `  let rows = span_of(row, wg.y, HEADS / unit.heads);
+  if (rows == 0u) { return; }
+  let last = length + rows - 1u;`
+    : /* wgsl */ `  let rows = 1u;
+  let last = length;`
+}
+  let queries = rows * unit.heads;
+  let low = low_of(length);
+  if (params.splits > 0u && (split * SPLIT >= last || (split + 1u) * SPLIT <= low)) { return; }`;
+
+/** What is left to do behind rows with one split: their sums and padding, by lanes called `lane`. */
+export const closing = (lane: "lane" | "sub"): string => /* wgsl */ `  if (params.out_sums != NONE) {
     let runs = params.value_dim / 32u;
-    for (var i = lane; i < queries * runs; i += WG) {
+    for (var i = ${lane}; i < queries * runs; i += WG) {
       let query = i / runs;
       write_sum(row + query / unit.heads, unit.first_head + query % unit.heads, i % runs);
     }
   }
   if (wg.x == params.units - 1u) {
-    for (var r = 0u; r < rows; r++) { write_padding(row + r, lane); }
-  }
-}`;
-}
+    for (var r = 0u; r < rows; r++) { write_padding(row + r, ${lane}); }
+  }`;
 
 /** Rows of one sequence that a workgroup takes together: from a row on whose position is a multiple of `most`. */
 export const SPAN = /* wgsl */ `

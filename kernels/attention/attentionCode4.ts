@@ -4,8 +4,7 @@
  * The driver that has them runs both sides of a branch, masked, and the body of a loop once more than it counts, unless its end decides. So loops
  * end with their condition, few things are behind one, and no lane is idle.
  */
-import { ROW } from "../fragments/batch.ts";
-import { declarations, lengthsOf, SPAN } from "./attentionCode.ts";
+import { closing, declarations, lengthsOf, opening, SPAN } from "./attentionCode.ts";
 import { MASKED } from "./finish.ts";
 import { kvNumbers } from "./kv_types.ts";
 import { scores4Fragment } from "./scores4.ts";
@@ -20,21 +19,7 @@ export function attentionCode4(tile: Tile): string {
 ${rows ? SPAN : ""}
 @compute @workgroup_size(WG)
 fn main(@builtin(workgroup_id) wg: vec3u, @builtin(subgroup_invocation_id) sub: u32) {
-  let row = params.first_row + wg.y;
-  let unit = unit_of(wg.x);
-  let split = wg.z;
-  let length = row_field(row, ${ROW.length}u);
-${
-  rows
-    ? /* wgsl */ `  let rows = span_of(row, wg.y, HEADS / unit.heads);
-  if (rows == 0u) { return; }
-  let last = length + rows - 1u;`
-    : /* wgsl */ `  let rows = 1u;
-  let last = length;`
-}
-  let queries = rows * unit.heads;
-  let low = low_of(length);
-  if (params.splits > 0u && (split * SPLIT >= last || (split + 1u) * SPLIT <= low)) { return; }
+${opening(tile)}
 ${rows ? lengthsOf(quads) : ""}
 ${each(quads, (q) => queryAt(q))}
   let begin = max(low, split * SPLIT);
@@ -110,14 +95,5 @@ function finish(tile: Tile): string {
   }
   if (params.splits > 0u) { return; }
   storageBarrier();
-  if (params.out_sums != NONE) {
-    let runs = params.value_dim / 32u;
-    for (var i = sub; i < queries * runs; i += WG) {
-      let query = i / runs;
-      write_sum(row + query / unit.heads, unit.first_head + query % unit.heads, i % runs);
-    }
-  }
-  if (wg.x == params.units - 1u) {
-    for (var r = 0u; r < rows; r++) { write_padding(row + r, sub); }
-  }`;
+${closing("sub")}`;
 }
