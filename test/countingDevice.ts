@@ -1,5 +1,6 @@
 /** A device that counts what it is asked for: a proxy of the one that does the work. */
 import type { Gpu } from "../device/gpu.ts";
+import { queriesFor } from "../kernels/xFrom.ts";
 import { type Hooks, replaced } from "./hookedDevice.ts";
 
 /** Calls since the last `reset`, and what lives. */
@@ -32,6 +33,9 @@ export class DeviceCounts {
     this.peakBytes = this.liveBytes;
   }
 }
+
+/** Dispatches of a layer of Llama's for a row: where queries come by broadcast, rope is one of its own. */
+export const layerDispatches = (gpu: Gpu): number => (queriesFor(gpu) === "storage" ? 5 : 6);
 
 /** The same device, counted. `limits` may be lower than its own, as if that were all the device had. */
 export function countingDevice(

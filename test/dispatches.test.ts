@@ -2,8 +2,7 @@
 import { afterAll, afterEach, beforeAll, expect, test } from "vitest";
 import { Engine } from "../engine/engine.ts";
 import { FREE_RUN } from "../kernels/variantNames.ts";
-import { queriesFor } from "../kernels/xFrom.ts";
-import { countingDevice } from "./countingDevice.ts";
+import { countingDevice, layerDispatches } from "./countingDevice.ts";
 import { answer, sharedDevice } from "./sharedDevice.ts";
 import { expectSums } from "./sums.ts";
 import { randomTokens, tinyFolder, tinyModel } from "./tinyModel.ts";
@@ -15,8 +14,7 @@ const STEPS = 10;
 const { gpu, pipelines } = await sharedDevice();
 const counted = countingDevice({ ...gpu, off: new Set([FREE_RUN]) }); // what it costs without: freeRun.test.ts
 const { counts } = counted;
-/** Dispatches of a layer beyond five: where queries come by broadcast, rope is one of its own. */
-const ropes = queriesFor(gpu) !== "storage" ? LAYERS : 0;
+const layer = layerDispatches(gpu);
 let engine: Engine;
 beforeAll(async () => {
   const model = tinyFolder(tinyModel({ layers: LAYERS, vocab: VOCAB }));
@@ -68,7 +66,7 @@ test("a decoded token is 5 L + 3 dispatches (6 L + 3 by broadcasts) in one pass 
   const { writtenBytes, ...rest } = await decodeCost(20);
   expect(rest).toEqual({
     made: NOTHING,
-    dispatches: 5 * LAYERS + ropes + 3,
+    dispatches: layer * LAYERS + 3,
     passes: 1,
     submits: 1,
     writes: 1,
@@ -81,7 +79,7 @@ test("past 256 keys it is one a layer more", async () => {
   const { dispatches, passes, submits, writes, mappedBytes, made } = await decodeCost(270);
   expect({ dispatches, passes, submits, writes, mappedBytes, made }).toEqual({
     made: NOTHING,
-    dispatches: 6 * LAYERS + ropes + 3,
+    dispatches: (layer + 1) * LAYERS + 3,
     passes: 1,
     submits: 1,
     writes: 1,

@@ -3,8 +3,7 @@ import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { Engine } from "../engine/engine.ts";
 import type { GenerateRequest } from "../engine/types.ts";
 import { FREE_RUN } from "../kernels/variantNames.ts";
-import { queriesFor } from "../kernels/xFrom.ts";
-import { countingDevice } from "./countingDevice.ts";
+import { countingDevice, layerDispatches } from "./countingDevice.ts";
 import { answer, sharedDevice, withEngine } from "./sharedDevice.ts";
 import { randomTokens, tinyFolder, tinyModel } from "./tinyModel.ts";
 
@@ -174,8 +173,7 @@ test.each([1, 5])(
     const after = free.stats().device;
     const { bindGroups, buffers, pipelines: compiled, writes, dispatches, passes, submits, mappedBytes } = counts;
     expect({ bindGroups, buffers, compiled, writes }).toEqual({ bindGroups: 0, buffers: 0, compiled: 0, writes: 0 });
-    const each = queriesFor(gpu) !== "storage" ? 6 : 5; // of a layer: there rope is one of its own
-    expect(dispatches).toBe((each * LAYERS + 4) * passes); // a pass a step
+    expect(dispatches).toBe((layerDispatches(gpu) * LAYERS + 4) * passes); // a pass a step
     expect(passes).toBe(WINDOW * submits);
     expect(submits).toBeGreaterThanOrEqual(40 / WINDOW - 1);
     expect(after.waits - before.waits).toBe(submits);

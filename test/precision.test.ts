@@ -5,7 +5,8 @@ import { AdapterUnavailableError } from "../device/errors.ts";
 import { Engine } from "../engine/engine.ts";
 import { NonFiniteError } from "../engine/errors.ts";
 import { planPrecision, precisionLine } from "../engine/precision.ts";
-import { missingFor, queriesFor } from "../kernels/xFrom.ts";
+import { missingFor } from "../kernels/xFrom.ts";
+import { layerDispatches } from "./countingDevice.ts";
 import { distance, logitsOf, logSoftmax } from "./expected.ts";
 import { answer, sharedDevice, withEngine } from "./sharedDevice.ts";
 import { expectSums } from "./sums.ts";
@@ -77,8 +78,7 @@ for (const { mode, missing } of reasons) {
           return engine.stats().device.dispatches - before;
         };
         const layers = engine.model.config.num_hidden_layers;
-        const layer = queriesFor(device.gpu) === "storage" ? 5 : 6; // where queries come by broadcast, rope is one of its own
-        expect((await cost(6)) - (await cost(1))).toBe(5 * (layer * layers + 4 + 4 * layers + 1));
+        expect((await cost(6)) - (await cost(1))).toBe(5 * (layerDispatches(device.gpu) * layers + 4 + 4 * layers + 1));
       });
     },
   );

@@ -8,8 +8,7 @@ import { PLAIN_SAMPLE } from "../kernels/caseData.ts";
 import { PURPOSE, philox, unitInterval } from "../kernels/fragments/philox.ts";
 import type { SampleRules } from "../kernels/rules.ts";
 import { drawn, keptWeights } from "../kernels/sample.cases.ts";
-import { queriesFor } from "../kernels/xFrom.ts";
-import { countingDevice } from "./countingDevice.ts";
+import { countingDevice, layerDispatches } from "./countingDevice.ts";
 import { logitsOf, logSoftmax } from "./expected.ts";
 import { answer, sharedDevice, withEngine } from "./sharedDevice.ts";
 import { expectSums } from "./sums.ts";
@@ -214,7 +213,7 @@ test("rules cost one dispatch a step; those that look at the text cost two write
       made: long.bindGroups,
     };
   };
-  const layer = queriesFor(gpu) === "storage" ? 5 : 6; // where queries come by broadcast, rope is one of its own
+  const layer = layerDispatches(gpu);
   const plain = await cost({ temperature: 0 });
   expect(plain).toEqual({ dispatches: layer * 2 + 4, writes: 1 / 10, made: 0 }); // a step lays the next one out
   expect(await cost({ logitBias: { 5: 1 } })).toEqual({ dispatches: layer * 2 + 5, writes: 2 / 10, made: 0 });

@@ -5,7 +5,7 @@ import { PipelineCache } from "../device/pipelines.ts";
 import { Engine } from "../engine/engine.ts";
 import { currentOutcomes } from "../engine/selfTest.ts";
 import { isShared } from "../kernels/fragments/matmul.ts";
-import { queriesFor, xFrom } from "../kernels/xFrom.ts";
+import { xFrom } from "../kernels/xFrom.ts";
 import { countingDevice } from "./countingDevice.ts";
 import { hookedDevice } from "./hookedDevice.ts";
 import { answer, sharedDevice, withEngine } from "./sharedDevice.ts";
@@ -67,22 +67,12 @@ describe("a way of computing that gives other bits is off, and answers are right
     expect(gpu.off.size).toBe(0);
   });
 
-  test.runIf(isShared(xFrom(gpu)))("values of x given from lane to lane", { timeout: 120_000 }, async () => {
-    expect(await offAfter(miscompiling(/^norm_matmul f32 M=1 broadcast4?$/, "fma(", "1.001 * fma("))).toEqual([
-      "broadcast",
-    ]);
+  test.runIf(isShared(xFrom(gpu))).each([
+    { of: "x", kernel: /^norm_matmul f32 M=1 broadcast4?$/, from: "fma(", to: "1.001 * fma(" },
+    { of: "queries", kernel: /^attention_row .* broadcast4?$/, from: "select(exp(", to: "select(1.01 * exp(" },
+  ])("values of $of given from lane to lane", { timeout: 120_000 }, async ({ kernel, from, to }) => {
+    expect(await offAfter(miscompiling(kernel, from, to))).toEqual(["broadcast"]);
   });
-
-  test.runIf(queriesFor(gpu) !== "storage")(
-    "values of queries given from lane to lane",
-    {
-      timeout: 120_000,
-    },
-    async () => {
-      const broken = miscompiling(/^attention_row .* broadcast4?$/, "select(exp(", "select(1.01 * exp(");
-      expect(await offAfter(broken)).toEqual(["broadcast"]);
-    },
-  );
 });
 
 test("a kernel without a stand-in that computes wrongly is refused by name, each time anew", {
