@@ -4,7 +4,7 @@ import { allCases, findCase, namedCases } from "./cases.ts";
 import { type ConformanceOptions, type ConformanceReport, casesOf, runConformance } from "./conformance.ts";
 import { everyKernel } from "./kernelList.ts";
 import { type Case, nmse } from "./testbed.ts";
-import { queriesFor, xFrom } from "./xFrom.ts";
+import { xFrom } from "./xFrom.ts";
 
 const FULL = process.env.INGLE_SUITE === "full";
 
@@ -84,16 +84,20 @@ const adapters = await chosenAdapters(); // throws where there is none
 
 describe.each(adapters)("on $name", ({ name: adapter, ...description }) => {
   const features = new Set(description.features);
-  const shared = xFrom({ adapter: { ...description, name: adapter }, features, off: new Set() }) === "broadcast";
+  /** How x reaches lanes as models run on it, and queries where lanes give them to each other. */
+  const from = xFrom({ adapter: { ...description, name: adapter }, features, off: new Set() });
 
-  test.runIf(shared && !FULL)("the named cases pass as models run on it", { timeout: 2_400_000 }, async () => {
-    const report = await proved({ adapter });
-    expect(failures(report)).toEqual([]);
-    expect(report.kernels.filter((name) => name.endsWith(" broadcast"))).not.toEqual([]);
-  });
+  test.runIf(from === "broadcast" && !FULL)(
+    "the named cases pass as models run on it",
+    { timeout: 2_400_000 },
+    async () => {
+      const report = await proved({ adapter });
+      expect(failures(report)).toEqual([]);
+      expect(report.kernels.filter((name) => name.endsWith(" broadcast"))).not.toEqual([]);
+    },
+  );
 
-  const fours = queriesFor({ adapter: { ...description, name: adapter }, features, off: new Set() }) === "broadcast4";
-  test.runIf(fours && !FULL)(
+  test.runIf(from === "broadcast4" && !FULL)(
     "matmuls and attention pass as models run them on subgroups of four",
     { timeout: 600_000 },
     async () => {
@@ -130,19 +134,10 @@ describe.each(adapters)("on $name", ({ name: adapter, ...description }) => {
     const report = await proved({ adapter, suite: "all" });
     expect(failures(report)).toEqual([]);
     // A kernel that never ran did not pass. Of those that x reaches in two ways, the one that the adapter is not given runs in a few cases only.
-    const device = { adapter: report.adapter, features: new Set(report.features), off: new Set<string>() };
-    const [broadcast, wide] = [xFrom(device) === "broadcast", xFrom(device) === "wide"];
-    const fours = queriesFor(device) === "broadcast4";
     const given = stepKernels.filter((name) => {
       if (/ M=\d halves$/.test(name)) return report.features.includes("shader-f16");
-      const others = [
-        ...(broadcast ? [`${name} broadcast`] : []),
-        ...(fours ? [`${name} broadcast4`] : []),
-        ...(wide ? [`${name} wide`] : []),
-      ];
-      if (!broadcast && name.endsWith(" broadcast")) return false;
-      if (!fours && name.endsWith(" broadcast4")) return false;
-      return !others.some((other) => stepKernels.includes(other)) || report.kernels.includes(name);
+      if (/ broadcast4?$/.test(name) && !name.endsWith(` ${from}`)) return false;
+      return !stepKernels.includes(`${name} ${from}`) || report.kernels.includes(name);
     });
     expect(report.kernels).toEqual(given);
   });

@@ -68,9 +68,9 @@ describe("a way of computing that gives other bits is off, and answers are right
   });
 
   test.runIf(isShared(xFrom(gpu))).each([
-    { of: "x", kernel: /^norm_matmul f32 M=1 broadcast4?$/, from: "fma(", to: "1.001 * fma(" },
-    { of: "queries", kernel: /^attention_row .* broadcast4?$/, from: "select(exp(", to: "select(1.01 * exp(" },
-  ])("values of $of given from lane to lane", { timeout: 120_000 }, async ({ kernel, from, to }) => {
+    ["x", /^norm_matmul f32 M=1 broadcast4?$/, "fma(", "1.001 * fma("],
+    ["queries", /^attention_row .* broadcast4?$/, "select(exp(", "select(1.01 * exp("],
+  ])("values of %s given from lane to lane", { timeout: 120_000 }, async (_, kernel, from, to) => {
     expect(await offAfter(miscompiling(kernel, from, to))).toEqual(["broadcast"]);
   });
 });
