@@ -7,7 +7,7 @@ import { advance } from "./advance.ts";
 import { attentionPaged, oneRowAttention } from "./attention/attention.ts";
 import { attentionReduce } from "./attention/attention_reduce.ts";
 import { KV_TYPES, type KvType, PLAIN_KV_TYPES } from "./attention/kv_types.ts";
-import { LATENT_QUERIES, latentAttention } from "./attention/latent_attention.ts";
+import { LATENT_VARIANTS, latentAttention } from "./attention/latent_attention.ts";
 import { latentKv } from "./attention/latent_kv.ts";
 import { LATENT_ROWS, latentQuery } from "./attention/latent_query.ts";
 import { latentValue } from "./attention/latent_value.ts";
@@ -135,12 +135,8 @@ const experts = (): ListedKernel[] =>
 const latents = (): ListedKernel[] => [
   ...PLAIN_KV_TYPES.flatMap((kvType) => [
     ...LATENT_WIDTHS.flatMap((width) =>
-      (["storage", "broadcast"] as const).map((from) =>
-        listed(latentAttention(kvType, width, from), {
-          kvType,
-          width,
-          queriesFrom: QUERIES_FROM.filter((way) => LATENT_QUERIES[way] === from),
-        }),
+      LATENT_VARIANTS.map(({ from, queriesFrom }) =>
+        listed(latentAttention(kvType, width, from), { kvType, width, queriesFrom }),
       ),
     ),
     listed(latentKv(kvType), { kvType }),

@@ -13,7 +13,7 @@ import { type AttentionShape, attentionInputs, pagesWith } from "./attention/att
 import { caches } from "./attention/attentionReference.ts";
 import { KV_TYPES, type KvType, PLAIN_KV_TYPES, type PlainKvType } from "./attention/kv_types.ts";
 import { latentAttentionCase } from "./attention/latent_attention.cases.ts";
-import { LATENT_QUERIES, type LatentQueries, latentAttention } from "./attention/latent_attention.ts";
+import { LATENT_VARIANTS, latentAttention } from "./attention/latent_attention.ts";
 import { latentQueryCase } from "./attention/latent_query.cases.ts";
 import { LATENT_ROWS, latentQuery } from "./attention/latent_query.ts";
 import { latentValueCase } from "./attention/latent_value.cases.ts";
@@ -74,9 +74,7 @@ export function selfTests(names: readonly LayoutName[] = LAYOUT_NAMES): SelfTest
     ...matmuls.map(oneRow),
     ...heads.flatMap((it) => [fusedAttention(it), pagedAttention(it)]),
     ...PLAIN_KV_TYPES.flatMap((kvType) =>
-      LATENT_WIDTHS.flatMap((width) =>
-        (["storage", "broadcast"] as const).map((from) => latents({ kvType, width, from })),
-      ),
+      LATENT_WIDTHS.flatMap((width) => LATENT_VARIANTS.map((it) => latents(kvType, width, it))),
     ),
     ...names.flatMap((layout) => latentRows(layout, 1)),
     ...names.map(embedding),
@@ -199,15 +197,12 @@ function pagedAttention(choice: HeadChoice): SelfTest {
   return { kernels, variant: standIn(choice), queriesFrom: [from], test };
 }
 
-interface LatentChoice {
-  readonly kvType: PlainKvType;
-  readonly width: LatentWidth;
-  readonly from: LatentQueries;
-}
-
-function latents({ kvType, width, from }: LatentChoice): SelfTest {
+function latents(
+  kvType: PlainKvType,
+  width: LatentWidth,
+  { from, queriesFrom }: (typeof LATENT_VARIANTS)[number],
+): SelfTest {
   const kernel = latentAttention(kvType, width, from).compiled;
-  const queriesFrom = QUERIES_FROM.filter((way) => LATENT_QUERIES[way] === from);
   const rotaryDim = 32;
   const latent = Math.min(width - rotaryDim, MAX_LATENT);
   const rows = { past: [0, 17, 270], counts: [1, 1, 1] };

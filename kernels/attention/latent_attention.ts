@@ -19,7 +19,7 @@ import { codeOf } from "./attention.ts";
 import { FINISH_PARAMS } from "./finish.ts";
 import type { PlainKvType } from "./kv_types.ts";
 import type { Quads } from "./rope_heads.ts";
-import { lanesOf, type QueriesFrom, subgroupsOf } from "./tile.ts";
+import { lanesOf, QUERIES_FROM, type QueriesFrom, subgroupsOf } from "./tile.ts";
 
 /** Heads of a workgroup in fours: of keys this long, more queries do not fit its memory. */
 export const LATENT_QUADS: Quads = 1;
@@ -31,6 +31,11 @@ export const LATENT_QUERIES = {
   broadcast4: "storage",
 } as const satisfies Readonly<Record<QueriesFrom, QueriesFrom>>;
 export type LatentQueries = (typeof LATENT_QUERIES)[QueriesFrom];
+/** What it is compiled for, each with the ways of attention's queries that it stands for. */
+export const LATENT_VARIANTS = (["storage", "broadcast"] as const).map((from) => ({
+  from,
+  queriesFrom: QUERIES_FROM.filter((way) => LATENT_QUERIES[way] === from),
+}));
 
 /** The kernel, for steps behind `latent_kv`. */
 export const latentAttention = variants((kvType: PlainKvType, width: LatentWidth, from: LatentQueries) => {
