@@ -23,7 +23,7 @@ export const LOAD_QUERIES = /* wgsl */ `
 /** The whole kernel; `prepare` fills `q4`. */
 export function attentionCode(tile: Tile, prepare: string): string {
   const { quads, subgroups } = tile;
-  return /* wgsl */ `${declarations(tile)}
+  return /* wgsl */ `${declarations(tile, memory(tile))}
 ${tile.rows ? SPAN : ""}
 @compute @workgroup_size(WG)
 fn main(@builtin(workgroup_id) wg: vec3u, @builtin(local_invocation_index) lane: u32${subgroups > 0 ? ", @builtin(subgroup_invocation_id) sub: u32" : ""}) {
@@ -135,12 +135,21 @@ fn span_of(row: u32, index: u32, most: u32) -> u32 {
   return rows;
 }`;
 
-/** What each kernel of a tile declares. */
-export function declarations({ kvType, headDim, quads, subgroups, latent }: Tile): string {
+/** What each kernel of a tile declares, with what is its own between constants and functions. */
+export function declarations({ kvType, headDim, quads, subgroups, latent }: Tile, own = ""): string {
   return /* wgsl */ `${unitFragment(kvType, headDim, quads, latent)}${PARTIAL_AT}${FINISH}
 const BLOCK = ${KEY_BLOCK}u;
 const SPLIT = ${KEY_SPLIT}u;
-/** Keys that are scored at once, and blocks of them. */
+${own}
+fn kv_at(word: u32) -> u32 { return ${subgroups > 0 ? "kv[word / 4u][word % 4u]" : "kv[word]"}; }
+fn page_of(row: u32, key: u32) -> u32 { return batch[row_field(row, params.table_word) + key / PAGE]; }
+/** What is NaN or infinite, by its bits: drivers make numbers of such a score in max, exp and comparisons. */
+fn broken(s: vec4f) -> vec4<bool> { return (bitcast<vec4u>(s) & vec4u(0x7f800000u)) == vec4u(0x7f800000u); }
+fn low_of(length: u32) -> u32 { return select(0u, length - params.window, params.window < length); }`;
+}
+
+/** What `attentionCode` keeps in workgroup memory: of a chunk, and of the split. */
+const memory = ({ quads }: Tile): string => /* wgsl */ `/** Keys that are scored at once, and blocks of them. */
 const CHUNK = ${KEY_SPLIT / quads}u;
 const BLOCKS = ${KEY_SPLIT / quads / KEY_BLOCK}u;
 /** By key and quad: maxima of lanes, then exponentials. */
@@ -153,13 +162,7 @@ var<workgroup> takes: array<vec4f, 8>;
 /** By quad: sum of exponentials and maximum of the split. */
 var<workgroup> split_sum: array<vec4f, ${quads}>;
 var<workgroup> split_max: array<vec4f, ${quads}>;
-
-fn kv_at(word: u32) -> u32 { return ${subgroups > 0 ? "kv[word / 4u][word % 4u]" : "kv[word]"}; }
-fn page_of(row: u32, key: u32) -> u32 { return batch[row_field(row, params.table_word) + key / PAGE]; }
-/** What is NaN or infinite, by its bits: drivers make numbers of such a score in max, exp and comparisons. */
-fn broken(s: vec4f) -> vec4<bool> { return (bitcast<vec4u>(s) & vec4u(0x7f800000u)) == vec4u(0x7f800000u); }
-fn low_of(length: u32) -> u32 { return select(0u, length - params.window, params.window < length); }`;
-}
+`;
 
 /** Declares of each query how many keys it sees, 0 where there is none, and the first of them. */
 export const lengthsOf = (quads: Quads): string =>
