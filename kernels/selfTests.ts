@@ -6,11 +6,11 @@
 import type { CompiledKernel } from "../device/pipelines.ts";
 import { advanceCases } from "./advance.cases.ts";
 import { advance } from "./advance.ts";
-import { attentionCase, runAttention } from "./attention/attention.cases.ts";
 import { attentionPaged, oneRowAttention } from "./attention/attention.ts";
 import { attentionReduce } from "./attention/attention_reduce.ts";
 import { type AttentionShape, attentionInputs, pagesWith } from "./attention/attentionData.ts";
 import { caches } from "./attention/attentionReference.ts";
+import { attentionCase, runAttention } from "./attention/attentionRuns.ts";
 import { KV_TYPES, type KvType, PLAIN_KV_TYPES, type PlainKvType } from "./attention/kv_types.ts";
 import { latentAttentionCase } from "./attention/latent_attention.cases.ts";
 import { LATENT_VARIANTS, latentAttention } from "./attention/latent_attention.ts";

@@ -2,9 +2,9 @@
 import { bits, equal, sumsAsTaken } from "../sameWords.ts";
 import type { Case, Comparison } from "../testbed.ts";
 import { queriesFor } from "../xFrom.ts";
-import { type AttentionPath, runAttention } from "./attention.cases.ts";
 import { type AttentionShape, attentionInputs, PLAIN_ATTENTION, pagesWith, stepsOf } from "./attentionData.ts";
 import { caches } from "./attentionReference.ts";
+import { type AttentionPath, runAttention } from "./attentionRuns.ts";
 import { type KvType, PLAIN_KV_TYPES } from "./kv_types.ts";
 
 /** Heads with most of what attention can have. */
