@@ -17,6 +17,7 @@ import { anyDotFragment, xSpec } from "./fragments/narrow_dot.ts";
 import { isWide, lanesOf, octetFragment, splitParams } from "./fragments/wide.ts";
 import { firstRow, windowSpec } from "./fragments/window.ts";
 import { kernel, variants } from "./kernel.ts";
+import { matmulResidualCode4 } from "./matmul_residual4.ts";
 
 /** Of 8 lanes: quads of z and y, kept until all lanes have theirs. */
 const EIGHT_LANES = (rows: MatmulRows): string => `
@@ -82,7 +83,10 @@ export const matmulResidual = variants((layout: LayoutName, rows: MatmulRows, ow
       z_squares: "u32",
     },
     workgroup: lanesOf(from),
-    code: /* wgsl */ `${anyDotFragment(layouts[layout], rows, { ownSums, from })}${isWide(from) ? octetFragment(rows, "block") : EIGHT_LANES(rows)}
+    code:
+      from === "broadcast4"
+        ? matmulResidualCode4(layout, rows, ownSums)
+        : /* wgsl */ `${anyDotFragment(layouts[layout], rows, { ownSums, from })}${isWide(from) ? octetFragment(rows, "block") : EIGHT_LANES(rows)}
 @compute @workgroup_size(WG)
 fn main(@builtin(workgroup_id) wg: vec3u, @builtin(local_invocation_index) lane: u32) {
   let first = ${firstRow(from, rows)};

@@ -19,6 +19,7 @@ import { anyDotFragment, xSpec } from "./fragments/narrow_dot.ts";
 import { isWide, lanesOf, octetFragment, splitParams } from "./fragments/wide.ts";
 import { firstRow, windowSpec } from "./fragments/window.ts";
 import { kernel, variants } from "./kernel.ts";
+import { normMatmulCode4 } from "./norm_matmul4.ts";
 
 export const normMatmul = variants((layout: LayoutName, rows: MatmulRows, from: XFrom) =>
   kernel({
@@ -38,7 +39,10 @@ export const normMatmul = variants((layout: LayoutName, rows: MatmulRows, from: 
       out_stride: "u32",
     },
     workgroup: lanesOf(from),
-    code: /* wgsl */ `${anyDotFragment(layouts[layout], rows, { from })}${isWide(from) ? octetFragment(rows, "block") : ""}${normFragment(rows)}
+    code:
+      from === "broadcast4"
+        ? normMatmulCode4(layout, rows)
+        : /* wgsl */ `${anyDotFragment(layouts[layout], rows, { from })}${isWide(from) ? octetFragment(rows, "block") : ""}${normFragment(rows)}
 @compute @workgroup_size(WG)
 fn main(@builtin(workgroup_id) wg: vec3u, @builtin(local_invocation_index) lane: u32) {
   let first = ${firstRow(from, rows)};

@@ -29,23 +29,26 @@ fn main(@builtin(workgroup_id) wg: vec3u, @builtin(local_invocation_index) lane:
     var o = 0.0;
     var sum = 0.0;
     var row_max = ${MASKED};
-    for (var split = first; split < end; split++) {
+    var split = first;
+    loop { // ends with its condition, since one driver runs the other kind once more than it counts
       let at = partial_at(row, head, split);
       let part = partials[at + d];
       let part_sum = partials[at + params.value_dim];
       let part_max = partials[at + params.value_dim + 1u];
-      if (split == first) { // as where there is no other
-        o = part;
-        sum = part_sum;
-        row_max = part_max;
+      let new_max = max(row_max, part_max);
+      let keep = exp(row_max - new_max);
+      let take = exp(part_max - new_max);
+      if (split == first) { // as where there is no other; a row of padding has none
+        o = select(o, part, split < end);
+        sum = select(sum, part_sum, split < end);
+        row_max = select(row_max, part_max, split < end);
       } else {
-        let new_max = max(row_max, part_max);
-        let keep = exp(row_max - new_max);
-        let take = exp(part_max - new_max);
         o = fma(o, keep, part * take);
         sum = fma(sum, keep, part_sum * take);
         row_max = new_max;
       }
+      split++;
+      continuing { break if split >= end; }
     }
     write_out(row, head, d, o, sunk(row_max, sum, head));
   }

@@ -104,6 +104,8 @@ fn turn_of(d: u32, table: u32) -> Turn {
 }`;
 
 /**
+ * Loops end with their conditions: one driver runs a loop that begins with it once more than it counts, and the body is long.
+ *
  * Declares `load_heads(row, unit, lane)`, which fills `q4` and `key` with what is rotated, and `store_kv(row, unit, lane)`,
  * which writes the row's key and value. Both are called in uniform control flow, after `unitFragment`.
  */
@@ -203,16 +205,27 @@ fn norm_heads(row: u32, unit: Unit, lane: u32) {
 fn load_heads(row: u32, unit: Unit, lane: u32) {
   norm_heads(row, unit, lane);
   let table = row_field(row, ${ROW.rope}u) * params.rotary_dim;
-  for (var d = lane; d < params.head_dim; d += WG) {
-    let turn = turn_of(d, table);
-    for (var quad = 0u; quad < QUADS; quad++) {
-      var q = vec4f();
-      for (var h = 0u; h < min(4u, unit.heads - min(unit.heads, 4u * quad)); h++) {
-        q[h] = rotated(head_of(row, unit, 4u * quad + h), d, turn);
+  var d = lane;
+  loop {
+    if (d < params.head_dim) {
+      let turn = turn_of(d, table);
+      var quad = 0u;
+      loop {
+        var q = vec4f();
+        var h = 0u;
+        loop {
+          q[h] = select(0.0, rotated(head_of(row, unit, 4u * quad + h), d, turn), 4u * quad + h < unit.heads);
+          h++;
+          continuing { break if h == 4u || 4u * quad + h >= unit.heads; }
+        }
+        q4[d * QUADS + quad] = q;
+        quad++;
+        continuing { break if quad == QUADS; }
       }
-      q4[d * QUADS + quad] = q;
+      key[d] = rotated(head_of(row, unit, HEADS), d, turn);
     }
-    key[d] = rotated(head_of(row, unit, HEADS), d, turn);
+    d += WG;
+    continuing { break if d >= params.head_dim; }
   }
   workgroupBarrier();
 }
@@ -224,13 +237,17 @@ fn store_kv(row: u32, unit: Unit, lane: u32) {
   let slot = batch[row_field(row, params.table_word) + position / PAGE] * PAGE + position % PAGE;
   let v = row * params.qkv_stride + params.v_at + unit.kv_head * params.v_stride;
 ${scaled ? STORE_SCALES : ""}
-  for (var w = lane; w < params.head_dim / ${dims}u; w += WG) {
+  var w = lane;
+  loop {
     let d = w * ${dims}u;
-    kv[k_at(slot / PAGE, unit.kv_head, w, slot % PAGE)] = kv_word(${numbersOf(kvType, (i) => `key[d + ${i}u]`)}${top(0)});
-  }
-  for (var w = lane; w < params.value_dim / ${dims}u; w += WG) {
-    let d = v + w * ${dims}u;
-    kv[v_at(slot / PAGE, unit.kv_head, w, slot % PAGE)] = kv_word(${numbersOf(kvType, (i) => `clipped(qkv[d + ${i}u])`)}${top(1)});
+    if (d < params.head_dim) {
+      kv[k_at(slot / PAGE, unit.kv_head, w, slot % PAGE)] = kv_word(${numbersOf(kvType, (i) => `key[d + ${i}u]`)}${top(0)});
+    }
+    if (d < params.value_dim) {
+      kv[v_at(slot / PAGE, unit.kv_head, w, slot % PAGE)] = kv_word(${numbersOf(kvType, (i) => `clipped(qkv[v + d + ${i}u])`)}${top(1)});
+    }
+    w += WG;
+    continuing { break if w * ${dims}u >= max(params.head_dim, params.value_dim); }
   }
 }`;
 }

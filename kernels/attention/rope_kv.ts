@@ -23,10 +23,15 @@ fn main(@builtin(workgroup_id) wg: vec3u, @builtin(local_invocation_index) lane:
   let unit = unit_of(wg.x);
   load_heads(wg.y, unit, lane);
   store_kv(wg.y, unit, lane);
-  for (var i = lane; i < unit.heads * params.head_dim; i += WG) {
+  var i = lane;
+  loop {
     let head = i / params.head_dim;
     let d = i % params.head_dim;
-    qkv[wg.y * params.qkv_stride + params.q_at + (unit.first_head + head) * params.q_stride + d] = q4[d][head];
+    if (head < unit.heads) {
+      qkv[wg.y * params.qkv_stride + params.q_at + (unit.first_head + head) * params.q_stride + d] = q4[d][head];
+    }
+    i += WG;
+    continuing { break if i >= unit.heads * params.head_dim; }
   }
 }`,
   }),

@@ -17,9 +17,10 @@ import {
 } from "./layout.ts";
 
 const SCALE_TYPE_CODES: Readonly<Record<ScaleType, number>> = { f16: 0, bf16: 1, f32: 2, e8m0: 3, e4m3: 4 };
-const SHARED_SCALE = 5;
+/** Of rows that share a scale. */
+export const SHARED_SCALE = 5;
 /** Set where no bias lies beside the scale. */
-const PACKED = 8;
+export const PACKED = 8;
 
 /** The number by which params tell of scale type and offset: type, whether packed, bits of a zero from bit 4 on, what is added to it from bit 8 on. */
 export function scaleTypeCode(

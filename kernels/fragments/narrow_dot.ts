@@ -16,7 +16,6 @@ import { bytesOf } from "../formats/bit_planes.ts";
 import { EARLY_SCALE, GROUP_SCALE } from "../formats/group_scales.ts";
 import type { Layout } from "../formats/layout.ts";
 import { FIXED_SUMS } from "./activation.ts";
-import { foursDotFragment } from "./fours_dot.ts";
 import {
   type DotOptions,
   dotFragment,
@@ -52,8 +51,7 @@ export function anyDotFragment(
   options: DotOptions & { readonly from: XFrom },
 ): string {
   const { from } = options;
-  if (isNarrow(from)) return narrowDotFragment(layout, rows, from);
-  return from === "broadcast4" ? foursDotFragment(layout, rows, options.ownSums) : dotFragment(layout, rows, options);
+  return isNarrow(from) ? narrowDotFragment(layout, rows, from) : dotFragment(layout, rows, options);
 }
 
 /** What is taken from a code: bytes must fit −128 … 127, and halves do better around zero. */

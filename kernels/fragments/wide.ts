@@ -15,8 +15,8 @@ import { isShared, type MatmulRows, type XFrom } from "./matmul.ts";
 export const isWide = (from: XFrom): boolean => from !== "storage" && !isShared(from);
 
 const OCTETS = 8;
-/** Lanes of a workgroup whose octets are of one block of rows each; of one that is not wide. */
-export const lanesOf = (from: XFrom): number => (isWide(from) ? 8 * OCTETS : 8);
+/** Lanes of a workgroup whose octets are of one block of rows each; of one that is not wide; and of one that is a subgroup of four. */
+export const lanesOf = (from: XFrom): number => (isWide(from) ? 8 * OCTETS : from === "broadcast4" ? 4 : 8);
 
 /** What a launch counts along x: blocks, or pairs of blocks of gate and up, of which each half of a workgroup has one. */
 export type Unit = "block" | "pair";

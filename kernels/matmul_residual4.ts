@@ -1,0 +1,56 @@
+/** matmul_residual for subgroups of four lanes: fragments/fours_dot.ts says when it wins. */
+import type { LayoutName } from "./formats/layout.ts";
+import { layouts } from "./formats/layouts.ts";
+import { foursDotFragment, QUADS } from "./fragments/fours_dot.ts";
+import { auxQuad, inQuadOrder } from "./fragments/fours_rows.ts";
+import { each, type MatmulRows } from "./fragments/matmul.ts";
+
+/** The code behind the declarations. */
+export const matmulResidualCode4 = (
+  layout: LayoutName,
+  rows: MatmulRows,
+  ownSums: boolean,
+): string => /* wgsl */ `${foursDotFragment(layouts[layout], rows, { ownSums })}
+@compute @workgroup_size(WG)
+fn main(@builtin(workgroup_id) wg: vec3u, @builtin(subgroup_invocation_id) lane: u32) {
+  let first = wg.y * ${rows}u;
+  dot_rows(wg.x, first, lane, 0u);
+  let run = params.first_block + wg.x;
+  let n = run * 8u + lane;
+${each(
+  QUADS,
+  (q) => `  let bias${q} = ${auxQuad("params.bias", `(n + ${4 * q}u)`, "vec4f()")};
+  let weight${q} = ${auxQuad("params.norm_weight", `(n + ${4 * q}u)`, "vec4f(1.0)")};`,
+)}
+  var m = 0u;
+  loop {
+    let i = (first + m) * params.y_stride + n;
+    let delta_at = (first + m) * params.delta_stride + n;
+${each(QUADS, outputs)}
+${inQuadOrder(
+  (q) => `u${q}`,
+  (u, isFirst) => (isFirst ? `    var sum = ${u};` : `    sum += ${u};`),
+)}
+    var v = vec4f();
+${inQuadOrder(
+  (q) => `v${q}`,
+  (given, isFirst) => `    v = ${given};\n    ${isFirst ? "var square = v * v" : "square = fma(v, v, square)"};`,
+)}
+    let at_run = (first + m) * params.y_runs + run;
+    if (lane == 0u) {
+      z[params.z_sums + at_run] = sum4(sum);
+      z[params.z_squares + at_run] = sum4(square);
+    }
+    m++;
+    continuing { break if m == ${rows}u; }
+  }
+}`;
+
+/** Of a quad: `v`, the residual stream, and `u`, what the next norm's weight makes of it. */
+const outputs = (q: number): string => `    let i${q} = i + ${4 * q}u;
+    var v${q} = dots[2u * m + ${q}u] + bias${q};
+    if (params.delta_stride != NONE) { v${q} += delta[delta_at + ${4 * q}u]; }
+    v${q} += y[i${q}];
+    y[i${q}] = v${q};
+    let u${q} = weight${q} * v${q};
+${["x", "y", "z", "w"].map((c, j) => `    z[4u * i${q} + ${j}u] = u${q}.${c};`).join("\n")}`;
