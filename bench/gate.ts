@@ -83,31 +83,35 @@ const TOGETHER: readonly (readonly [kernel: RegExp, title: RegExp])[] = [
 /** Whether the case of a title may run a kernel: the same family, type and rows a launch, as far as both names tell. */
 export function mayRun(title: string, kernel: string): boolean {
   const [family = "", ...words] = kernel.split(" ");
-  const titleWords = title.split(" ");
-  const [caseFamily = ""] = titleWords;
+  const [caseFamily = ""] = title.split(" ");
   const together = TOGETHER.find(([pattern]) => pattern.test(family));
   if (together === undefined ? caseFamily !== family : !together[1].test(caseFamily)) return false;
   // Narrow activations are what no other kernel can take, nor every device; wide workgroups may be asked for.
   const asked = / M=.*[ ,](bytes|halves|wide)[, ]/.exec(title)?.[1];
   if (asked !== undefined && !kernel.endsWith(` ${asked}`)) return false;
   if (family === "qk_norm") return /[ ,]norm=projection/.test(title);
+  return words.every((word) => mayRunVariant(title, word));
+}
+
+const TYPES: ReadonlySet<string> = new Set([...LAYOUT_NAMES, ...KV_TYPES]);
+
+/** The same of the variants with a word in their names. */
+function mayRunVariant(title: string, word: string): boolean {
+  const [caseFamily, first = "", second = ""] = title.split(" ");
   // "experts tiled f16": the type is behind the way that they are computed.
-  const caseType = titleWords[caseFamily === "experts" ? 2 : 1] ?? "";
-  return words.every((word) => {
-    if ([...LAYOUT_NAMES, ...KV_TYPES].some((type) => type === word)) return caseType.split("/")[0] === word;
-    if (word.startsWith("M=")) return new RegExp(` M=\\d+/${word.slice(2)} `).test(title);
-    if (/^(bytes|halves)$/.test(word)) return new RegExp(`[ ,]${word}[, ]`).test(title);
-    if (word === "tiled") return titleWords[1] === "tiled";
-    if (word.startsWith("head_dim<=")) {
-      const headDim = / head_dim=(\d+)/.exec(title)?.[1];
-      return headDim !== undefined && headDimFor(Number(headDim)) === Number(word.slice(10));
-    }
-    if (word.startsWith("width<=")) {
-      const [, latent, turned] = / latent=(\d+)\+(\d+)/.exec(title) ?? [];
-      return turned !== undefined && latentWidthFor(Number(latent), Number(turned)) === Number(word.slice(7));
-    }
-    return true; // of a variant that titles do not name: whether it ran is seen afterwards
-  });
+  if (TYPES.has(word)) return (caseFamily === "experts" ? second : first).split("/")[0] === word;
+  if (word === "tiled") return first === "tiled";
+  if (word.startsWith("M=")) return new RegExp(` M=\\d+/${word.slice(2)} `).test(title);
+  if (/^(bytes|halves)$/.test(word)) return new RegExp(`[ ,]${word}[, ]`).test(title);
+  if (word.startsWith("head_dim<=")) {
+    const headDim = / head_dim=(\d+)/.exec(title)?.[1];
+    return headDim !== undefined && headDimFor(Number(headDim)) === Number(word.slice(10));
+  }
+  if (word.startsWith("width<=")) {
+    const [, latent, turned] = / latent=(\d+)\+(\d+)/.exec(title) ?? [];
+    return turned !== undefined && latentWidthFor(Number(latent), Number(turned)) === Number(word.slice(7));
+  }
+  return true; // of a variant that titles do not name: whether it ran is seen afterwards
 }
 
 async function hashOf(titles: readonly string[], kernels: readonly CompiledKernel[]): Promise<string> {
