@@ -14,7 +14,7 @@ import {
 } from "./formats/layout.ts";
 import { layouts } from "./formats/layouts.ts";
 import { codeOf, pack, unpack } from "./formats/packing.ts";
-import { activationShape } from "./fragments/activation.ts";
+import { type ActivationShape, activationShape } from "./fragments/activation.ts";
 import { SAMPLE, SAMPLE_WORDS } from "./fragments/batch.ts";
 import { PURPOSE } from "./fragments/philox.ts";
 import { NONE } from "./kernel.ts";
@@ -140,6 +140,17 @@ export function runSums(values: ArrayLike<number>, rows: number, cols: number, p
     sums[run] = (sums[run] ?? Number.NaN) + (values[i] ?? Number.NaN) ** power;
   }
   return sums;
+}
+
+/** Fails unless there are zeros behind each row of an activation: with NaN a zero weight of the next matmul would make NaN. */
+export function padding(data: Float32Array, { rows, stride, cols }: ActivationShape): Comparison {
+  const width = stride - cols;
+  return {
+    name: "padding",
+    got: columns(data, rows, stride, cols, width),
+    want: new Float64Array(rows * width),
+    limit: 0,
+  };
 }
 
 /** Fails unless every f32 that `mine` leaves out still holds the NaN of an output that nothing wrote. */

@@ -1,5 +1,5 @@
 /** A step of rope, KV write and paged attention: fused for one row a sequence, in two dispatches for several, split or not; and the case of it. */
-import { columns, runSums, untouched } from "../caseData.ts";
+import { columns, padding, runSums, untouched } from "../caseData.ts";
 import { type ActivationShape, activationShape } from "../fragments/activation.ts";
 import { headDimFor, KEY_SPLIT, ROW } from "../fragments/batch.ts";
 import { NONE } from "../kernel.ts";
@@ -156,13 +156,7 @@ export function attentionCase(shape: AttentionShape): Case {
       const { rows, stride, cols, sums, squares, runs } = got.shape;
       const comparisons: Comparison[] = [
         { name: "out", got: columns(got.out, rows, stride, 0, cols), want, limit: LIMIT[shape.kvType] },
-        // Zeros behind the last head, or NaN would meet a zero weight in the next matmul.
-        {
-          name: "padding",
-          got: columns(got.out, rows, stride, cols, stride - cols),
-          want: new Float64Array(rows * (stride - cols)),
-          limit: 0,
-        },
+        padding(got.out, got.shape),
       ];
       if (shape.valueDim % 32 === 0) {
         comparisons.push({

@@ -1,5 +1,5 @@
 /** Cases of a token's latent: normed, turned and stored, and what the queries' latent becomes. */
-import { columns, runSums } from "../caseData.ts";
+import { columns, padding, runSums } from "../caseData.ts";
 import { paddedRows } from "../formats/layout.ts";
 import { activationShape } from "../fragments/activation.ts";
 import { type Case, Random } from "../testbed.ts";
@@ -84,12 +84,7 @@ export function latentKvCase(s: LatentShape): Case {
         { name: "z", got: columns(got, z.rows, z.stride, 0, rank), want: weighed, limit },
         { name: "sums", got: got.subarray(z.sums, z.squares), want: runSums(weighed, z.rows, rank), limit },
         { name: "squares", got: got.subarray(z.squares), want: runSums(low, z.rows, rank, 2), limit },
-        {
-          name: "padding",
-          got: columns(got, z.rows, z.stride, rank, z.stride - rank),
-          want: new Float64Array(z.rows * (z.stride - rank)),
-          limit: 0,
-        },
+        padding(got, z),
       ];
     },
   };

@@ -1,5 +1,5 @@
 /** Cases of values of latents: against f64, several rows at once with the bits of one. */
-import { activation, columns, product, scalesTitle, untouched } from "../caseData.ts";
+import { activation, columns, padding, product, scalesTitle, untouched } from "../caseData.ts";
 import { BLOCK_ROWS, paddedRows } from "../formats/layout.ts";
 import { activationShape } from "../fragments/activation.ts";
 import { dotParams } from "../fragments/matmul.ts";
@@ -50,12 +50,7 @@ export function latentValueCase(s: LatentShape): Case {
       const { stride, cols } = out;
       return [
         { name: "values", got: columns(got, rows, stride, 0, cols), want, limit: SUM_LIMIT },
-        {
-          name: "padding",
-          got: columns(got, rows, stride, cols, stride - cols),
-          want: new Float64Array(rows * (stride - cols)),
-          limit: 0,
-        },
+        padding(got, out),
         untouched(got, (i) => i < rows * stride),
         ...same,
       ];
