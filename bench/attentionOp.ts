@@ -42,30 +42,15 @@ async function buildAttention(bed: PerfBed, spec: AttentionSpec, copies: number)
   const random = new Random(depth);
   const buffers = new BufferSet(bed.gpu);
   const pages = Math.ceil((depth + rows) / PAGE_TOKENS);
-  const { dims, scaled, encode } = kvNumbers[kvType];
-  const words = pages * pageWords(kvType, kvHeads, headDim);
-  // Scales lie among the words: one pattern that is both, four codes and a small f32.
-  const cache = scaled
-    ? new Uint32Array(words).fill(0x3c203c20)
-    : Uint32Array.from(encode(random.floats(words * dims)));
-  const tableAt = rows * ROW_WORDS;
-  const batch = new Uint32Array(tableAt + pages).map((_, i) => Math.max(i - tableAt, 0)); // pages in order
-  for (let row = 0; row < rows; row++) {
-    const position = depth + row;
-    batch.set([0, position, position, position + 1, row, tableAt, 0, 0], row * ROW_WORDS);
-  }
-  const rope = new Float32Array(rows * headDim).map((_, i) => {
-    const angle = depth + Math.floor(i / headDim);
-    return i % headDim < headDim / 2 ? Math.cos(angle) : Math.sin(angle);
-  });
+  const cache = filledPages(kvType, pages * pageWords(kvType, kvHeads, headDim), random);
   const recorder = new Recorder(bed.gpu, bed.pipelines);
   const splits = Math.ceil((depth + rows) / KEY_SPLIT);
   const aux = buffers.add("aux", new Float32Array(4));
   const step: Step = {
     recorder,
     aux,
-    batch: buffers.add("batch", batch),
-    ropes: [buffers.add("rope", rope)],
+    batch: buffers.add("batch", batchOf(rows, depth, pages)),
+    ropes: [buffers.add("rope", ropeOf(rows, depth, headDim))],
     kv: Array.from({ length: copies }, (_, i) => buffers.add(`kv ${i}`, cache)),
     groups: [],
     kvType,
@@ -108,6 +93,31 @@ async function buildAttention(bed: PerfBed, spec: AttentionSpec, copies: number)
     },
   };
 }
+
+/** Random numbers as they are cached. */
+function filledPages(kvType: KvType, words: number, random: Random): Uint32Array<ArrayBuffer> {
+  const { dims, scaled, encode } = kvNumbers[kvType];
+  // Scales lie among the words: one pattern that is both, four codes and a small f32.
+  return scaled ? new Uint32Array(words).fill(0x3c203c20) : Uint32Array.from(encode(random.floats(words * dims)));
+}
+
+/** Rows of one sequence behind `depth` tokens, whose pages are in order. */
+function batchOf(rows: number, depth: number, pages: number): Uint32Array<ArrayBuffer> {
+  const tableAt = rows * ROW_WORDS;
+  const batch = new Uint32Array(tableAt + pages).map((_, i) => Math.max(i - tableAt, 0));
+  for (let row = 0; row < rows; row++) {
+    const position = depth + row;
+    batch.set([0, position, position, position + 1, row, tableAt, 0, 0], row * ROW_WORDS);
+  }
+  return batch;
+}
+
+/** Their rotations: whatever angles, they cost the same. */
+const ropeOf = (rows: number, depth: number, headDim: number): Float32Array<ArrayBuffer> =>
+  new Float32Array(rows * headDim).map((_, i) => {
+    const angle = depth + Math.floor(i / headDim);
+    return i % headDim < headDim / 2 ? Math.cos(angle) : Math.sin(angle);
+  });
 
 /** One draw from a vocabulary: greedy, or with a temperature and top-p. */
 export function sampleOp(

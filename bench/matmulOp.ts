@@ -62,17 +62,7 @@ async function build(
   const values = random.floats(rows * spec.cols);
   const act = activation(rows, spec.cols, values);
   const aux = buffers.add("norm weight", new Float32Array(spec.outputs).fill(1));
-  const count = Array.from({ length: copies }, (_, i) => i);
-  const stored = count.map((i) => ({
-    words: buffers.add(`${spec.name} words ${i}`, matrix.stored.words),
-    scales: buffers.add(`${spec.name} scales ${i}`, matrix.stored.scales),
-  }));
-  const matrices = stored.map(({ words, scales }): Matrix => {
-    const blocks = spec.outputs / BLOCK_ROWS;
-    const shard = { firstBlock: 0, blocks, words, scales };
-    const { name, layout, cols } = spec;
-    return { name, cols, blocks, unit: 1, parts: [], layout, group: NAIVE_GROUP, scaleType: "f16", shards: [shard] };
-  });
+  const matrices = Array.from({ length: copies }, (_, i) => uploaded(buffers, spec, matrix, i));
   const recorder = new Recorder(gpu, bed.pipelines);
   const slots = record(recorder, spec, matrices, rows, aux);
   const program = await recorder.finish(bed.arena);
@@ -80,15 +70,9 @@ async function build(
   const naiveRecorder = new Recorder(gpu, bed.pipelines);
   const x = buffers.add("x", values as Float32Array<ArrayBuffer>);
   const y = buffers.add("naive y", new Float32Array(rows * spec.outputs));
-  for (const i of count) {
-    const { words, scales, biases } = matrix.rowMajor;
-    const from = {
-      words: buffers.add(`naive words ${i}`, words),
-      scales: buffers.add(`naive scales ${i}`, scales),
-      biases: buffers.add(`naive biases ${i}`, biases),
-    };
+  for (let i = 0; i < copies; i++) {
     naiveMatvec(spec.layout, rows).launch(naiveRecorder, {
-      buffers: { ...from, x, y },
+      buffers: { ...naiveWeights(buffers, matrix, i), x, y },
       params: { cols: spec.cols, outputs: spec.outputs },
       grid: naiveGrid(spec.outputs),
     });
@@ -122,6 +106,25 @@ async function build(
       naive.destroy();
       buffers.free();
     },
+  };
+}
+
+/** A copy of the matrix as the model has it. */
+function uploaded(buffers: BufferSet, spec: MatmulSpec, { stored }: RandomMatrix, i: number): Matrix {
+  const { name, layout, outputs, cols } = spec;
+  const words = buffers.add(`${name} words ${i}`, stored.words);
+  const scales = buffers.add(`${name} scales ${i}`, stored.scales);
+  const blocks = outputs / BLOCK_ROWS;
+  const shard = { firstBlock: 0, blocks, words, scales };
+  return { name, cols, blocks, unit: 1, parts: [], layout, group: NAIVE_GROUP, scaleType: "f16", shards: [shard] };
+}
+
+/** A copy of it by rows. */
+function naiveWeights(buffers: BufferSet, { rowMajor: { words, scales, biases } }: RandomMatrix, i: number) {
+  return {
+    words: buffers.add(`naive words ${i}`, words),
+    scales: buffers.add(`naive scales ${i}`, scales),
+    biases: buffers.add(`naive biases ${i}`, biases),
   };
 }
 
