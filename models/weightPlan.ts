@@ -5,12 +5,11 @@
  * what is missing, left over or of another shape is said first, and the memory needed is a number.
  */
 import { paddedRows } from "../kernels/formats/layout.ts";
-import { sliceColumns } from "./columnSlice.ts";
-import { ModelFormatError, UnsupportedModelError } from "./errors.ts";
-import { storedModule } from "./formats/module.ts";
-import { checkDtype, checkShape, PLAIN, type Quantization, type StoredModule, type Tensors } from "./formats/stored.ts";
-import type { Matrix, Part, RowSlice, Storage } from "./matrix.ts";
+import { checkDtype, checkShape, PLAIN, type Quantization } from "./formats/stored.ts";
+import type { Matrix } from "./matrix.ts";
+import { ModuleClaims } from "./moduleClaims.ts";
 import { blockBytes } from "./pieces.ts";
+import { alike, checkAlike, type PartPlace, type PlannedPart, plannedPart } from "./plannedParts.ts";
 import {
   asProjection,
   blocksOf,
@@ -21,7 +20,7 @@ import {
   wholeBlocks,
   wholeSlice,
 } from "./projection.ts";
-import { describe, MISSING, sameNumbers, sameStorage, standIn } from "./storage.ts";
+import { sameNumbers, sameStorage } from "./storage.ts";
 import {
   convolutionTaps,
   expertBiases,
@@ -40,13 +39,7 @@ import { TensorClaims } from "./weights/claims.ts";
 /** Claims tensors and lays matrices and vectors out; `finish` checks that the checkpoint was used up. */
 export class WeightPlan {
   readonly #claims: TensorClaims;
-  readonly #tensors: Tensors;
-  readonly #details: ReadonlyMap<string, Uint8Array>;
-  readonly #quantization: Quantization | null;
-  readonly #location: string;
-  /** By module: one that several projections share is claimed once. */
-  readonly #modules = new Map<string, StoredModule>();
-  readonly #shared = new Set<string>();
+  readonly #modules: ModuleClaims;
   /** Gates whose up is stored otherwise. */
   readonly #apart = new Set<string>();
   readonly matrices: Matrix[] = [];
@@ -62,18 +55,8 @@ export class WeightPlan {
     quantization: Quantization | null,
     details: ReadonlyMap<string, Uint8Array> = new Map(),
   ) {
-    const claims = new TensorClaims(checkpoint);
-    this.#claims = claims;
-    this.#details = details;
-    this.#tensors = {
-      has: (name) => claims.has(name),
-      dtype: (name) => checkpoint.tensors.get(name)?.dtype ?? "",
-      claim: (name) => claims.claim(name),
-      claimIfThere: (name) => claims.claimIfThere(name),
-      detail: (name) => details.get(name),
-    };
-    this.#quantization = quantization;
-    this.#location = checkpoint.location;
+    this.#claims = new TensorClaims(checkpoint);
+    this.#modules = new ModuleClaims(checkpoint, this.#claims, quantization, details);
   }
 
   /** Tensors that are claimed, with their bytes in the file. */
@@ -216,23 +199,10 @@ export class WeightPlan {
     return this.#vector(expertBiases(experts, rows));
   }
 
-  /** Throws ModelFormatError where tensors are missing or left over; `ignored` names more that may be left. */
+  /** Throws ModelFormatError where tensors are missing or left over, or quantization names modules that are not there; `ignored` names more that may be left. */
   finish(ignored?: (name: string) => boolean): void {
-    this.#claims.finish((name) => this.#isZeroBias(name) || ignored?.(name) === true);
-    const unmatched = this.#quantization?.names.find((name) => !this.#modules.has(name));
-    if (unmatched !== undefined) {
-      throw new ModelFormatError(
-        "QUANTIZATION",
-        `config.json: quantization names ${unmatched}, expected a module of the model such as ${[...this.#modules.keys()][0]}`,
-      );
-    }
-  }
-
-  /** A bias of zeros that tools gave each module they quantized, whether the model has one or not. */
-  #isZeroBias(name: string): boolean {
-    const bytes = this.#details.get(name);
-    const module = name.replace(/\.bias$/, "");
-    return bytes !== undefined && module !== name && this.#modules.has(module) && bytes.every((byte) => byte === 0);
+    this.#claims.finish((name) => this.#modules.isZeroBias(name) || ignored?.(name) === true);
+    this.#modules.checkNames();
   }
 
   #vector({ parts, length }: PlannedVectors): Vector {
@@ -248,45 +218,9 @@ export class WeightPlan {
     return { offset };
   }
 
-  /** `whole`: whether its rows are whole blocks of the tensor's; else they share no scales. */
-  #part(
-    projection: Projection,
-    cols: number,
-    {
-      firstBlock = 0,
-      blockStride = 1,
-      whole = wholeBlocks(wholeSlice(projection), projection.rows),
-    }: { readonly firstBlock?: number; readonly blockStride?: number; readonly whole?: boolean } = {},
-  ): PlannedPart {
-    const { module, rows } = projection;
-    const slice = wholeSlice(projection);
-    const { columns } = projection;
-    const shared = this.#module(projection, slice, columns?.of ?? cols);
-    const own = shared.byRow !== undefined && !whole ? shared.byRow : shared;
-    const planned = (it: StoredModule): PlannedPart => {
-      const stored = columns === undefined ? it : sliceColumns(module, it, columns, cols);
-      const { codes, params, format, byRow: _, unpacked: __, ...storage } = stored;
-      return { part: { module, rows, slice, firstBlock, blockStride, codes, params }, storage, format };
-    };
-    const { unpacked } = own;
-    return { ...planned(own), ...(unpacked === undefined ? {} : { unpacked: () => planned(unpacked()) }) };
-  }
-
-  /** The module's tensors, claimed at its first projection. A missing tensor is reported by `finish`: until then a stand-in will do. */
-  #module(projection: Projection, slice: RowSlice, cols: number): StoredModule {
-    const { module, transposed = false, weight = `${module}.weight`, expert } = projection;
-    const known = this.#modules.get(module);
-    const shared = projection.slice !== undefined || projection.columns !== undefined || expert !== undefined;
-    if (known !== undefined) {
-      if (shared && this.#shared.has(module)) return known;
-      throw new RangeError(`weight plan: ${module} is taken twice, expected once or by slices`);
-    }
-    const expertRows = expert === undefined ? undefined : slice.of / expert.of;
-    const shape = { module, rows: slice.of, cols, expertRows, transposed, weight };
-    const stored = storedModule(this.#tensors, shape, this.#quantization) ?? standIn(this.#location, slice.of, cols);
-    this.#modules.set(module, stored);
-    if (shared) this.#shared.add(module);
-    return stored;
+  #part(projection: Projection, cols: number, place: PartPlace = {}): PlannedPart {
+    const module = this.#modules.claim(projection, wholeSlice(projection), projection.columns?.of ?? cols);
+    return plannedPart(projection, module, cols, place);
   }
 
   /** Where a table lies: equal ones are one. */
@@ -304,9 +238,7 @@ export class WeightPlan {
     const [first] = planned;
     if (first === undefined) throw new RangeError(`${name}: a matrix of no parts`);
     const parts = planned.map(({ part }) => part);
-    const there = planned.filter(({ format }) => format !== MISSING); // `finish` reports the others
-    const odd = there.find(({ storage }) => !sameStorage(storage, there[0]?.storage ?? storage));
-    if (odd !== undefined) throw storedOtherwise(there[0] ?? first, odd);
+    checkAlike(planned);
     const blocks = room ?? parts.reduce((sum, { rows }) => sum + blocksOf(rows), 0);
     const tableAt = this.#place(first.storage.table);
     const { format } = first;
@@ -316,39 +248,10 @@ export class WeightPlan {
   }
 }
 
-interface PlannedPart {
-  readonly part: Part;
-  readonly storage: Storage;
-  readonly format: string;
-  /** As f32s. */
-  unpacked?(): PlannedPart;
-}
-
-/**
- * Parts of a stack: as f32s, where they are stored in several ways or have columns in orders of their own, and all can be. What is missing
- * is stored as the others: `finish` reports it.
- */
-function alike(all: readonly PlannedPart[]): readonly PlannedPart[] {
-  const there = all.filter(({ format }) => format !== MISSING);
-  const [first] = there;
-  if (first === undefined) return all;
-  const parts = all.map((part) => (part.format === MISSING ? { ...part, storage: first.storage } : part));
-  const fits = there.every(({ storage }) => storage.order === undefined && sameStorage(storage, first.storage));
-  const canBe = there.every(({ storage, unpacked }) => storage.layout === "f32" || unpacked !== undefined);
-  return fits || !canBe ? parts : parts.map((part) => part.unpacked?.() ?? part);
-}
-
 /** Bytes on the GPU of everything in the plan. */
 export function planBytes({ matrices, auxLength }: Pick<WeightPlan, "matrices" | "auxLength">): number {
   return matrices.reduce((sum, matrix) => {
     const { words, scales } = blockBytes(matrix);
     return sum + matrix.blocks * (words + scales) + (matrix.order?.byteLength ?? 0);
   }, auxLength * 4);
-}
-
-function storedOtherwise(first: PlannedPart, odd: PlannedPart): UnsupportedModelError {
-  const [a, b] = [first, odd].map(({ storage }) => describe(storage));
-  return new UnsupportedModelError(
-    `${odd.part.module}: stored as ${b}, expected ${a} as ${first.part.module}; quantize all experts alike`,
-  );
 }
