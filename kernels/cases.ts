@@ -166,7 +166,7 @@ export function allCases(): Case[] {
     ...realLatentCases(212_001),
     ...wideMatmulCases(EVERY, 3, 151_001),
     ...realMatmulCases(FEW_WIDE, 155_001, "wide"),
-    ...wideSameBitsCases(LAYOUT_NAMES, MANY_ROWS, 161_001),
+    ...wideSameBitsCases(LAYOUT_NAMES, MANY_ROWS, 161_001, true),
     ...adjustCases(48, 1_001),
     ...realAdjustCases(2_001),
     ...typicalSampleCases(56, 111_001),

@@ -212,6 +212,9 @@ const MUTATIONS = [
   ["matmul_residual affine4 M=8 wide", "let is_there = unit < params.units", "let is_there = true", "wide,parts="],
   ["norm_gate_up affine4 M=8 wide", "m < 8u && unit < params.units", "m < 8u", "wide,parts="],
   ["norm_matmul affine4 M=8 wide", "8u * part +", "8u * ((1u << params.part_bits) - part) +", " wide M=1"],
+  ["norm_matmul affine4 M=8 wide", "half = c.high", "half = c.low", " wide M=1"],
+  ["norm_matmul e2m1 M=4 wide", "step += params.run_steps", "step = 0u", "norm_matmul e2m1/16/f32 M=5/4 "],
+  ["matmul_residual affine4 M=4 own sums wide", "k - 8u * params.group_runs", "k", "residual affine4 wide M=1"],
   ["qk_norm", "select(params.heads, params.kv_heads, is_key)", "params.heads", "norm=projection"],
 ] as const;
 

@@ -82,13 +82,14 @@ function matmulCase(kernel: MatmulKernel, layout: LayoutName, ms: readonly Matmu
   };
 }
 
-/** Eight rows through M = 1 and the other `ms` of a way that has an order of its own: a precision, or columns in parts. */
+/** Eight rows through M = 1 and the other `ms` of a way that has an order of its own: a precision, or columns in parts; `ownSums`: with those too. */
 function orderCase(
   kernel: MatmulKernel,
   layout: LayoutName,
   from: Narrow | "wide",
   ms: readonly MatmulRows[],
   seed: number,
+  ownSums = false,
 ): Case {
   return {
     kernel,
@@ -99,16 +100,28 @@ function orderCase(
       const shape = { ...sharedShape(kernel, layout, seed), from, ...parts };
       const results: [string, Uint32Array][] = [];
       for (const m of [1, ...ms] as const)
-        results.push([`M=${m}`, (await wordsOf(bed, kernel, { ...shape, m })).words]);
+        for (const storedSums of ownSums ? [true, false] : [true]) {
+          const { words } = await wordsOf(bed, kernel, { ...shape, m, storedSums });
+          results.push([`M=${m}${storedSums ? "" : " with own sums"}`, words]);
+        }
       return equal(results);
     },
   };
 }
 
-/** The three matmuls of each layout in wide workgroups, at `ms` besides 1. */
-export function wideSameBitsCases(names: readonly LayoutName[], ms: readonly MatmulRows[], firstSeed: number): Case[] {
+/** The three matmuls of each layout in wide workgroups, at `ms` besides 1; `ownSums`: with those too, where there are such kernels. */
+export function wideSameBitsCases(
+  names: readonly LayoutName[],
+  ms: readonly MatmulRows[],
+  firstSeed: number,
+  ownSums = false,
+): Case[] {
   let seed = firstSeed;
-  return names.flatMap((layout) => MATMUL_KERNELS.map((kernel) => orderCase(kernel, layout, "wide", ms, seed++)));
+  return names.flatMap((layout) =>
+    MATMUL_KERNELS.map((kernel) =>
+      orderCase(kernel, layout, "wide", ms, seed++, ownSums && kernel === "matmul_residual"),
+    ),
+  );
 }
 
 /** The three matmuls of each layout, with bytes and with halves. */

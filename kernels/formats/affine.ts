@@ -5,20 +5,21 @@
  *
  * Codes of 3, 5 and 6 bits lie in two planes: 2 + 1, 4 + 1 and 4 + 2 bits (bit_planes.ts), so that no code crosses a word.
  */
-import { eightByMasks, eightOf } from "./bit_planes.ts";
+import { eightByMasks, eightOf, halvesOf } from "./bit_planes.ts";
 import type { Layout, LayoutName } from "./layout.ts";
 
 function affine(name: LayoutName, planes: readonly number[]): Layout {
   const runWords = planes.reduce((a, b) => a + b);
   // Through i32: software adapters convert signed integers in one instruction, unsigned ones in six; GPUs see bytes either way.
-  const eight = eightOf(planes, (codes) => `vec4f(bitcast<vec4i>(${codes}))`);
+  const number = (codes: string) => `vec4f(bitcast<vec4i>(${codes}))`;
   return {
     name,
     planes,
     runWords,
     scaling: "affine",
-    eight,
+    eight: eightOf(planes, number),
     eightByMasks: eightByMasks(planes),
+    halves: halvesOf(planes, number),
     value: (code) => code,
   };
 }

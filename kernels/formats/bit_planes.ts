@@ -6,6 +6,8 @@
  * instruction each. Codes of 3, 5 and 6 bits are two planes behind each other, the lower bits first; each load stays 128 bits wide.
  */
 
+import type { Halves } from "./layout.ts";
+
 /** `codes(run, step)`: the eight columns of a step for four rows, a code a byte: columns 0 … 3 in `low`, 4 … 7 in `high`. */
 export function bytesOf(planes: readonly number[]): string {
   let word = 0;
@@ -59,6 +61,11 @@ fn eight(run: u32, step: u32) -> Eight {
   let c = codes(run, step);
   return Eight(${columns.join(", ")});
 }`;
+}
+
+/** `halves` of such a layout; `functions`: WGSL that `number` needs. */
+export function halvesOf(planes: readonly number[], number: (codes: string) => string, functions = ""): Halves {
+  return { code: `${functions}${bytesOf(planes)}`, column: (b) => number(byteOf("half", b)) };
 }
 
 /**

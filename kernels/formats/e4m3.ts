@@ -5,9 +5,11 @@
  *
  * Source: Micikevicius et al. 2022, "FP8 Formats for Deep Learning": 4 bits of exponent, 3 of mantissa, no infinity. The two codes of NaN decode as 480.
  */
-import { eightOf } from "./bit_planes.ts";
+import { eightOf, halvesOf } from "./bit_planes.ts";
 import { e4m3FromBits } from "./group_scales.ts";
 import type { Layout } from "./layout.ts";
+
+const number = (codes: string) => `e4m3(${codes})`;
 
 /** Codes of 8 bits in one plane. The WGSL of `e4m3` comes with the scales, which may be of the same type. */
 export const e4m3: Layout = {
@@ -15,6 +17,7 @@ export const e4m3: Layout = {
   planes: [8],
   runWords: 8,
   scaling: "scale",
-  eight: eightOf([8], (codes) => `e4m3(${codes})`),
+  eight: eightOf([8], number),
+  halves: halvesOf([8], number),
   value: e4m3FromBits,
 };

@@ -49,6 +49,17 @@ export interface PackedMatrix {
 /** How a decoded number becomes a weight: as it is, scale · q by group, or scale · q + bias by group. */
 export type Scaling = "none" | "scale" | "affine";
 
+/** The same as a layout's `eight`, four columns at a time, for kernels that are short of registers. */
+export interface Halves {
+  /**
+   * WGSL. Of scaled layouts `fn codes(run: u32, step: u32) -> Codes`, whose `low` and `high` are the halves; of others
+   * `fn half_of(run: u32, half: u32) -> Half`, whose halves are whole words.
+   */
+  readonly code: string;
+  /** A WGSL expression of `half`: its column b = 0 … 3, four rows, decoded but not scaled. */
+  readonly column: (b: number) => string;
+}
+
 /** One layout: how a run of 32 columns of a row is read, in WGSL and on the CPU. */
 export interface Layout {
   readonly name: LayoutName;
@@ -64,6 +75,7 @@ export interface Layout {
   readonly eight: string;
   /** The same for adapters that shift vectors lane by lane and convert signed integers alone: by masks, and factors that are powers of two. */
   readonly eightByMasks?: string;
+  readonly halves: Halves;
   /** `fn prepare(lane: u32)`, called once in uniform control flow, where `eight` needs something in workgroup memory. */
   readonly prepare?: string;
   /** The number that a code stands for, not scaled; of a table's codes, their place in it. */

@@ -52,8 +52,8 @@ export interface DotOptions {
   readonly from?: XFrom;
 }
 
-/** Rows of x up to which a wide kernel's steps are written out; layouts of scales alone may have groups that are no whole runs. */
-const WRITTEN_OUT_ROWS = 2;
+/** Rows of x up to which a wide kernel's steps are written out, but for layouts of scales alone, whose groups may be no whole runs; more rows are wide_rows.ts. */
+export const WRITTEN_OUT_ROWS = 2;
 
 /** Params of the inner product, declared by every kernel that uses it. */
 export const DOT_PARAMS = {
@@ -105,8 +105,8 @@ export const each = (rows: number, line: (m: number) => string): string =>
 
 /**
  * Declares `dot_rows(block, quad, first, lane)`: the dot products of the lane's four rows with x rows `first` …, in `dots`. Where it is
- * wide, `dot_rows(at, first, lane)` over the groups of an octet; for few rows the steps of a run are then written out, so that a lane
- * waits for all their weights at once. (On software adapters that spills.)
+ * wide, `dot_rows(at, first, lane)` over the groups of an octet, for few rows (wide_rows.ts has more); the steps of a run are then written out, so that
+ * a lane waits for all their weights at once. (On software adapters that spills.)
  *
  * Σ x of a run is read where the producer of x stored it, or else (`ownSums`) added up beside the products, in the same
  * order: eight quads one after the other, then (a + b) + (c + d). Runs of a group are added in order.
@@ -119,8 +119,6 @@ export function dotFragment(layout: Layout, rows: MatmulRows, options: DotOption
   const start = (m: number) => (listed ? `k + row${m} * params.x_stride` : `k + ${m}u * params.x_stride`);
   const wide = from === "wide";
   const early = wide && sums;
-  const kept = wide && rows > WRITTEN_OUT_ROWS; // sums of many rows would take registers that occupancy needs; on software adapters memory costs as much
-  const acc = (m: number) => (kept ? `dots[${m}u * WG + lane]` : `acc${m}`);
   const products = (m: number, a: string, b: string) => `        {
           let a = ${a};
           let b = ${b};
@@ -133,7 +131,7 @@ var<workgroup> dots: array<vec4f, ${rows} * WG>;${listed ? `\nvar<workgroup> x_r
 fn x_at(i: u32) -> f32 { return x[i >> 2u][i & 3u]; }
 fn dot_rows(${wide ? "at: Octet" : "block: u32, quad: u32"}, first: u32, lane: u32) {
 ${layout.prepare === undefined ? "" : "  prepare(lane);"}
-${each(rows, (m) => `  ${kept ? "" : "var "}${acc(m)} = vec4f();`)}
+${each(rows, (m) => `  var acc${m} = vec4f();`)}
   var w = ${wide ? "(at.block * params.row_runs + at.run)" : "block * params.row_runs"} * ${layout.runWords * 8}u + ${wide ? "at.quad" : "quad"};
   var step = 0u;
 ${listed ? each(rows, (m) => `  let row${m} = x_rows[${m}];`) : ""}
@@ -146,7 +144,7 @@ ${each(rows, (m) => `    var d${m} = vec4f();${sums ? ` var run_sum${m} = 0.0;` 
 ${sums && ownSums ? each(rows, (m) => `      var quads${m} = vec4f();`) : ""}
 ${from === "broadcast" ? each(rows, (m) => `      let run_x${m} = x_window[${start(m)} - 2u * step + (lane & 7u)];`) : ""}
 ${
-  wide && rows <= WRITTEN_OUT_ROWS && scaling !== "scale"
+  wide && scaling !== "scale"
     ? `${each(
         4,
         (i) => `      {
@@ -173,16 +171,16 @@ ${sums ? "      run++;" : ""}
     }
 ${
   scaling === "none"
-    ? each(rows, (m) => `    ${acc(m)} += d${m};`)
+    ? each(rows, (m) => `    acc${m} += d${m};`)
     : `    let gs = ${early ? "early_scale(word, " : "group_scale("}s, g, params.groups, params.scale_type);${early ? EARLY_NEXT : ""}
 ${each(rows, (m) =>
   sums
-    ? `    ${acc(m)} = fma(gs.bias, vec4f(run_sum${m}), fma(gs.scale, d${m}, ${acc(m)}));`
-    : `    ${acc(m)} = fma(gs.scale, d${m}, ${acc(m)});`,
+    ? `    acc${m} = fma(gs.bias, vec4f(run_sum${m}), fma(gs.scale, d${m}, acc${m}));`
+    : `    acc${m} = fma(gs.scale, d${m}, acc${m});`,
 )}`
 }
   }
-${kept ? "" : each(rows, (m) => `  dots[${m}u * WG + lane] = ${acc(m)};`)}
+${each(rows, (m) => `  dots[${m}u * WG + lane] = acc${m};`)}
 }`;
 }
 

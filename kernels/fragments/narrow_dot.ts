@@ -24,9 +24,11 @@ import {
   each,
   isShared,
   type MatmulRows,
+  WRITTEN_OUT_ROWS,
   type XFrom,
 } from "./matmul.ts";
 import { EIGHT_WORDS, type Narrow, type NarrowShape } from "./narrow_activation.ts";
+import { wideRowsFragment } from "./wide_rows.ts";
 
 /** Whether x is narrow. */
 const isNarrow = (from: XFrom): from is Narrow => from === "bytes" || from === "halves";
@@ -51,7 +53,9 @@ export function anyDotFragment(
   options: DotOptions & { readonly from: XFrom },
 ): string {
   const { from } = options;
-  return isNarrow(from) ? narrowDotFragment(layout, rows, from) : dotFragment(layout, rows, options);
+  if (isNarrow(from)) return narrowDotFragment(layout, rows, from);
+  if (from === "wide" && rows > WRITTEN_OUT_ROWS) return wideRowsFragment(layout, rows, options.ownSums);
+  return dotFragment(layout, rows, options);
 }
 
 /** What is taken from a code: bytes must fit −128 … 127, and halves do better around zero. */
