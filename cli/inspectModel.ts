@@ -2,7 +2,7 @@
 import { bytes } from "../device/buffers.ts";
 import { kvTypesOf } from "../engine/kvType.ts";
 import { type ReadModel, readModel } from "../engine/loadModel.ts";
-import { heldBytes } from "../engine/memoryPlan.ts";
+import { heldBytes } from "../engine/pageSizes.ts";
 import type { KvType } from "../kernels/attention/kv_types.ts";
 import type { Checkpoint } from "../models/weights/checkpoint.ts";
 import type { Context } from "./command.ts";

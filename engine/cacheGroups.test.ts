@@ -3,7 +3,8 @@ import { describe, expect, test } from "vitest";
 import type { Gpu } from "../device/gpu.ts";
 import type { CacheDeclaration } from "../models/model.ts";
 import { cacheGroups, firstPageOf } from "./cacheGroups.ts";
-import { heldBytes, type MemoryWishes, planMemory } from "./memoryPlan.ts";
+import { type MemoryWishes, planMemory } from "./memoryPlan.ts";
+import { heldBytes } from "./pageSizes.ts";
 
 const MIB = 2 ** 20;
 const layer = (window: number | null): CacheDeclaration => ({ kind: "pages", kvHeads: 2, headDim: 64, window });

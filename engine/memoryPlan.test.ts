@@ -5,7 +5,8 @@ import type { KvType } from "../kernels/attention/kv_types.ts";
 import type { CacheDeclaration } from "../models/model.ts";
 import { cacheGroups } from "./cacheGroups.ts";
 import { checkKvType, kvTypesOf } from "./kvType.ts";
-import { type MemoryWishes, pageBytes, planMemory } from "./memoryPlan.ts";
+import { type MemoryWishes, planMemory } from "./memoryPlan.ts";
+import { pageBytes } from "./pageSizes.ts";
 
 const MIB = 2 ** 20;
 const layer = (headDim: number, valueDim = headDim): CacheDeclaration => ({

@@ -2,13 +2,13 @@
 import { bytes } from "../device/buffers.ts";
 import { OutOfMemoryError } from "../device/errors.ts";
 import type { Gpu } from "../device/gpu.ts";
-import { pageWords } from "../kernels/attention/kv_page.ts";
 import type { KvType } from "../kernels/attention/kv_types.ts";
-import { KEY_BLOCK, PAGE_TOKENS } from "../kernels/fragments/batch.ts";
+import { PAGE_TOKENS } from "../kernels/fragments/batch.ts";
 import type { CacheDeclaration } from "../models/model.ts";
 import { MAX_ROWS } from "./batch.ts";
-import { type CacheGroup, cacheGroups } from "./cacheGroups.ts";
+import type { CacheGroup } from "./cacheGroups.ts";
 import { kvTypesOf } from "./kvType.ts";
+import { bytesFor, fitting, groupSize, mostTokenPages, pageBytes } from "./pageSizes.ts";
 
 /** What an engine takes; bytes where nothing else is said. */
 export interface MemoryPlan {
@@ -55,23 +55,6 @@ const DEFAULT_KV = 512 * 2 ** 20;
 const DEFAULT_SEQUENCES = 4;
 /** States of as many sequences as fit in this, where nothing is said; else in half of `kvMemory`. */
 const DEFAULT_STATES = 256 * 2 ** 20;
-
-/** Bytes of a layer's page: none where it keeps a state. */
-export const layerPageBytes = (cache: CacheDeclaration, kvType: KvType): number =>
-  cache.kind === "pages" ? 4 * pageWords(kvType, cache.kvHeads, cache.headDim, cache.valueDim) : 0;
-
-/** Bytes of a page in all layers. */
-export const pageBytes = (caches: readonly CacheDeclaration[], kvType: KvType): number =>
-  caches.reduce((sum, cache) => sum + layerPageBytes(cache, kvType), 0);
-
-/** Bytes of the keys and values that a sequence of so many tokens holds, whole pages not counted. */
-export function heldBytes(caches: readonly CacheDeclaration[], kvType: KvType, tokens: number): number {
-  return cacheGroups(caches).reduce((sum, { window, layers }) => {
-    const held = window === null ? tokens : Math.min(tokens, windowPages(window) * PAGE_TOKENS);
-    const group = caches.filter((_, layer) => layers.includes(layer));
-    return sum + (pageBytes(group, kvType) / PAGE_TOKENS) * held;
-  }, 0);
-}
 
 /** Throws OutOfMemoryError where the wishes cannot be met on this adapter, with what would fit. */
 export function planMemory(
@@ -165,59 +148,6 @@ function smallerTypes(
 ): string {
   const others = kvTypesOf(caches).filter((other) => longestAs(other) > longestAs(kvType));
   return others.map((other) => `, or --kv-type ${other} with up to ${longestAs(other)}`).join("");
-}
-
-/** What pages of a group cost. */
-interface GroupSize {
-  /** Of a page in all its layers. */
-  readonly bytes: number;
-  /** Pages that its buffers hold. */
-  readonly most: number;
-  /** Pages that one sequence of any length needs, and those that as many as run at once have use for. */
-  readonly one: number;
-  readonly enough: number;
-}
-
-function groupSize(
-  { layers, window }: CacheGroup,
-  caches: readonly CacheDeclaration[],
-  kvType: KvType,
-  { limit, sequences }: { readonly limit: number; readonly sequences: number },
-): GroupSize {
-  const each = layers
-    .map((layer) => caches[layer])
-    .map((cache) => (cache === undefined ? 0 : layerPageBytes(cache, kvType)));
-  const bytes = each.reduce((a, b) => a + b, 0);
-  const most = bytes === 0 ? Number.MAX_SAFE_INTEGER : Math.floor(limit / Math.max(...each));
-  const one = window === null ? Number.MAX_SAFE_INTEGER : windowPages(window);
-  return { bytes, most, one, enough: Math.min(window === null ? most : one * sequences, most) };
-}
-
-/** Pages that a sequence of any length holds at most behind and within a window: two steps' rows ahead are counted in. */
-const windowPages = (window: number): number => Math.ceil((window + KEY_BLOCK + 2 * MAX_ROWS) / PAGE_TOKENS) + 1;
-
-/** Pages of tokens for which a group's buffers have room: any number where they hold one sequence's window. */
-const mostTokenPages = ({ most, one }: GroupSize): number => (one <= most ? Number.MAX_SAFE_INTEGER : most);
-
-/** Bytes of all groups where there is room for so many pages of tokens. */
-const bytesFor = (sizes: readonly GroupSize[], pages: number): number =>
-  sizes.reduce((sum, { bytes, enough }) => sum + (bytes === 0 ? 0 : bytes * Math.min(pages, enough)), 0);
-
-/** The most pages of tokens for which there is room, in buffers and within a budget. */
-const fitting = (sizes: readonly GroupSize[], budget: number): number =>
-  Math.min(...sizes.map(mostTokenPages), tokenPagesWithin(sizes, budget));
-
-/** The most pages of tokens for which the groups' bytes are within a budget: groups that have enough cost no more. */
-function tokenPagesWithin(sizes: readonly GroupSize[], budget: number): number {
-  let open = sizes.filter(({ bytes }) => bytes > 0);
-  let left = budget;
-  for (const full of [...open].sort((a, b) => a.enough - b.enough)) {
-    const pages = Math.floor(left / open.reduce((sum, { bytes }) => sum + bytes, 0));
-    if (pages < full.enough) return pages;
-    left -= full.bytes * full.enough;
-    open = open.filter((size) => size !== full);
-  }
-  return Number.MAX_SAFE_INTEGER;
 }
 
 /** How many sequences run at once, and the bytes of their states where layers keep some. Throws OutOfMemoryError where not one fits. */

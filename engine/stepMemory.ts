@@ -7,8 +7,9 @@ import { allocateWeights, freeWeights } from "../models/allocateWeights.ts";
 import type { StepBuffers } from "../models/step.ts";
 import { type BatchMemory, batchWords, MAX_ROWS } from "./batch.ts";
 import type { ReadModel } from "./loadModel.ts";
-import { layerPageBytes, type MemoryPlan } from "./memoryPlan.ts";
+import type { MemoryPlan } from "./memoryPlan.ts";
 import type { Owned } from "./owned.ts";
+import { layerPageBytes } from "./pageSizes.ts";
 import { RopeTable } from "./ropeTable.ts";
 import { SampleLists } from "./sampleLists.ts";
 
