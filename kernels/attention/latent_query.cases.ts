@@ -71,16 +71,27 @@ export function latentQueryCase(s: LatentShape): Case {
       for (let row = 0; row < rows; row++)
         for (let h = 0; h < heads; h++) {
           const own = q.subarray(row * stride + h * each, row * stride + (h + 1) * each);
-          for (let k = 0; k < latent; k++)
-            for (let n = 0; n < nope; n++) {
-              const w = at(keys.matrix.values, (h * paddedRows(nope) + n) * latent + k);
-              const to = (row * heads + h) * width + (s.sorted ? at(order, k) : k);
-              want[to] = at(want, to) + at(own, n) * w;
-            }
+          const taken = takenTo(s, own, keys.matrix.values, h);
           const part = turned(asAttention(s, rotaryDim), from, row, Float64Array.from(own.subarray(nope)));
-          want.set(part, (row * heads + h) * width + latent);
+          const begin = (row * heads + h) * width;
+          taken.forEach((v, k) => {
+            want[begin + (s.sorted ? at(order, k) : k)] = v;
+          });
+          want.set(part, begin + latent);
         }
       return [{ name: "queries", got, want, limit: SUM_LIMIT }, ...same];
     },
   };
+}
+
+/** A head's query over latents, in the columns' own order. */
+function takenTo({ latent, nope }: LatentShape, query: Float32Array, keys: Float64Array, head: number): Float64Array {
+  const sums = new Float64Array(latent);
+  for (let n = 0; n < nope; n++) {
+    const first = (head * paddedRows(nope) + n) * latent;
+    sums.forEach((sum, k) => {
+      sums[k] = sum + at(query, n) * at(keys, first + k);
+    });
+  }
+  return sums;
 }

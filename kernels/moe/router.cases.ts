@@ -34,6 +34,7 @@ export interface RouterShape {
 }
 
 const LIMIT = 1e-9; // exp of drivers is good to about 1e-5, and f32 logits to 1e-6
+const EPS = 1e-5;
 
 const sigmoid = (v: number) => 1 / (1 + Math.exp(-v));
 const at = (list: ArrayLike<number>, index: number) => list[index] ?? Number.NaN;
@@ -124,7 +125,7 @@ function routerCase(shape: RouterShape): Case {
         ...routerParams(shape, { bias: 0, correction: experts }),
         x_squares: act.shape.squares,
         hidden_size: cols,
-        eps: 1e-5,
+        eps: EPS,
         x_stride: act.shape.stride / 4,
         x_runs: act.shape.runs,
       };
@@ -133,17 +134,12 @@ function routerCase(shape: RouterShape): Case {
       const floats = new Float32Array(got.buffer);
       const inverses = Float64Array.from({ length: rows }, (_, row) => {
         const squares = residual.subarray(row * cols, (row + 1) * cols).reduce((sum, v) => sum + v * v, 0);
-        return 1 / Math.sqrt(squares / cols + 1e-5);
+        return 1 / Math.sqrt(squares / cols + EPS);
       });
       const products = product(matrix.values, x, rows, cols, stored);
-      const wanted = Array.from({ length: rows }, (_, row) => {
-        const logits = products
-          .subarray(row * stored, (row + 1) * stored)
-          .map((v, e) => v * at(inverses, row) + (shape.bias && e < experts ? at(bias, e) : 0));
-        const { chosen, weights } = routeOf(logits, correction, shape);
-        const open = shape.gated ? sigmoid(at(logits, stored - 1)) : 1;
-        const extra = Array.from({ length: shared }, (_, s) => experts + s);
-        return { ids: [...chosen, ...extra], weights: [...weights, ...extra.map(() => open)] };
+      const wanted = Array.from(inverses, (inverse, row) => {
+        const normed = products.subarray(row * stored, (row + 1) * stored).map((v) => v * inverse);
+        return chosenOf(shape, normed, bias, correction);
       });
       return [
         { name: "experts", got: got.subarray(0, route.items), want: wanted.flatMap(({ ids }) => ids), limit: 0 },
@@ -157,6 +153,16 @@ function routerCase(shape: RouterShape): Case {
       ];
     },
   };
+}
+
+/** A row's experts, shared ones last, and their weights. */
+function chosenOf(shape: RouterShape, normed: Float64Array, bias: Float32Array, correction: Float32Array) {
+  const { experts, shared, gated } = shape;
+  const logits = normed.map((v, e) => v + (shape.bias && e < experts ? at(bias, e) : 0));
+  const { chosen, weights } = routeOf(logits, correction, shape);
+  const open = gated ? sigmoid(at(logits, logits.length - 1)) : 1;
+  const extra = Array.from({ length: shared }, (_, s) => experts + s);
+  return { ids: [...chosen, ...extra], weights: [...weights, ...extra.map(() => open)] };
 }
 
 /** Makes the second row of each block equal to the first, as stored and in f64. */
