@@ -14,7 +14,7 @@ import { bar } from "./progress.ts";
 
 const FLAGS = {
   filter: { value: "NAME", help: "only cases that have this in their title, as a kernel's name" },
-  all: { help: "more than 1,000 cases, with the shapes of real models, instead of some 300" },
+  all: { help: "more than 4,000 cases, with the shapes of real models, instead of some 540" },
   perf: {
     help: "times kernels at a real model's shapes, once their cases have passed; --filter takes an op, as qkv_proj",
   },

@@ -23,6 +23,7 @@ interface CommonRequest {
   readonly stop?: string | readonly string[] | null;
   readonly stop_token_ids?: readonly number[] | null;
   readonly ignore_eos?: boolean | null;
+  readonly priority?: number | null;
   readonly prompt_logprobs?: number | null;
   readonly stream?: boolean | null;
   readonly stream_options?: { readonly include_usage?: boolean | null } | null;
