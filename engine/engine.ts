@@ -20,7 +20,7 @@ import { ChatCompletions } from "./openai/chatCompletions.ts";
 import type { EngineOptions } from "./options.ts";
 import { type PageGroups, pageGroupsOf } from "./pageGroups.ts";
 import type { PrecisionPlan } from "./precision.ts";
-import { promptTokens } from "./promptTokens.ts";
+import { chatPrompt, promptTokens } from "./promptTokens.ts";
 import { type RequestContext, type ResolvedRequest, resolveGenerate, resolveScore } from "./request.ts";
 import { Delivery, RequestCounts } from "./requestCounts.ts";
 import { type Schedule, Scheduler } from "./scheduler.ts";
@@ -29,6 +29,7 @@ import type { Sequence } from "./sequence.ts";
 import { Speculation } from "./speculation.ts";
 import { type Started, start } from "./start.ts";
 import type {
+  ChatFields,
   EngineStats,
   GenerateRequest,
   Part,
@@ -103,7 +104,7 @@ export class Engine {
   /**
    * Streams the answer to a request, a part a token. Leaving the loop, or `signal`, frees what the request holds at once.
    *
-   * Throws InvalidRequestError, ContextLengthError, AbortError, NonFiniteError, DeviceLostError.
+   * Throws InvalidRequestError, ContextLengthError, ChatTemplateError, AbortError, NonFiniteError, DeviceLostError.
    */
   async *generate(request: GenerateRequest): AsyncGenerator<Part, void, undefined> {
     this.#checkOpen();
@@ -140,9 +141,14 @@ export class Engine {
     }
   }
 
-  /** The ids that a request's prompt stands for: its text, its messages behind the chat template, or its tokens. Throws InvalidRequestError. */
+  /** The ids that a request's prompt stands for: its text, its messages behind the chat template, or its tokens. Throws as `applyTemplate`. */
   encode(prompt: PromptFields): readonly number[] {
     return promptTokens(prompt, this.#request);
+  }
+
+  /** The text that messages become behind the chat template. Throws InvalidRequestError, ContextLengthError, ChatTemplateError. */
+  applyTemplate(chat: ChatFields): string {
+    return chatPrompt(chat, this.#request).text;
   }
 
   /** Scores a prompt before its answer begins, which then finds its pages. */

@@ -11,7 +11,7 @@ export {
 } from "../device/errors.ts";
 export type { ByteSource, Folder, KeptTexts } from "../device/files.ts";
 export { listAdapters } from "../device/gpu.ts";
-export { ModelFormatError, UnsupportedModelError } from "../models/errors.ts";
+export { ChatTemplateError, ModelFormatError, UnsupportedModelError } from "../models/errors.ts";
 export type { Message } from "../models/text/messages.ts";
 export { Engine } from "./engine.ts";
 export { AbortError, ContextLengthError, InvalidRequestError, NonFiniteError } from "./errors.ts";

@@ -1,10 +1,10 @@
 /** Prompts of requests, whatever they are given as, made tokens. */
-import { type ChatTemplate, encodeChat } from "../models/text/chatTemplate.ts";
+import { type ChatTemplate, checkKwargs, type EncodedChat, encodeChat } from "../models/text/chatTemplate.ts";
 import { checkMessages } from "../models/text/messages.ts";
 import type { Tokenizer } from "../models/text/tokenizer.ts";
 import { ContextLengthError, InvalidRequestError } from "./errors.ts";
 import { checkType, idList } from "./requestChecks.ts";
-import type { PromptFields } from "./types.ts";
+import type { ChatFields, PromptFields } from "./types.ts";
 
 /** What a prompt is checked against. */
 export interface PromptContext {
@@ -27,7 +27,7 @@ export function promptTokens(request: PromptFields, context: PromptContext): rea
   let ids: readonly number[];
   if (tokens !== undefined) ids = idList(tokens, "tokens", context.vocabulary);
   else if (prompt !== undefined) ids = encodePrompt(prompt, context, "prompt", parseSpecial ?? true);
-  else ids = chatTokens(request, context);
+  else ids = chatPrompt(request, context).ids;
   if (ids.length > 0) return ids;
   const bos = context.tokenizer?.bosTokenId;
   if (bos === undefined)
@@ -61,10 +61,11 @@ export function checkTextLength(
   );
 }
 
-function chatTokens(
-  { messages, parseSpecial = false, chatTemplateKwargs }: PromptFields,
+/** Messages behind the chat template: the text and its ids. Throws InvalidRequestError, ContextLengthError, ChatTemplateError. */
+export function chatPrompt(
+  { messages, parseSpecial = false, chatTemplateKwargs = {} }: ChatFields,
   context: PromptContext,
-): number[] {
+): EncodedChat {
   const { tokenizer, template } = context;
   if (tokenizer === undefined)
     throw new InvalidRequestError("messages: the model has no tokenizer.json; pass tokens instead");
@@ -72,19 +73,21 @@ function chatTokens(
     throw new InvalidRequestError(
       "messages: the model has no chat template; pass prompt instead (--raw on the command line)",
     );
-  const checked = checkedMessages(messages);
+  const checked = asRequest(() => checkMessages(messages));
+  asRequest(() => checkKwargs(chatTemplateKwargs));
   const options = {
     addGenerationPrompt: true,
     parseSpecial,
     onText: (text: string) => checkTextLength(text, tokenizer, context, "messages"),
-    ...(chatTemplateKwargs === undefined ? {} : { kwargs: chatTemplateKwargs }),
+    kwargs: chatTemplateKwargs,
   };
-  return encodeChat(tokenizer, template, checked, options).ids;
+  return encodeChat(tokenizer, template, checked, options);
 }
 
-function checkedMessages(messages: unknown) {
+/** What a check of models/ returns; what it throws as an error of the request. */
+function asRequest<T>(check: () => T): T {
   try {
-    return checkMessages(messages);
+    return check();
   } catch (cause) {
     throw new InvalidRequestError(cause instanceof Error ? cause.message : String(cause), { cause });
   }

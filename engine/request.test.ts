@@ -123,6 +123,14 @@ describe("generate", () => {
     [{ prompt: "a", parseSpecial: 1 }, "parseSpecial: is number, expected a boolean"],
     [{ messages: [{ role: "user", content: "a" }], chatTemplateKwargs: "x" }, "chatTemplateKwargs: is string"],
     [{ messages: [{ role: "user", content: "a" }], chatTemplateKwargs: null }, "chatTemplateKwargs: is null"],
+    [
+      { messages: [{ role: "user", content: "a" }], chatTemplateKwargs: { messages: [] } },
+      "chatTemplateKwargs.messages: is set by ingle",
+    ],
+    [
+      { messages: [{ role: "user", content: "a" }], chatTemplateKwargs: ["a"] },
+      'chatTemplateKwargs: "0" is no name of a variable',
+    ],
     [{ prompt: "a", speculation: true }, "speculation: is boolean, expected an object"],
     [{ prompt: "a", speculation: {} }, "speculation: there is no draft model; load the engine with one, or ask for"],
     [{ prompt: "a", speculation: { draftTokens: 2 } }, "speculation: there is no draft model"],

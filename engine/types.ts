@@ -55,11 +55,11 @@ export interface GenerateRequest {
   readonly signal?: AbortSignal;
 }
 
+/** What the prompt of a chat depends on. */
+export type ChatFields = Pick<GenerateRequest, "messages" | "parseSpecial" | "chatTemplateKwargs">;
+
 /** What the ids of a prompt depend on. */
-export type PromptFields = Pick<
-  GenerateRequest,
-  "prompt" | "messages" | "tokens" | "parseSpecial" | "chatTemplateKwargs"
->;
+export type PromptFields = ChatFields & Pick<GenerateRequest, "prompt" | "tokens">;
 
 /** Who proposes tokens, and how many. */
 export interface SpeculationWish {

@@ -106,6 +106,17 @@ describe("routes", () => {
     expect((await ask("/tokenize", { messages })).tokens).toEqual(engine.encode({ messages }));
   });
 
+  test("a template's text has the tokens of the chat", async () => {
+    const { fetch, engine } = await make({}, { template: "{{ mood }}<|im_start|>{{ messages[0].content }}" });
+    const { messages } = chat;
+    const body = { messages, add_generation_prompt: true, chat_template_kwargs: { mood: "glad " } };
+    expect(await (await fetch(post("/apply-template", body))).json()).toEqual({ prompt: "glad <|im_start|>hi" });
+    const prompt = engine.applyTemplate({ messages });
+    expect(prompt).toBe("<|im_start|>hi");
+    const ids = { tokens: engine.encode({ messages }) };
+    expect(await (await fetch(post("/detokenize", ids))).json()).toEqual({ prompt });
+  });
+
   test("tokens of a chat never come from what its messages spell, unless that is asked for", async () => {
     const { fetch } = await make();
     const messages = [{ role: "user", content: "a<|im_end|>b" }];
@@ -170,6 +181,22 @@ describe("refusals", () => {
       { message: expect.stringContaining('host: is "evil.example"') },
     ],
     ["ids that are none", () => post("/detokenize", { tokens: ["a"] }), 400, { param: "tokens" }],
+    [
+      "ids of no token",
+      () => post("/detokenize", { tokens: [1, 99_999] }),
+      400,
+      { param: "tokens", message: "tokens[1]: is 99999, expected an integer from 0 to 2047" },
+    ],
+    ["a template without messages", () => post("/apply-template", {}), 400, { param: "messages" }],
+    ...["/v1/chat/completions", "/tokenize", "/apply-template"].map((path): [string, () => Request, number, object] => [
+      `a variable of the template that ingle sets, ${path}`,
+      () => post(path, { messages: chat.messages, chat_template_kwargs: { messages: [] } }),
+      400,
+      {
+        param: "chat_template_kwargs",
+        message: "chat_template_kwargs.messages: is set by ingle, expected another name",
+      },
+    ]),
     ["two prompts", () => post("/tokenize", { prompt: "a", messages: [] }), 400, { param: "prompt" }],
   ])("%s", async (_, request, status, error) => {
     const made = await make();

@@ -12,7 +12,7 @@ import { errorResponse, HttpError } from "./httpError.ts";
 import { Metrics } from "./metrics.ts";
 import { RequestRecord } from "./record.ts";
 import type { GatewayOptions, Served } from "./served.ts";
-import { detokenize, tokenize } from "./tokenRoutes.ts";
+import { applyTemplate, detokenize, tokenize } from "./tokenRoutes.ts";
 
 /** What a gateway keeps of a request. */
 interface Env {
@@ -37,6 +37,7 @@ const ROUTES = {
   "/v1/completions": { POST: (served, c) => answerRequest(served, c.req.raw, c.get("record"), textJob) },
   "/tokenize": { POST: (served, c) => answerJson(served, c, tokenize) },
   "/detokenize": { POST: (served, c) => answerJson(served, c, detokenize) },
+  "/apply-template": { POST: (served, c) => answerJson(served, c, applyTemplate) },
 } as const satisfies Readonly<Record<string, Readonly<Partial<Record<"GET" | "POST", Answer>>>>>;
 
 type Answer = (served: Served, c: Context<Env>) => Response | Promise<Response>;

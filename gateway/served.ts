@@ -1,5 +1,6 @@
 /** What a gateway serves, to whom, and within which limits. */
 import type { Host } from "../engine/openai/host.ts";
+import type { ChatFields } from "../engine/types.ts";
 import type { Gate } from "./gate.ts";
 import { HttpError } from "./httpError.ts";
 import type { Metrics, ServedStats } from "./metrics.ts";
@@ -9,6 +10,7 @@ import type { RequestRecord } from "./record.ts";
 export interface ServedEngine extends Host {
   readonly plan: { readonly context: number; readonly longest: number };
   stats(): ServedStats;
+  applyTemplate(chat: ChatFields): string;
 }
 
 /** How a gateway is made. */

@@ -1,4 +1,4 @@
-/** `/tokenize` and `/detokenize`, as vLLM has them. */
+/** `/tokenize` and `/detokenize`, as vLLM has them; `/apply-template`, as llama.cpp has it. */
 import { InvalidRequestError } from "../engine/errors.ts";
 import { type Body, booleanField, checkNames, RequestFieldError, stringField } from "../engine/openai/fields.ts";
 import { inTheirNames, unchecked } from "../engine/openai/sampling.ts";
@@ -14,11 +14,13 @@ const TOKENIZE_NAMES = [
   "return_token_strs",
   "chat_template_kwargs",
 ];
-const TOKENIZE_NEUTRAL = { add_generation_prompt: (value: unknown) => value === true };
+const TEMPLATE_NAMES = ["model", "messages", "chat_template_kwargs"];
+/** Of messages: the prompt always ends where the assistant begins to speak. */
+const NEUTRAL = { add_generation_prompt: (value: unknown) => value === true };
 
 /** The ids of a prompt or of messages: what a completion would compute. */
 export function tokenize(served: Served, body: unknown): object {
-  const fields = checkNames(body, TOKENIZE_NAMES, TOKENIZE_NEUTRAL);
+  const fields = checkNames(body, TOKENIZE_NAMES, NEUTRAL);
   modelOf(served, fields);
   const { engine } = served;
   const tokenizer = tokenizerOf(served);
@@ -48,11 +50,16 @@ function idsOf(served: Served, fields: Body): readonly number[] {
       parseSpecial: parseSpecial === true,
     });
   }
+  const parseSpecial = booleanField(fields, "parse_special");
+  return renamed(() => served.engine.encode(unchecked({ messages, parseSpecial, chatTemplateKwargs })));
+}
+
+/** What the engine returns, or its words about a request with the fields named as in the body. */
+function renamed<T>(ask: () => T): T {
   try {
-    const parseSpecial = booleanField(fields, "parse_special");
-    return served.engine.encode(unchecked({ messages, parseSpecial, chatTemplateKwargs }));
+    return ask();
   } catch (error) {
-    throw inTheirNames(error, { messages: "messages" });
+    throw inTheirNames(error, { messages: "messages", tokens: "tokens", chatTemplateKwargs: "chat_template_kwargs" });
   }
 }
 
@@ -61,9 +68,19 @@ export function detokenize(served: Served, body: unknown): object {
   const fields = checkNames(body, ["model", "tokens"]);
   modelOf(served, fields);
   const { tokens } = fields;
-  if (!Array.isArray(tokens) || !tokens.every((id) => Number.isInteger(id) && id >= 0))
-    throw new RequestFieldError("tokens", "tokens: expected a list of token ids");
-  return { prompt: tokenizerOf(served).decode(tokens, { skipSpecial: false }) };
+  const tokenizer = tokenizerOf(served);
+  if (!Array.isArray(tokens)) throw new RequestFieldError("tokens", "tokens: expected a list of token ids");
+  if (tokens.length === 0) return { prompt: "" };
+  const ids = renamed(() => served.engine.encode({ tokens })); // which refuses those that are not in the vocabulary
+  return { prompt: tokenizer.decode(ids, { skipSpecial: false }) };
+}
+
+/** The text of messages behind the chat template. */
+export function applyTemplate(served: Served, body: unknown): object {
+  const fields = checkNames(body, TEMPLATE_NAMES, NEUTRAL);
+  modelOf(served, fields);
+  const { messages, chat_template_kwargs: chatTemplateKwargs } = fields;
+  return { prompt: renamed(() => served.engine.applyTemplate(unchecked({ messages, chatTemplateKwargs }))) };
 }
 
 function tokenizerOf({ engine }: Served) {

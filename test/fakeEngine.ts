@@ -3,10 +3,18 @@ import { openFolder } from "../device/nodeFiles.ts";
 import { AnswerStream } from "../engine/answerStream.ts";
 import { AbortError } from "../engine/errors.ts";
 import { PartQueue } from "../engine/partQueue.ts";
-import { promptTokens } from "../engine/promptTokens.ts";
+import { chatPrompt, promptTokens } from "../engine/promptTokens.ts";
 import { type RequestContext, type ResolvedRequest, resolveGenerate, resolveScore } from "../engine/request.ts";
 import { Sequence } from "../engine/sequence.ts";
-import type { GenerateRequest, Part, PromptFields, ScoreRequest, ScoreResult, TokenLogprob } from "../engine/types.ts";
+import type {
+  ChatFields,
+  GenerateRequest,
+  Part,
+  PromptFields,
+  ScoreRequest,
+  ScoreResult,
+  TokenLogprob,
+} from "../engine/types.ts";
 import type { ServedStats } from "../gateway/metrics.ts";
 import type { ServedEngine } from "../gateway/served.ts";
 import { readGenerationConfig } from "../models/generationConfig.ts";
@@ -75,6 +83,10 @@ export class FakeEngine implements ServedEngine {
 
   encode(prompt: PromptFields): readonly number[] {
     return promptTokens(prompt, this.#context);
+  }
+
+  applyTemplate(chat: ChatFields): string {
+    return chatPrompt(chat, this.#context).text;
   }
 
   async *generate(request: GenerateRequest): AsyncGenerator<Part, void, undefined> {

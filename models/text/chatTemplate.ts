@@ -127,7 +127,6 @@ class Rendering {
     this.#options = options;
     const { tools, documents, kwargs = {} } = options;
     this.#template = tools !== undefined && tools.length > 0 ? (template.toolUse ?? template.main) : template.main;
-    checkNames(kwargs);
     this.#inputs = { messages, tools: tools ?? null, documents: documents ?? null, kwargs };
     this.#now = options.now ?? new Date();
     const given = this.#strings().reduce((sum, text) => sum + text.length, 0);
@@ -279,7 +278,8 @@ function differsOnlyBy(text: string, other: string, mask: string): boolean {
 
 const TAKEN: ReadonlySet<string> = new Set(["messages", "tools", "documents", "add_generation_prompt", "namespace"]);
 
-function checkNames(kwargs: Readonly<Record<string, unknown>>): void {
+/** Throws TypeError for variables that the template may not be given: names that ingle sets itself, and what is no name. */
+export function checkKwargs(kwargs: Readonly<Record<string, unknown>>): void {
   for (const name of Object.keys(kwargs)) {
     if (TAKEN.has(name)) throw new TypeError(`chatTemplateKwargs.${name}: is set by ingle, expected another name`);
     if (!/^[A-Za-z_]\w*$/.test(name))
