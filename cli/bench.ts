@@ -27,7 +27,7 @@ import type { Command, Context } from "./command.ts";
 import { EXIT, UsageError } from "./errors.ts";
 import type { Arguments, FlagTable } from "./flags.ts";
 import { given } from "./given.ts";
-import { MODEL_FLAGS } from "./modelFlags.ts";
+import { MODEL_FLAGS, PLANNED_FLAGS } from "./modelFlags.ts";
 import { engineOpener, modelName } from "./openEngine.ts";
 import { jsonLine, print, table } from "./output.ts";
 import { PROFILE_FLAGS, type ProfileTarget, profileTarget, writeProfile } from "./profile.ts";
@@ -58,6 +58,7 @@ export const bench: Command = {
   usage: "bench [-m MODEL]",
   summary: "prompt and generation speed, a row a test",
   flags: FLAGS,
+  planned: PLANNED_FLAGS,
   more: `examples:
   ingle bench -m ./SmolLM2-135M-Instruct -p 128,512 -n 64 -d 0,1024 -b 1,4
   ingle bench -p 0 -n 128 --draft default-draft --text "Once upon a time"

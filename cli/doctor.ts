@@ -42,15 +42,6 @@ async function doctorCommand(args: Arguments<keyof typeof FLAGS>, context: Conte
     adapters.map(async (adapter) => ({ adapter, report: await selfTestReport(kept, adapter) })),
   );
   const advice = adviceFor(adapters);
-  const env = process.env.INGLE_ADAPTER;
-  const because =
-    selector !== undefined
-      ? "--adapter"
-      : env
-        ? "INGLE_ADAPTER"
-        : adapters.length > 1
-          ? "the best of those"
-          : "the only one";
   if (json) {
     const listed = tested.map(({ adapter, report }) => ({
       ...adapter,
@@ -70,7 +61,8 @@ async function doctorCommand(args: Arguments<keyof typeof FLAGS>, context: Conte
   } else {
     print(`node ${process.version} on ${platform()}\n`);
     for (const { adapter, report } of tested) print(`\n${adapterText(adapter, report)}`);
-    if (chosen !== undefined) print(`\ntaken: ${chosen.index} ${chosen.name} (${because})\n`);
+    if (chosen !== undefined)
+      print(`\ntaken: ${chosen.index} ${chosen.name} (${reasonFor(selector, adapters.length)})\n`);
     if (problem !== null) print(`\n${problem}\n`);
     for (const line of advice) print(`${line}\n`);
   }
@@ -78,6 +70,13 @@ async function doctorCommand(args: Arguments<keyof typeof FLAGS>, context: Conte
     ({ adapter, report }) => candidates.includes(adapter) && report.failed.some(({ variant }) => variant === null),
   );
   return chosen === undefined || (args.has("self-test") && wrong) ? EXIT.failed : EXIT.done;
+}
+
+/** Why the adapter was taken. */
+function reasonFor(selector: string | undefined, found: number): string {
+  if (selector !== undefined) return "--adapter";
+  if (process.env.INGLE_ADAPTER) return "INGLE_ADAPTER";
+  return found > 1 ? "the best of those" : "the only one";
 }
 
 const platform = () => `${process.platform} ${process.arch}`;

@@ -43,8 +43,7 @@ export const MODEL_FLAGS = {
   ...ADAPTER_FLAGS,
 } as const satisfies FlagTable;
 
-/** Flags of the documented command line that no command has yet. */
+/** Flags of the documented command line that no command that loads a model has yet. */
 export const PLANNED_FLAGS: Readonly<Record<string, string>> = {
-  "json-schema": "answers are not constrained to a schema; check them afterwards",
   lora: "merge the adapter into the model first",
 };

@@ -2,7 +2,6 @@
 
 import type { AdapterDescription } from "../device/adapters.ts";
 import { bytes } from "../device/buffers.ts";
-import type { Folder } from "../device/files.ts";
 import type { StepEncoder } from "../device/profiler.ts";
 import { Engine } from "../engine/engine.ts";
 import type { LoadProgress } from "../engine/loadModel.ts";
@@ -58,16 +57,14 @@ export function engineOpener(
   const options = given({
     precision: args.oneOf("precision", ["auto", ...PRECISIONS]),
     kvType: args.oneOf("kv-type", KV_TYPES),
-    context: args.integer("context", 1, MAX_CONTEXT),
+    context: args.integer("context", 2, MAX_CONTEXT),
     kvMemory: args.bytes("kv-memory"),
     adapter: args.text("adapter"),
   });
-  let folder: Folder | undefined;
-  let draft: Folder | undefined;
   return async (own = {}) => {
     reporter.status(`opening ${model}`);
-    folder ??= await openFolder(model, { reporter, signal });
-    if (own.draft !== undefined) draft ??= await openFolder(own.draft, { reporter, signal });
+    const folder = await openFolder(model, { reporter, signal });
+    const draft = own.draft === undefined ? undefined : await openFolder(own.draft, { reporter, signal });
     const engine = await Engine.load(folder, {
       ...options,
       ...given({ device: own.device, profiler: own.profiler, draft }),

@@ -39,7 +39,10 @@ export const run: Command = {
   usage: "run [-m MODEL] [PROMPT]",
   summary: "streams an answer; without a prompt, a chat",
   flags: FLAGS,
-  planned: PLANNED_FLAGS,
+  planned: {
+    ...PLANNED_FLAGS,
+    "json-schema": "answers are not constrained to a schema; check them afterwards",
+  },
   more: `examples:
   ingle run "Once upon a time"
   ingle run -m ./SmolLM2-135M-Instruct --temperature 0 -n 64 "Why is the sky blue?"

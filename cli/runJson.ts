@@ -1,5 +1,6 @@
 /** Answers of `ingle run --json`: an event a line. */
 import type { Engine } from "../engine/engine.ts";
+import { completionUsage } from "../engine/openai/usage.ts";
 import type { GenerateRequest, Part } from "../engine/types.ts";
 import { type Answered, answer, endingOf } from "./answer.ts";
 import { jsonLine, print } from "./output.ts";
@@ -24,18 +25,11 @@ function tokenEvent(prompt: number, { index, token, text, logprob, top }: Part) 
 }
 
 function doneEvent(prompt: number, { finishReason, usage, timings, seed }: Answered) {
-  const { promptTokens, completionTokens, cachedTokens, draft } = usage;
   return {
     type: "done",
     prompt,
     finish_reason: finishReason,
-    usage: {
-      prompt_tokens: promptTokens,
-      completion_tokens: completionTokens,
-      total_tokens: promptTokens + completionTokens,
-      prompt_tokens_details: { cached_tokens: cachedTokens },
-      ...(draft === undefined ? {} : { completion_tokens_details: predictionTokens(draft) }),
-    },
+    usage: completionUsage(usage),
     timings:
       timings === undefined
         ? {}
@@ -49,9 +43,3 @@ function doneEvent(prompt: number, { finishReason, usage, timings, seed }: Answe
     ...(seed === undefined ? {} : { seed }),
   };
 }
-
-/** As OpenAI counts tokens that were predicted. */
-const predictionTokens = ({ proposed, accepted }: { readonly proposed: number; readonly accepted: number }) => ({
-  accepted_prediction_tokens: accepted,
-  rejected_prediction_tokens: proposed - accepted,
-});

@@ -102,6 +102,9 @@ export function samplingLine(request: GenerateRequest, defaults: GenerationDefau
     from("min-p", request.minP, defaults.minP, 0),
     from("typical-p", request.typicalP, defaults.typicalP, 1),
     from("repeat-penalty", request.repetitionPenalty, defaults.repetitionPenalty, 1),
+    from("presence-penalty", request.presencePenalty, undefined, 0),
+    from("frequency-penalty", request.frequencyPenalty, undefined, 0),
+    from("min-tokens", request.minTokens, defaults.minNewTokens, 0),
     request.seed === undefined ? "a random seed" : `seed ${request.seed}`,
   ]
     .filter((part) => part !== "")

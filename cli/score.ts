@@ -9,7 +9,7 @@ import { EXIT, UsageError } from "./errors.ts";
 import type { Arguments, FlagTable } from "./flags.ts";
 import { inOrder } from "./inOrder.ts";
 import { LogitsFile } from "./logitsFile.ts";
-import { MODEL_FLAGS, OUTPUT_FLAGS } from "./modelFlags.ts";
+import { MODEL_FLAGS, OUTPUT_FLAGS, PLANNED_FLAGS } from "./modelFlags.ts";
 import { engineOpener, modelName, wantsJson } from "./openEngine.ts";
 import { jsonLine, print, table } from "./output.ts";
 import { PROFILE_FLAGS, profileTarget, writeProfile } from "./profile.ts";
@@ -38,9 +38,7 @@ export const score: Command = {
   usage: "score [-m MODEL] (--text TEXT | --file FILE | --tokens 1,2,3 | --tokens-file FILE)",
   summary: "log-probability of every token, perplexity",
   flags: FLAGS,
-  planned: {
-    lora: "merge the adapter into the model first",
-  },
+  planned: PLANNED_FLAGS,
   more: `examples:
   ingle score --text "Once upon a time there was a little girl."
   ingle score -m ./model --file chapter.txt --json | jq .perplexity

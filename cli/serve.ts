@@ -8,7 +8,7 @@ import type { RequestRecord } from "../gateway/record.ts";
 import type { Command, Context } from "./command.ts";
 import { EXIT, errorText, UsageError } from "./errors.ts";
 import type { Arguments, FlagTable } from "./flags.ts";
-import { MODEL_FLAGS } from "./modelFlags.ts";
+import { MODEL_FLAGS, PLANNED_FLAGS } from "./modelFlags.ts";
 import { engineOpener, modelName } from "./openEngine.ts";
 import type { Reporter } from "./progress.ts";
 import { draftName, SPECULATION_FLAGS } from "./speculationFlags.ts";
@@ -51,6 +51,7 @@ export const serve: Command = {
   usage: "serve [-m MODEL]",
   summary: "an OpenAI-compatible server",
   flags: FLAGS,
+  planned: PLANNED_FLAGS,
   more: `examples:
   ingle serve -m HuggingFaceTB/SmolLM2-135M-Instruct
   curl http://127.0.0.1:${PORT}/v1/chat/completions -H "content-type: application/json" \\

@@ -1,5 +1,5 @@
 /** Latent attention (MLA) as a block: the cache holds one latent and one rotated key a token, and queries are taken to their length. */
-import type { Mixer, Output } from "./blocks.ts";
+import { type Mixer, output } from "./blocks.ts";
 import type { ModelConfig } from "./config.ts";
 import type { LatentConfig } from "./latentConfig.ts";
 import type { Matrix } from "./matrix.ts";
@@ -75,7 +75,7 @@ export function latentAttention(
   return {
     cache: latentCache(latent, config.windows[layer] ?? null),
     inner: (step, x) => attendLatent(step, project(step, matrices, x, { bias, label: "kv_a_proj" }), spec),
-    output: output(weights, `${path}.o_proj`, hidden_size, heads * valueDim, biases.o),
+    output: output(weights, { module: `${path}.o_proj` }, config, heads * valueDim, biases.o),
   };
 }
 
@@ -104,13 +104,5 @@ function keysAndValues(
   return {
     keys: weights.byHead(`${module}, keys`, heads, rows(nope, 0), nope, kv_lora_rank),
     values: weights.byHead(`${module}, values`, heads, rows(value, nope), value, kv_lora_rank),
-  };
-}
-
-function output(weights: WeightPlan, module: string, rows: number, cols: number, bias: boolean): Output {
-  return {
-    matrix: weights.matrix(module, rows, cols),
-    bias: weights.stackedBias([{ module, rows }], bias),
-    label: "o_proj",
   };
 }

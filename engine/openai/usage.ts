@@ -1,4 +1,5 @@
 /** Tokens and times of a whole request, from those of its choices. */
+import type { Usage } from "../types.ts";
 import type { ChoiceEnd } from "./events.ts";
 import type { CompletionUsage, RequestTimings } from "./shapes.ts";
 
@@ -13,16 +14,26 @@ export interface Totals {
 /** Each of `n` choices in a row shares its prompt, which counts once: as the first of them found it. */
 export function requestUsage(n: number, ends: Ends): CompletionUsage {
   const prompts = ends.filter((_, i) => i % n === 0);
-  const prompt = sum(prompts, (end) => end.usage.promptTokens);
-  const completion = sum(ends, (end) => end.usage.completionTokens);
-  const proposed = sum(ends, (end) => end.usage.draft?.proposed ?? 0);
-  const accepted = sum(ends, (end) => end.usage.draft?.accepted ?? 0);
+  return completionUsage({
+    promptTokens: sum(prompts, (end) => end.usage.promptTokens),
+    completionTokens: sum(ends, (end) => end.usage.completionTokens),
+    cachedTokens: sum(prompts, (end) => end.usage.cachedTokens),
+    draft: {
+      proposed: sum(ends, (end) => end.usage.draft?.proposed ?? 0),
+      accepted: sum(ends, (end) => end.usage.draft?.accepted ?? 0),
+    },
+  });
+}
+
+/** Tokens under OpenAI's names. */
+export function completionUsage({ promptTokens, completionTokens, cachedTokens, draft }: Usage): CompletionUsage {
+  const { proposed, accepted } = draft ?? { proposed: 0, accepted: 0 };
   const details = { accepted_prediction_tokens: accepted, rejected_prediction_tokens: proposed - accepted };
   return {
-    prompt_tokens: prompt,
-    completion_tokens: completion,
-    total_tokens: prompt + completion,
-    prompt_tokens_details: { cached_tokens: sum(prompts, (end) => end.usage.cachedTokens) },
+    prompt_tokens: promptTokens,
+    completion_tokens: completionTokens,
+    total_tokens: promptTokens + completionTokens,
+    prompt_tokens_details: { cached_tokens: cachedTokens },
     ...(proposed === 0 ? {} : { completion_tokens_details: details }),
   };
 }

@@ -19,7 +19,7 @@ export function plainModule(tensors: Tensors, shape: ModuleShape): StoredModule 
   if (tensor === undefined) return undefined;
   checkDtype(tensor, ...Object.keys(PLAIN));
   const layout = PLAIN[tensor.dtype] ?? "f32";
-  const bits = { f32: 32, f16: 16, bf16: 16 }[tensor.dtype === "F32" ? "f32" : "f16"];
+  const bits = layout === "f32" ? 32 : 16;
   const storage = { format: tensor.dtype, layout, group: BLOCK_COLS, scaleType: "f16", params: [] } as const;
   if (!transposed) {
     checkShape(tensor, [rows, cols]);
