@@ -1,4 +1,4 @@
-/** Folders of a caller's own, held to what `ByteSource` promises: exactly the bytes that were asked for, or an error. */
+/** Folders of a caller's own, held to what `ByteSource` promises: exactly the bytes that were asked for, in a plain array, or an error. */
 import { SourceError } from "./errors.ts";
 import type { ByteSource, Folder } from "./files.ts";
 
@@ -20,7 +20,8 @@ function exact(source: ByteSource): ByteSource {
     size,
     read: async (begin, end, signal) => {
       const bytes = await source.read(begin, end, signal);
-      if (bytes.byteLength === end - begin) return bytes;
+      // Node's Buffers come as plain arrays: their `slice` copies nothing, which whoever takes numbers out of bytes relies on.
+      if (bytes.byteLength === end - begin) return new Uint8Array(bytes.buffer, bytes.byteOffset, bytes.byteLength);
       throw new SourceError(
         "SOURCE_SHORT",
         `${name}: bytes ${begin} to ${end} were asked for, ${bytes.byteLength} came, expected ${end - begin}; its Folder must read all or throw`,
