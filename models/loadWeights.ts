@@ -10,13 +10,12 @@ import { allocateBuffer, destroyBuffer } from "../device/buffers.ts";
 import type { Gpu } from "../device/gpu.ts";
 import type { CompiledKernel, PipelineCache } from "../device/pipelines.ts";
 import { encode, Recorder } from "../device/program.ts";
-import { bf16FromBits, f16FromBits } from "../kernels/formats/halves.ts";
 import { BLOCK_ROWS } from "../kernels/formats/layout.ts";
 import { layouts } from "../kernels/formats/layouts.ts";
 import { ELEMENT_ORDERS, REPACK_WORDS, repack } from "../kernels/repack.ts";
 import type { Matrix, Part, Shard, TensorView } from "./matrix.ts";
 import { type Piece, piecesOf, placesIn, type Target, targetsOf } from "./pieces.ts";
-import type { VectorPart } from "./vectors.ts";
+import { readVectors } from "./readVectors.ts";
 import type { WeightPlan } from "./weightPlan.ts";
 
 /** Bytes read and uploaded at once, where a binding may be as large. */
@@ -174,19 +173,11 @@ class Uploader {
     program.destroy();
   }
 
-  /** Reads norms and biases, widens them to f32 and uploads them as one buffer. */
-  async vectors({ vectors, tables }: WeightPlan, aux: GPUBuffer): Promise<void> {
-    const values = new Float32Array(aux.size / 4);
-    for (const table of tables) values.set(table.values, table.offset);
-    for (const part of vectors) await this.#vector(part, values);
+  /** Reads norms and biases and uploads them as one buffer. */
+  async vectors(plan: WeightPlan, aux: GPUBuffer): Promise<void> {
+    const { signal } = this.#options;
+    const values = await readVectors(plan, aux.size / 4, { signal, onRead: ({ name }) => this.#count(name, 1) });
     this.#gpu.device.queue.writeBuffer(aux, 0, values);
-  }
-
-  async #vector({ tensor, count, from, at, add }: VectorPart, values: Float32Array): Promise<void> {
-    const data = await tensor.source.read(tensor.begin, tensor.end, this.#options.signal);
-    const view = new DataView(data.buffer, data.byteOffset, data.byteLength);
-    for (let i = 0; i < count; i++) values[at(i)] = readElement(view, tensor.dtype, from(i)) + add;
-    this.#count(tensor.name, 1);
   }
 
   /** Waits for the last piece. Throws what the GPU met on the way: weights that were never written are zeros, not an error. */
@@ -243,10 +234,4 @@ function rowsIn(shard: Shard, { firstBlock, blockStride }: Part, rowBegin: numbe
   const begin = Math.max(rowBegin, from * BLOCK_ROWS);
   const end = Math.min(rowEnd, to * BLOCK_ROWS);
   return begin < end ? { begin, end } : undefined;
-}
-
-function readElement(view: DataView, dtype: string, index: number): number {
-  if (dtype === "F32") return view.getFloat32(index * 4, true);
-  const bits = view.getUint16(index * 2, true);
-  return dtype === "F16" ? f16FromBits(bits) : bf16FromBits(bits);
 }

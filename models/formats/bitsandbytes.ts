@@ -22,6 +22,7 @@ import { ModelFormatError, UnsupportedModelError } from "../errors.ts";
 import type { CheckpointTensor } from "../weights/checkpoint.ts";
 import { derivedF32, f32sOf, readF32 } from "./derived.ts";
 import { rowScale } from "./fp8.ts";
+import { gcd } from "./groups.ts";
 import {
   checkDtype,
   checkShape,
@@ -145,7 +146,6 @@ function fourBits(
 
 /** The longest group of whole octets in which both the row and the block end: blocks run on across rows. */
 function groupOf(module: string, cols: number, blocksize: number): number {
-  const gcd = (a: number, b: number): number => (b === 0 ? a : gcd(b, a % b));
   const group = gcd(blocksize, cols);
   if (group % 8 !== 0)
     throw new UnsupportedModelError(`${module}: ${cols} columns in blocks of ${blocksize}, supported: multiples of 8`);

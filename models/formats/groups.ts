@@ -17,7 +17,8 @@ export interface Groups {
   readonly storedCount: number;
 }
 
-const gcd = (a: number, b: number): number => (b === 0 ? a : gcd(b, a % b));
+/** The greatest number that divides both. */
+export const gcd = (a: number, b: number): number => (b === 0 ? a : gcd(b, a % b));
 
 /** Groups of a row in the checkpoint. */
 export const storedGroups = (cols: number, stored: number | undefined): number =>
