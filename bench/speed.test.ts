@@ -21,7 +21,16 @@ class FakeEngine implements MeasuredEngine {
   time = 0;
   readonly prompts: string[] = [];
   readonly wishes: GenerateRequest["speculation"][] = [];
-  readonly counts = { dispatches: 0, submits: 0, writes: 0, waits: 0, bindGroups: 0, bytesRead: 0, encodeMs: 0 };
+  readonly counts = {
+    dispatches: 0,
+    submits: 0,
+    writes: 0,
+    waits: 0,
+    bindGroups: 0,
+    bytesRead: 0,
+    encodeMs: 0,
+    lost: 0,
+  };
   preemptions = 0;
   /** Called at each request; returns what it says was cached of the prompt. */
   cached = (_: readonly number[]): number | undefined => undefined;

@@ -29,6 +29,8 @@ export interface Gpu {
   readonly uncaptured: readonly (OutOfMemoryError | GpuValidationError)[];
   /** Settles once, never rejects. `reason` is "destroyed" after `close()` or `device.destroy()`, else "unknown". */
   readonly lost: Promise<{ readonly reason: string; readonly message: string }>;
+  /** Whether it was lost before `close()`. */
+  readonly state: { readonly lost: boolean };
   /** Settles as `arrival` does, a promise for what the device works on: to be used for all that may take long, since in Node waiting costs a core. */
   readonly waitFor: WaitFor;
   /** Destroys the device and every buffer on it. May be called twice. */
@@ -135,7 +137,13 @@ async function wrap(
     if (uncaptured.length < UNCAPTURED_KEPT) uncaptured.push(typed);
     onUncapturedError?.(typed);
   };
+  const state = { lost: false };
+  let closed = false;
+  void lost.then(() => {
+    state.lost = !closed;
+  });
   const close = () => {
+    closed = true;
     memory.clear();
     device.destroy();
   };
@@ -149,6 +157,7 @@ async function wrap(
     off: new Set(),
     uncaptured,
     lost,
+    state,
     waitFor,
     close,
   };

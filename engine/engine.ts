@@ -250,7 +250,7 @@ export class Engine {
       tokens: this.#counts.tokens,
       cachedTokens: this.#cachedTokens,
       draft: stats,
-      device: { ...runner.counts },
+      device: { ...runner.counts, lost: this.gpu.state.lost ? 1 : 0 },
       precision: this.precision,
       memory: {
         weights: this.plan.weights + weights,

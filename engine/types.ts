@@ -205,6 +205,8 @@ export interface EngineStats {
     readonly bytesRead: number;
     /** Milliseconds that the CPU took to encode the dispatches. */
     readonly encodeMs: number;
+    /** How often it was lost: every request ends with DeviceLostError from then on. */
+    readonly lost: number;
   };
   /** What was asked for, and which matrices it reaches. */
   readonly precision: PrecisionPlan;

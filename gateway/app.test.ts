@@ -66,6 +66,17 @@ describe("routes", () => {
     expect(await failure(await make(), get("/v1/models/a/b"))).toMatchObject({ status: 404, code: "model_not_found" });
   });
 
+  test("a server whose device is lost is not healthy", async () => {
+    const { fetch, engine } = await make();
+    const health = async () => {
+      const response = await fetch(get("/health"));
+      return [response.status, await response.json()];
+    };
+    expect(await health()).toEqual([200, { status: "ok" }]);
+    engine.lost = 1;
+    expect(await health()).toEqual([503, { status: "device lost" }]);
+  });
+
   test("a model's name may have a slash", async () => {
     const { fetch } = await make({ names: ["owner/name"] });
     expect(await (await fetch(get("/v1/models/owner/name"))).json()).toMatchObject({ id: "owner/name" });

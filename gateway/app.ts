@@ -93,8 +93,9 @@ async function answerJson(served: Served, c: Context<Env>, work: (served: Served
   }
 }
 
-function health({ gate }: Served): Response {
-  return gate.closing ? Response.json({ status: "closing" }, { status: 503 }) : Response.json({ status: "ok" });
+function health({ gate, engine }: Served): Response {
+  const status = gate.closing ? "closing" : engine.stats().device.lost > 0 ? "device lost" : "ok";
+  return Response.json({ status }, { status: status === "ok" ? 200 : 503 });
 }
 
 function metrics({ metrics: counted, engine, names }: Served): Response {

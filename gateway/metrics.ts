@@ -12,7 +12,7 @@ const TOKENS = [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000, 20
 
 /** What the metrics tell of an engine. */
 export type ServedStats = Pick<EngineStats, "pages" | "running" | "waiting" | "preemptions" | "memory"> & {
-  readonly device: Pick<EngineStats["device"], "dispatches" | "submits">;
+  readonly device: Pick<EngineStats["device"], "dispatches" | "submits" | "lost">;
 };
 
 /** Counters of one server since it began. */

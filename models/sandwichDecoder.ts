@@ -23,7 +23,7 @@ export function sandwichDecoder(
   weights: WeightPlan,
   config: ModelConfig,
   names: SandwichNames,
-  options: BlockOptions = {},
+  options: Pick<BlockOptions, "attention" | "mlp" | "norm" | "within"> = {},
 ): Model {
   const { model = "model", lm_head = "lm_head", unused } = options.within ?? {};
   const norm = (path: string) => rmsNorm(weights, path, config, options.norm);

@@ -44,6 +44,8 @@ export class FakeEngine implements ServedEngine {
   /** Answers in it now, and tokens made since it began. */
   running = 0;
   made = 0;
+  /** How often its device was lost. */
+  lost = 0;
   readonly #script: Script;
   readonly #context: RequestContext;
   readonly #says: readonly number[];
@@ -137,7 +139,7 @@ export class FakeEngine implements ServedEngine {
       running: this.running,
       waiting: 0,
       preemptions: 0,
-      device: { dispatches: 7, submits: 1 },
+      device: { dispatches: 7, submits: 1, lost: this.lost },
       memory: { weights: 1000, kv: 200, states: 0, arena: 30 },
     };
   }

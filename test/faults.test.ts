@@ -204,6 +204,8 @@ test("a device that is lost ends every request, in whatever state, and close", {
   for (const result of await settled) expect(result).toMatchObject({ reason: expect.any(DeviceLostError) });
   await expect(answer(losing, request)).rejects.toThrow(DeviceLostError);
   await expect(losing.score({ tokens: long })).rejects.toThrow(DeviceLostError);
+  await own.lost;
+  expect(losing.stats().device.lost).toBe(1);
   expectSums(losing);
   await losing.close();
   own.close();
