@@ -70,6 +70,11 @@ describe("values", () => {
   test.each(["nan", "", "Infinity", "3", "1,5"])("the number %j is refused", (text) => {
     expect(() => parse(`--temperature=${text}`).number("temperature", 0, 2)).toThrow("expected a number from 0 to 2");
   });
+  test("an open range begins above its least number", () => {
+    const share = (text: string) => parse("--temperature", text).number("temperature", 0, 1, { open: true });
+    expect(share("1e-9")).toBe(1e-9);
+    expect(() => share("0")).toThrow('--temperature: is "0", expected a number above 0, at most 1');
+  });
   test.each([
     ["0", 0],
     [".5", 0.5],

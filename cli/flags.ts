@@ -40,12 +40,14 @@ export class Arguments<Name extends string = string> {
     return this.all(name)[0];
   }
 
-  number(name: Name, min: number, max: number): number | undefined {
+  /** A number of the range: from `min`, or above it where `open`, to `max`. */
+  number(name: Name, min: number, max: number, { open = false } = {}): number | undefined {
     const text = this.text(name);
     if (text === undefined) return undefined;
     const value = /^[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?$/i.test(text) ? Number(text) : Number.NaN;
-    if (value >= min && value <= max) return value;
-    throw new UsageError(`--${name}: is ${JSON.stringify(text)}, expected a number from ${min} to ${max}`);
+    if (value >= min && value <= max && !(open && value === min)) return value;
+    const range = open ? `above ${min}, at most ${max}` : `from ${min} to ${max}`;
+    throw new UsageError(`--${name}: is ${JSON.stringify(text)}, expected a number ${range}`);
   }
 
   integer(name: Name, min: number, max: number): number | undefined {
