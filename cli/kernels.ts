@@ -3,6 +3,7 @@ import type { AdapterDescription } from "../device/adapters.ts";
 import { chosenAdapters } from "../device/gpu.ts";
 import { type ConformanceReport, casesOf, runConformance } from "../kernels/conformance.ts";
 import type { Verdict } from "../kernels/testbed.ts";
+import { VERDICT_HEAD, verdictCells } from "../kernels/verdictCells.ts";
 import type { Command, Context } from "./command.ts";
 import { EXIT, UsageError } from "./errors.ts";
 import type { Arguments, FlagTable } from "./flags.ts";
@@ -79,37 +80,19 @@ function titlesOf(suite: "named" | "all", filter: string): string[] {
 
 function reportText(report: ConformanceReport, { index, name, driver }: AdapterDescription): string {
   const names = [...new Set(report.cases.map(({ kernel }) => kernel))];
-  const rows = names.map((name) =>
-    row(
+  const rows = names.map((name) => {
+    return verdictCells(
       name,
       report.cases.filter(({ kernel }) => kernel === name),
-    ),
-  );
+    );
+  });
   const failures = report.cases.filter(({ passed }) => !passed).map((verdict) => failureText(verdict, index));
   const seconds = (report.milliseconds / 1000).toFixed(1);
   const lacking = [...new Set(report.skipped.flatMap(({ needs }) => needs))].join(", ");
   const skipped = report.skipped.length === 0 ? "" : ` · ${report.skipped.length} skipped without ${lacking}`;
   const sum = `${report.passed} of ${report.cases.length} cases passed in ${seconds} s${skipped} · ${report.pipelines} pipelines · ${report.hash.slice(0, 16)}`;
   const head = `${index} ${name}${driver === "" ? "" : ` · ${driver}`}\n`;
-  return `${head}${table(["kernel", ">cases", ">passed", ">worst", ">limit", ">ms"], rows)}${failures.join("")}${sum}\n\n`;
-}
-
-function row(kernel: string, cases: readonly Verdict[]): string[] {
-  const worst = cases.reduce((a, b) => (share(b) > share(a) ? b : a));
-  return [
-    kernel,
-    String(cases.length),
-    String(cases.filter(({ passed }) => passed).length),
-    worst.limit === 0 ? (worst.error === 0 ? "equal" : "differs") : worst.error.toExponential(1),
-    worst.limit === 0 ? "equal" : worst.limit.toExponential(0),
-    String(Math.round(cases.reduce((sum, { milliseconds }) => sum + milliseconds, 0))),
-  ];
-}
-
-/** Of its limit, how much a case has used up. */
-function share({ error, limit }: Verdict): number {
-  if (Number.isNaN(error)) return Number.POSITIVE_INFINITY;
-  return limit === 0 ? (error === 0 ? 0 : Number.POSITIVE_INFINITY) : error / limit;
+  return `${head}${table(VERDICT_HEAD, rows)}${failures.join("")}${sum}\n\n`;
 }
 
 function failureText({ title, why }: Verdict, index: number): string {

@@ -1,6 +1,7 @@
 /** The kernels' page: proves every kernel on the browser's adapter and shows the report, as a table and as JSON. */
 import type { ConformanceReport } from "../kernels/conformance.ts";
 import type { Verdict } from "../kernels/testbed.ts";
+import { verdictCells } from "../kernels/verdictCells.ts";
 import { failureOf, type KernelsNews, type KernelsOrder } from "./messages.ts";
 import { element, hook, say, setState } from "./page.ts";
 import { oneOf, onlyKnown } from "./pageOptions.ts";
@@ -70,28 +71,13 @@ function count(verdict: Verdict, done: number, total: number): void {
     rows.set(verdict.kernel, kernel);
   }
   kernel.cases.push(verdict);
-  kernel.row.replaceChildren(...cells(verdict.kernel, kernel.cases).map((text) => element("td", text)));
+  kernel.row.replaceChildren(...verdictCells(verdict.kernel, kernel.cases).map((text) => element("td", text)));
   kernel.row.classList.toggle("failed", !kernel.cases.every(({ passed }) => passed));
   if (!verdict.passed) {
     const failures = hook("failures", HTMLUListElement);
     failures.append(element("li", `${verdict.title}: ${verdict.why}`));
     failures.hidden = false;
   }
-}
-
-function cells(kernel: string, cases: readonly Verdict[]): string[] {
-  const { error, limit } = cases.reduce((a, b) => (share(b) > share(a) ? b : a));
-  const passed = cases.filter((it) => it.passed).length;
-  const milliseconds = cases.reduce((sum, it) => sum + it.milliseconds, 0);
-  const worst = limit === 0 ? (error === 0 ? "equal" : "differs") : error.toExponential(1);
-  const allowed = limit === 0 ? "equal" : limit.toExponential(0);
-  return [kernel, String(cases.length), String(passed), worst, allowed, String(Math.round(milliseconds))];
-}
-
-/** Of its limit, how much a case has used up. */
-function share({ error, limit }: Verdict): number {
-  if (Number.isNaN(error)) return Number.POSITIVE_INFINITY;
-  return limit === 0 ? (error === 0 ? 0 : Number.POSITIVE_INFINITY) : error / limit;
 }
 
 function show(report: ConformanceReport): void {
