@@ -421,6 +421,16 @@ describe("refused by name", () => {
     ["a layer past lfm2's end", of("lfm2", { full_attn_idxs: [4] }), "full_attn_idxs is a list of 1, expected"],
     ["two widths of lfm2", of("lfm2", { block_ff_dim: 100 }), "block_ff_dim is 100"],
     ["a convolution of no taps", of("lfm2", { conv_L_cache: 0 }), "conv_L_cache is 0, expected a positive integer"],
+    [
+      "a width of lfm2 that is adjusted to nothing",
+      of("lfm2", { block_ffn_dim_multiplier: 1e-9 }),
+      "block_auto_adjust_ff_dim makes 0 of a width of 96, expected 1 to 1048576",
+    ],
+    [
+      "a width of lfm2 that is adjusted beyond any",
+      of("lfm2", { intermediate_size: 2 ** 20, block_ffn_dim_multiplier: 1000 }),
+      "block_auto_adjust_ff_dim makes 699050240 of a width of 1048576, expected 1 to 1048576",
+    ],
     ["convolutions in llama", of("llama", { conv_L_cache: 3 }), "conv_L_cache is 3"],
     ["a window in qwen3_next", of("qwen3_next", { sliding_window: 8 }), "sliding_window is 8"],
     ["another activation in qwen3_next", of("qwen3_next", { hidden_act: "gelu" }), 'hidden_act is "gelu"'],

@@ -16,6 +16,7 @@ import {
 } from "../configChecks.ts";
 import { type ConfigRules, LLAMA_RULES, NO_BIASES } from "../configRules.ts";
 import { decoder } from "../decoder.ts";
+import { ModelFormatError } from "../errors.ts";
 import type { Family } from "../model.ts";
 import { shortConvolution } from "../stateBlocks.ts";
 import { layersOf, readTaps } from "../stateConfig.ts";
@@ -29,6 +30,14 @@ function readWidth(fields: Fields): number {
   if (older !== undefined && newer !== undefined && older !== newer)
     throw contradiction(fields, "block_ff_dim", "intermediate_size");
   const width = older ?? newer ?? 12_288;
+  const adjusted = adjust(fields, width);
+  if (adjusted >= WIDTH.min && adjusted <= WIDTH.max) return adjusted;
+  const from = `${fields.file}: block_auto_adjust_ff_dim makes ${adjusted} of a width of ${width}`;
+  const keys = "block_ffn_dim_multiplier and block_multiple_of";
+  throw new ModelFormatError("CONFIG", `${from}, expected ${WIDTH.min} to ${WIDTH.max}; are ${keys} right?`);
+}
+
+function adjust(fields: Fields, width: number): number {
   const multiple = optionalInteger(fields, "block_multiple_of", WIDTH) ?? 256;
   const written = optionalNumber(fields, "block_ffn_dim_multiplier", { above: 0, max: 1e3 });
   if (booleanField(fields, "block_auto_adjust_ff_dim") === false) return width;
