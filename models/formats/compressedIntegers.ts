@@ -95,6 +95,7 @@ function claimed(
   const g_idx = anyOrder ? tensors.claim(orderName) : tensors.claimIfThere(orderName);
   if (weight === undefined || scale === undefined || (!symmetric && zero === undefined)) return undefined;
   if (anyOrder && g_idx === undefined) return undefined;
+  if (g_idx !== undefined) checkDtype(g_idx, "I32", "U32");
   const rowWords = Math.ceil((cols * bits) / 32);
   checkShape(weight, packed ? [rows, rowWords] : [rows, cols], `num_bits ${bits} in config.json`);
   checkDtype(weight, packed ? "I32" : "I8");

@@ -143,6 +143,28 @@ describe("what is wrong is named", () => {
     const first = new Int32Array(g_idx.bytes.slice().buffer)[5] ?? 0;
     await expect(changed(5, (first + 1) % 3)).rejects.toThrow(/g_idx: group \d has 6[35] columns, expected 64 in each/);
   });
+
+  const ordered = quantizedModules.filter(
+    ({ tensors }) => tensors.has("g_idx") || tensors.get("weight_packed")?.dtype === "I32",
+  );
+  test.each(ordered.map((it) => [it.name, it] as const))(
+    "groups of columns as other numbers: %s",
+    async (_, module) => {
+      const name = module.tensors.has("g_idx") ? "g_idx" : "weight_g_idx";
+      const { cols } = module;
+      for (const [dtype, count, size] of [
+        ["F32", cols, 4],
+        ["U8", cols - 1, 1], // no whole number of I32s
+      ] as const) {
+        const tensors = new Map([
+          ...module.tensors,
+          [name, { dtype, shape: [count], bytes: new Uint8Array(count * size) }],
+        ]);
+        const words = `up_proj.${name}: dtype ${dtype}, expected I32 or U32`;
+        await expect(planQuantized({ ...module, tensors })).rejects.toThrow(words);
+      }
+    },
+  );
 });
 
 test("scales that blocks share are a row's own where a slice does not begin at a block", async () => {

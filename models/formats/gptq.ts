@@ -12,6 +12,7 @@ import { groupsFit, groupsOf, groupViewByColumns } from "./groups.ts";
 import { columnGroups, columnOrder } from "./order.ts";
 import { groupSize, isPacked, packedTensors } from "./packedColumns.ts";
 import {
+  checkDtype,
   columnMajor,
   inGroups,
   type ModuleShape,
@@ -65,6 +66,7 @@ function gptqModule(
   const g_idx = anyOrder ? tensors.claim(`${module}.g_idx`) : tensors.claimIfThere(`${module}.g_idx`);
   const packed = packedTensors(tensors, shape, { bits, group, along: "inputs" });
   if (packed === undefined || (anyOrder && g_idx === undefined)) return undefined;
+  if (g_idx !== undefined) checkDtype(g_idx, "I32", "U32");
   const { qweight, qzeros, scales, scaleType, groups: count } = packed;
   const per = 32 / bits;
   const format = `gptq ${bits} bits, ${inGroups(group)}`;
