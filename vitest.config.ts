@@ -20,7 +20,7 @@ export default defineConfig({
   test: {
     pool: "forks", // Dawn's objects must not cross workers
     maxWorkers: 1, // two software adapters at once are ten times slower
-    testTimeout: 300_000, // lavapipe compiles a kernel at its first dispatch, for up to 15 s on a cold cache
+    testTimeout: 300_000, // lavapipe compiles a kernel at its first dispatch, for up to 20 s on a cold cache
     hookTimeout: 600_000,
     passWithNoTests: false,
     projects: [

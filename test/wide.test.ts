@@ -29,7 +29,7 @@ test("a hardware adapter gets wide matmuls, and those of 8 lanes where they are 
   expect(xFrom({ ...hardware, off: new Set(["wide"]) })).toBe("storage");
 });
 
-test("a family's logits and greedy tokens are those of its reference", { timeout: 240_000 }, async () => {
+test("a family's logits and greedy tokens are those of its reference", { timeout: 480_000 }, async () => {
   const path = new URL("./fixtures/families/llama-bias/", import.meta.url);
   const expected = await readExpected(path);
   const [inputs, logits, greedy] = ["input_ids", "logits", "greedy"].map((key) => expected.get(key));
@@ -57,7 +57,7 @@ describe("columns in parts", () => {
     expect(partsOf({ blocks: 40, cols: 512 }, "pair")).toBe(4);
   });
 
-  test("say what rows that are whole say, and other bits", { timeout: 240_000 }, async () => {
+  test("say what rows that are whole say, and other bits", { timeout: 480_000 }, async () => {
     const run = async (device: { readonly gpu: Gpu; readonly pipelines: PipelineCache }) =>
       withEngine(folder, { ...wide, device }, async (engine) => ({
         logits: await logitsOf(engine, tokens),
@@ -74,7 +74,7 @@ describe("columns in parts", () => {
   });
 
   test("give the same bits alone, beside others, token by token and in row shards", {
-    timeout: 240_000,
+    timeout: 480_000,
   }, async () => {
     await withEngine(folder, wide, async (engine) => {
       const alone = await logitsOf(engine, tokens);
