@@ -44,7 +44,7 @@ export interface MatmulShape {
 }
 
 /** A test matrix as the kernels are told of it. */
-export const storedAs = ({ matrix: { layout, shape }, aux }: MatmulInputs) => ({
+const storedAs = ({ matrix: { layout, shape }, aux }: MatmulInputs) => ({
   ...shape,
   layout: layout.name,
   tableAt: aux.length - 16,
@@ -55,7 +55,7 @@ export const ownSums = ({ layout, storedSums, from }: MatmulShape): boolean =>
   layouts[layout].scaling === "affine" && !storedSums && narrowIn(from) === undefined;
 
 /** The narrow activation that a shape asks for. */
-export const narrowIn = (from: XFrom | undefined): Narrow | undefined => NARROW.find((it) => it === from);
+const narrowIn = (from: XFrom | undefined): Narrow | undefined => NARROW.find((it) => it === from);
 
 /** Largest NMSE: quantized and half weights against the same dequantized weights, and f32 sums. */
 const LIMIT = 1e-10;

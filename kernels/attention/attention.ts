@@ -45,7 +45,7 @@ export const pagedQuads = (from: QueriesFrom, headDim: HeadDim): Quads =>
   from === "broadcast4" && headDim > 128 ? 1 : 2;
 
 /** For steps in which every sequence has one row: ropes and stores its own key first. */
-export const attentionFused = variants((kvType: KvType, headDim: HeadDim, quads: Quads) =>
+const attentionFused = variants((kvType: KvType, headDim: HeadDim, quads: Quads) =>
   kernel({
     name: `attention_fused ${kvType} head_dim<=${headDim}${quads > 1 ? " wide" : ""}`,
     reads: { qkv: "f32", rope: "f32", aux: "f32", batch: "u32" },
@@ -65,7 +65,7 @@ export const attentionFused = variants((kvType: KvType, headDim: HeadDim, quads:
 );
 
 /** The same behind `rope_kv`, by broadcasts. */
-export const attentionRow = variants((kvType: KvType, headDim: HeadDim, quads: Quads, from: BroadcastQueries) => {
+const attentionRow = variants((kvType: KvType, headDim: HeadDim, quads: Quads, from: BroadcastQueries) => {
   const tile = { kvType, headDim, quads, subgroups: subgroupsOf(from), rows: false };
   return kernel({
     name: `attention_row ${kvType} head_dim<=${headDim}${quads > 1 ? " wide" : ""}${xSuffix(from)}`,

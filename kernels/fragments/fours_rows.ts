@@ -5,13 +5,11 @@ import { QUADS } from "./fours_dot.ts";
 import { each, type MatmulRows } from "./matmul.ts";
 
 /** Lanes of a workgroup. */
-export const FOURS_LANES = 4;
+const LANES = 4;
 
 /** WGSL for all quads of a block one after the other: `next` has the text that gives one of them, and whether it is the first. */
 export const inQuadOrder = (quad: (q: number) => string, next: (given: string, isFirst: boolean) => string): string =>
-  each(QUADS * FOURS_LANES, (i) =>
-    next(`subgroupBroadcast(${quad(Math.floor(i / FOURS_LANES))}, ${i % FOURS_LANES}u)`, i === 0),
-  );
+  each(QUADS * LANES, (i) => next(`subgroupBroadcast(${quad(Math.floor(i / LANES))}, ${i % LANES}u)`, i === 0));
 
 /** As `normFragment`: `norm_of_x(first, lane)` leaves `inverse_rms[m]`; a lane adds up two of the eight chains of each row. */
 export const foursNorm = (rows: MatmulRows): string => /* wgsl */ `
