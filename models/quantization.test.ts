@@ -154,6 +154,7 @@ describe("refused", () => {
     [{ ...ct, sparsity_config: { format: "sparse-24-bitmask" } }, "sparsity_config is an object, supported: none"],
     [{ ...ct, kv_cache_scheme: { num_bits: 8 } }, "kv_cache_scheme is an object, supported: none"],
     [{ ...ct, config_groups: { group_0: { ...group, targets: ["re:("] } } }, 'targets has the pattern "("'],
+    [{ ...ct, ignore: ["re:([a-z.]+)+!"] }, 'ignore has the pattern "([a-z.]+)+!", supported: up to 6 repetitions'],
     [grouped({ num_bits: 7 }), "config_groups.group_0.weights.num_bits is 7, supported: 2, 3, 4, 5, 6, 8"],
     [grouped({ strategy: "block" }), "weights.block_structure is missing"],
     [grouped({ type: "float" }), 'weights.type is "float", supported: "int" with format pack-quantized'],

@@ -16,6 +16,7 @@ import { readWeights, type WeightScheme } from "./compressedScheme.ts";
 import { constantF32, f32sOf } from "./derived.ts";
 import { type Fp8Scales, fp8Module, INPUT_TENSORS } from "./fp8.ts";
 import { groupsOf, groupView, singleView } from "./groups.ts";
+import { matchesQuickly } from "./modulePattern.ts";
 import {
   checkDtype,
   checkShape,
@@ -100,6 +101,11 @@ function target(fields: Fields, key: string, entry: unknown): Target {
 }
 
 function patternOf(fields: Fields, key: string, text: string): RegExp {
+  const where = `${fields.file}: ${fields.path}${key} has the pattern ${show(text)}`;
+  if (!matchesQuickly(text)) {
+    const supported = "up to 6 repetitions, none of a group with repetitions or alternatives inside";
+    throw new UnsupportedModelError(`${where}, supported: ${supported}`);
+  }
   try {
     return new RegExp(`^(?:${text})`, "u");
   } catch {
@@ -108,8 +114,7 @@ function patternOf(fields: Fields, key: string, text: string): RegExp {
   try {
     return new RegExp(`^(?:${text})`);
   } catch (cause) {
-    const message = `${fields.file}: ${fields.path}${key} has the pattern ${show(text)}, supported: patterns that JavaScript reads as Python does`;
-    throw new UnsupportedModelError(message, { cause });
+    throw new UnsupportedModelError(`${where}, supported: patterns that JavaScript reads as Python does`, { cause });
   }
 }
 
