@@ -61,6 +61,7 @@ describe.concurrent("usage", () => {
     [["run", "--raw", "--system", "be kind", "x"], "--system: has no place with --raw"],
     [["run", "--logprobs", "2", "x"], "--logprobs: is shown in JSON only; add --json"],
     [["score"], "score: nothing to score, expected --text"],
+    [["score", "--text", ""], "score: the text is empty, expected at least one token"],
     [["score", "--text", "a", "--tokens", "1"], "--text and --tokens: only one of them may be given"],
     [["score", "--lora", "x", "--text", "a"], "--lora: is not supported yet; merge the adapter into the model first"],
     [["serve", "--lora", "x"], "--lora: is not supported yet; merge the adapter into the model first"],

@@ -35,6 +35,9 @@ const COMMANDS: Readonly<Record<string, Command>> = {
 /** Documented, but not there yet. */
 const PLANNED = ["eval", "train"];
 
+/** How long stopping may take before it is said. */
+const SLOW_STOP_MS = 700;
+
 const stop = new AbortController();
 let interrupted = false;
 
@@ -42,6 +45,8 @@ process.on("SIGINT", () => {
   if (interrupted) process.exit(EXIT.interrupted); // the second time nothing is waited for
   interrupted = true;
   stop.abort();
+  // A kernel that is being compiled cannot be stopped: on a software adapter all of them take seconds.
+  setTimeout(() => process.stderr.write("\nstopping; Ctrl-C again leaves at once\n"), SLOW_STOP_MS).unref();
 });
 // A reader that has seen enough (`| head`) closes the pipe: that ends the work, and is no error.
 process.stdout.on("error", (error: NodeJS.ErrnoException) => {

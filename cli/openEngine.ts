@@ -88,11 +88,18 @@ function progressLine({ stage, loaded, total }: LoadProgress): string {
 }
 
 function planLine(plan: MemoryPlan, { name, kind }: AdapterDescription): string {
-  const { weights, kv, states, sequences, tokens, context, longest } = plan;
+  const { weights, kv, states, sequences, tokens, context, longest, trained } = plan;
   const adapter = kind === "software" ? `${name} (software, see \`ingle doctor\`)` : name;
   const kept = states === 0 ? "" : ` · states ${bytes(states)} for ${sequences} at once`;
-  const memory = `weights ${bytes(weights)} · kv ${bytes(kv)} for ${tokens} tokens${kept} · context ${context}${longest > context ? ` of ${longest} that fit` : ""}`;
+  const memory = `weights ${bytes(weights)} · kv ${bytes(kv)} for ${tokens} tokens${kept} · context ${context}${contextNote({ context, longest, trained })}`;
   return `${adapter} · ${memory}`;
+}
+
+/** What more would fit, and how the context stands to what the model was made for. */
+function contextNote({ context, longest, trained }: Pick<MemoryPlan, "context" | "longest" | "trained">): string {
+  const fits = longest > context ? ` of ${longest} that fit` : "";
+  if (context > trained) return `${fits}, past the ${trained} that the model was made for`;
+  return context === trained ? `${fits}, the model's own` : fits;
 }
 
 /** What the checkpoint asks for and does not get. */

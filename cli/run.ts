@@ -46,7 +46,7 @@ export const run: Command = {
   more: `examples:
   ingle run "Once upon a time"
   ingle run -m ./SmolLM2-135M-Instruct --temperature 0 -n 64 "Why is the sky blue?"
-  ingle run --raw --json "It was" | jq -r .text
+  ingle run --raw --json "It was" | jq -j '.text // empty'
   git diff | ingle run -m ./model --system "Say in one line what changed."
 The answer goes to stdout, all else to stderr. Without PROMPT it is read from a pipe; on a terminal a chat begins.
 The model that ships with ingle tells stories and answers small questions. It continues a PROMPT that is the beginning

@@ -58,6 +58,7 @@ async function scoreCommand(args: Flags, context: Context): Promise<number> {
   const text = file === undefined ? args.text("text") : readText(file, "--file");
   if (lists === undefined && text === undefined)
     throw new UsageError("score: nothing to score, expected --text, --file, --tokens or --tokens-file");
+  if (text === "") throw new UsageError("score: the text is empty, expected at least one token");
   const full = args.text("full");
   const open = engineOpener(args, context);
   const target = profileTarget(args);

@@ -16,12 +16,12 @@ const none = "  self-test: none yet; a model's first run tries what it uses, `in
 test("says what passed, when, and what is off for what reason", () => {
   const failed = [{ title: "self_test norm_matmul f32 M=4 against one row", variant: "M=4", why: "not equal" }];
   expect(selfTestLines({ passed: 13, tests: 88, last: "2026-11-25T21:00:00.000Z", off: ["M=4"], failed })).toEqual([
-    "  self-test: 13 of 88 passed, the last on 2026-11-25 · off: M=4",
+    "  self-test: 13 passed, 1 failed, 74 not tried yet, the last on 2026-11-25 · off: M=4",
     "  M=4 is off: self_test norm_matmul f32 M=4 against one row: not equal",
   ]);
   const wrong = [{ title: "sample", variant: null, why: "ids: not equal" }];
   expect(selfTestLines({ passed: 0, tests: 88, last: "2026-11-25T21:00:00.000Z", off: [], failed: wrong })).toEqual([
-    "  self-test: 0 of 88 passed, the last on 2026-11-25",
+    "  self-test: 0 passed, 1 failed, 87 not tried yet, the last on 2026-11-25",
     "  wrong: sample: ids: not equal",
   ]);
 });

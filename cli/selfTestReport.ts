@@ -65,8 +65,10 @@ export function selfTestLines({ passed, tests, last, off, failed }: SelfTestRepo
   if (last === null)
     return ["  self-test: none yet; a model's first run tries what it uses, `ingle doctor --self-test` everything"];
   const switched = off.length === 0 ? "" : ` · off: ${off.join(", ")}`;
+  const untried = tests - passed - failed.length;
+  const found = `${passed} passed, ${failed.length === 0 ? "none" : failed.length} failed`;
   return [
-    `  self-test: ${passed} of ${tests} passed, the last on ${last.slice(0, 10)}${switched}`,
+    `  self-test: ${found}, ${untried} not tried yet, the last on ${last.slice(0, 10)}${switched}`,
     ...failed.map(
       ({ title, variant, why }) => `  ${variant === null ? "wrong" : `${variant} is off`}: ${title}: ${why}`,
     ),

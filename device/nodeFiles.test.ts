@@ -68,6 +68,8 @@ describe("a folder", () => {
   test("that is missing or a file is refused with its path", () => {
     expect(() => openFolder(join(root, "nowhere"))).toThrow(`MODEL: no such folder ${join(root, "nowhere")}`);
     expect(() => openFolder(join(root, "secret.txt"))).toThrow("is a file, expected a folder");
+    writeFileSync(join(root, "model.gguf"), "GGUF");
+    expect(() => openFolder(join(root, "model.gguf"))).toThrow("GGUF is not read, take the model's safetensors");
   });
 
   test.skipIf(!linux)("refuses what is no regular file, without waiting for it", async () => {

@@ -24,7 +24,7 @@ export function openFolder(location: string | URL): Folder {
   if (!found.isDirectory()) {
     throw new SourceError(
       "SOURCE_MISSING",
-      `MODEL: ${path} is a file, expected a folder with config.json and model.safetensors`,
+      `MODEL: ${path} is a file, expected a folder with config.json and model.safetensors${/\.gguf$/i.test(path) ? "; GGUF is not read, take the model's safetensors" : ""}`,
     );
   }
   return {

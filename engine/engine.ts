@@ -95,6 +95,7 @@ export class Engine {
       vocabulary: read.config.vocab_size,
       context: plan.context,
       longest: plan.longest,
+      trained: plan.trained,
       draft: draft !== undefined,
       takesBack: takesBack(read.model),
       randomSeed: () => Math.floor(Math.random() * 2 ** 53),

@@ -26,6 +26,8 @@ export interface MemoryPlan {
   readonly context: number;
   /** The longest context that fits: what `context` may be raised to. */
   readonly longest: number;
+  /** The longest that the model was made for. */
+  readonly trained: number;
   readonly kvBytesPerToken: number;
   /** Tokens that there are pages for, of all sequences together: more where windows leave some behind. */
   readonly tokens: number;
@@ -118,6 +120,7 @@ export function planMemory(
     groups: planned,
     context,
     longest: Math.max(context, longestAs(wishes.kvType)),
+    trained: modelContext,
     kvBytesPerToken: page / PAGE_TOKENS,
     tokens: planned.reduce((most, group) => Math.max(most, group.pages), 0) * PAGE_TOKENS,
   };

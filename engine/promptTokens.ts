@@ -12,8 +12,9 @@ export interface PromptContext {
   readonly template: ChatTemplate | undefined;
   readonly vocabulary: number;
   readonly context: number;
-  /** What the context may be raised to. */
+  /** What the context may be raised to; what the model was made for. */
   readonly longest: number;
+  readonly trained: number;
 }
 
 /** The ids of a prompt; a bos where it is empty. Throws InvalidRequestError. */
@@ -51,7 +52,7 @@ export function encodePrompt(text: string, context: PromptContext, field: string
 export function checkTextLength(
   text: string,
   { longestToken }: Pick<Tokenizer, "longestToken">,
-  limits: Pick<PromptContext, "context" | "longest">,
+  limits: Pick<PromptContext, "context" | "longest" | "trained">,
   field: string,
 ): void {
   const most = limits.context * longestToken;
@@ -94,5 +95,7 @@ function asRequest<T>(check: () => T): T {
 }
 
 /** What else helps where the context is too short. */
-export const orRaise = ({ context, longest }: Pick<PromptContext, "context" | "longest">): string =>
-  longest > context ? ` or raise --context: up to ${longest} fit` : "; no longer context fits";
+export function orRaise({ context, longest, trained }: Pick<PromptContext, "context" | "longest" | "trained">): string {
+  if (longest <= context) return "; no longer context fits";
+  return ` or raise --context: up to ${longest} fit${longest > trained ? `, ${trained} are what the model was made for` : ""}`;
+}

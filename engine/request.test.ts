@@ -29,6 +29,7 @@ function context(more: Partial<RequestContext> = {}): RequestContext {
     vocabulary: 512,
     context: 64,
     longest: 4096,
+    trained: 1024,
     draft: false,
     takesBack: true,
     randomSeed: () => 42,
@@ -166,7 +167,7 @@ describe("generate", () => {
     expect([tokens.length, maxTokens]).toEqual([63, 1]);
     for (const count of [64, 65, 192]) {
       const error = new ContextLengthError(
-        `prompt: ${count} tokens, at most 63 in a context of 64; shorten it or raise --context: up to 4096 fit`,
+        `prompt: ${count} tokens, at most 63 in a context of 64; shorten it or raise --context: up to 4096 fit, 1024 are what the model was made for`,
       );
       expect(() => resolveGenerate({ tokens: ids(count) }, context())).toThrow(error);
     }
@@ -300,7 +301,7 @@ describe("score", () => {
   test("takes as many tokens as the context has", () => {
     expect(score({ tokens: ids(64) }).tokens).toHaveLength(64);
     const error = new ContextLengthError(
-      "score: 65 tokens, at most 64 in the context; split the text or raise --context: up to 4096 fit",
+      "score: 65 tokens, at most 64 in the context; split the text or raise --context: up to 4096 fit, 1024 are what the model was made for",
     );
     expect(() => score({ tokens: ids(65) })).toThrow(error);
   });

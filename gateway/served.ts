@@ -8,7 +8,7 @@ import type { RequestRecord } from "./record.ts";
 
 /** An engine, as far as a gateway sees it. */
 export interface ServedEngine extends Host {
-  readonly plan: { readonly context: number; readonly longest: number };
+  readonly plan: { readonly context: number; readonly longest: number; readonly trained: number };
   stats(): ServedStats;
   applyTemplate(chat: ChatFields): string;
 }

@@ -38,7 +38,7 @@ const EOS = 2; // <|im_end|> of the default model
 /** An engine that says what it is told. `location` is a folder with a tokenizer. */
 export class FakeEngine implements ServedEngine {
   readonly model: { readonly location: string; readonly tokenizer: Tokenizer };
-  readonly plan: { readonly context: number; readonly longest: number };
+  readonly plan: { readonly context: number; readonly longest: number; readonly trained: number };
   readonly asked: GenerateRequest[] = [];
   readonly scored: ScoreRequest[] = [];
   /** Answers in it now, and tokens made since it began. */
@@ -63,6 +63,7 @@ export class FakeEngine implements ServedEngine {
       vocabulary: tokenizer.size,
       context,
       longest: context,
+      trained: context,
       draft: false,
       takesBack: true,
       randomSeed: () => 42,
