@@ -80,12 +80,8 @@ function titlesOf(suite: "named" | "all", filter: string): string[] {
 
 function reportText(report: ConformanceReport, { index, name, driver }: AdapterDescription): string {
   const names = [...new Set(report.cases.map(({ kernel }) => kernel))];
-  const rows = names.map((name) => {
-    return verdictCells(
-      name,
-      report.cases.filter(({ kernel }) => kernel === name),
-    );
-  });
+  const casesOfKernel = (name: string) => report.cases.filter(({ kernel }) => kernel === name);
+  const rows = names.map((name) => verdictCells(name, casesOfKernel(name)));
   const failures = report.cases.filter(({ passed }) => !passed).map((verdict) => failureText(verdict, index));
   const seconds = (report.milliseconds / 1000).toFixed(1);
   const lacking = [...new Set(report.skipped.flatMap(({ needs }) => needs))].join(", ");

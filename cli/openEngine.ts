@@ -8,6 +8,7 @@ import type { LoadProgress } from "../engine/loadModel.ts";
 import type { MemoryPlan } from "../engine/memoryPlan.ts";
 import type { SharedDevice } from "../engine/options.ts";
 import { precisionLine } from "../engine/precision.ts";
+import type { ContextLimits } from "../engine/promptTokens.ts";
 import { KV_TYPES } from "../kernels/attention/kv_types.ts";
 import { PRECISIONS } from "../kernels/xFrom.ts";
 import type { Context } from "./command.ts";
@@ -96,7 +97,7 @@ function planLine(plan: MemoryPlan, { name, kind }: AdapterDescription): string 
 }
 
 /** What more would fit, and how the context stands to what the model was made for. */
-function contextNote({ context, longest, trained }: Pick<MemoryPlan, "context" | "longest" | "trained">): string {
+function contextNote({ context, longest, trained }: ContextLimits): string {
   const fits = longest > context ? ` of ${longest} that fit` : "";
   if (context > trained) return `${fits}, past the ${trained} that the model was made for`;
   return context === trained ? `${fits}, the model's own` : fits;

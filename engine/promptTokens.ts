@@ -6,15 +6,18 @@ import { ContextLengthError, InvalidRequestError } from "./errors.ts";
 import { checkType, idList } from "./requestChecks.ts";
 import type { ChatFields, PromptFields } from "./types.ts";
 
+/** Tokens that a sequence may have, what that may be raised to, and what the model was made for. */
+export interface ContextLimits {
+  readonly context: number;
+  readonly longest: number;
+  readonly trained: number;
+}
+
 /** What a prompt is checked against. */
-export interface PromptContext {
+export interface PromptContext extends ContextLimits {
   readonly tokenizer: Tokenizer | undefined;
   readonly template: ChatTemplate | undefined;
   readonly vocabulary: number;
-  readonly context: number;
-  /** What the context may be raised to; what the model was made for. */
-  readonly longest: number;
-  readonly trained: number;
 }
 
 /** The ids of a prompt; a bos where it is empty. Throws InvalidRequestError. */
@@ -52,7 +55,7 @@ export function encodePrompt(text: string, context: PromptContext, field: string
 export function checkTextLength(
   text: string,
   { longestToken }: Pick<Tokenizer, "longestToken">,
-  limits: Pick<PromptContext, "context" | "longest" | "trained">,
+  limits: ContextLimits,
   field: string,
 ): void {
   const most = limits.context * longestToken;
@@ -95,7 +98,7 @@ function asRequest<T>(check: () => T): T {
 }
 
 /** What else helps where the context is too short. */
-export function orRaise({ context, longest, trained }: Pick<PromptContext, "context" | "longest" | "trained">): string {
+export function orRaise({ context, longest, trained }: ContextLimits): string {
   if (longest <= context) return "; no longer context fits";
   return ` or raise --context: up to ${longest} fit${longest > trained ? `, ${trained} are what the model was made for` : ""}`;
 }

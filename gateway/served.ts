@@ -1,5 +1,6 @@
 /** What a gateway serves, to whom, and within which limits. */
 import type { Host } from "../engine/openai/host.ts";
+import type { ContextLimits } from "../engine/promptTokens.ts";
 import type { ChatFields } from "../engine/types.ts";
 import type { Gate } from "./gate.ts";
 import { HttpError } from "./httpError.ts";
@@ -8,7 +9,7 @@ import type { RequestRecord } from "./record.ts";
 
 /** An engine, as far as a gateway sees it. */
 export interface ServedEngine extends Host {
-  readonly plan: { readonly context: number; readonly longest: number; readonly trained: number };
+  readonly plan: ContextLimits;
   stats(): ServedStats;
   applyTemplate(chat: ChatFields): string;
 }

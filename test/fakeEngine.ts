@@ -3,7 +3,7 @@ import { openFolder } from "../device/nodeFiles.ts";
 import { AnswerStream } from "../engine/answerStream.ts";
 import { AbortError } from "../engine/errors.ts";
 import { PartQueue } from "../engine/partQueue.ts";
-import { chatPrompt, promptTokens } from "../engine/promptTokens.ts";
+import { type ContextLimits, chatPrompt, promptTokens } from "../engine/promptTokens.ts";
 import { type RequestContext, type ResolvedRequest, resolveGenerate, resolveScore } from "../engine/request.ts";
 import { Sequence } from "../engine/sequence.ts";
 import type {
@@ -38,7 +38,7 @@ const EOS = 2; // <|im_end|> of the default model
 /** An engine that says what it is told. `location` is a folder with a tokenizer. */
 export class FakeEngine implements ServedEngine {
   readonly model: { readonly location: string; readonly tokenizer: Tokenizer };
-  readonly plan: { readonly context: number; readonly longest: number; readonly trained: number };
+  readonly plan: ContextLimits;
   readonly asked: GenerateRequest[] = [];
   readonly scored: ScoreRequest[] = [];
   /** Answers in it now, and tokens made since it began. */

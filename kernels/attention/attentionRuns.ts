@@ -18,7 +18,7 @@ import {
   vectors,
 } from "./attentionData.ts";
 import { caches, EPS, reference } from "./attentionReference.ts";
-import { keyWords, pageWords, valueWords } from "./kv_page.ts";
+import { pageParams } from "./kv_page.ts";
 import { type KvType, kvNumbers } from "./kv_types.ts";
 import { qkNorm } from "./qk_norm.ts";
 import { NORM, unitsOf } from "./rope_heads.ts";
@@ -92,19 +92,12 @@ const weightsAt = ({ qNorm }: AttentionInputs) => ({ q_norm: 0, k_norm: qNorm.le
 
 /** Sizes of heads and pages, and what is done to q and k. */
 function headParams(shape: AttentionShape, from: AttentionInputs, group: number) {
-  const { heads, kvHeads, headDim, valueDim, kvType, norm } = shape;
+  const { headDim, valueDim, kvType, norm } = shape;
   const biasAt = from.qNorm.length + from.kNorm.length + from.sinks.length;
   const biases = { q_bias: biasAt, k_bias: biasAt + headDim };
   const unweighted = norm === "projection" || norm === "rms after rope without weights";
   return {
-    heads,
-    kv_heads: kvHeads,
-    head_dim: headDim,
-    value_dim: valueDim,
-    head_words: keyWords(kvType, headDim),
-    value_words: valueWords(kvType, valueDim),
-    page_words: pageWords(kvType, kvHeads, headDim, valueDim),
-    value_base: pageWords(kvType, kvHeads, headDim, 0),
+    ...pageParams(kvType, shape),
     qkv_stride: from.stride,
     q_at: 0,
     q_stride: from.qStride,

@@ -20,6 +20,26 @@ export const valueWords = (kvType: KvType, valueDim: number): number =>
 export const pageWords = (kvType: KvType, kvHeads: number, headDim: number, valueDim = headDim): number =>
   kvHeads * PAGE_TOKENS * (keyWords(kvType, headDim) + valueWords(kvType, valueDim));
 
+/** Heads of a layer, and the sizes of their keys and values. */
+export interface HeadSizes {
+  readonly heads: number;
+  readonly kvHeads: number;
+  readonly headDim: number;
+  readonly valueDim: number;
+}
+
+/** Params that tell a kernel of heads, and of pages with values of their own. */
+export const pageParams = (kvType: KvType, { heads, kvHeads, headDim, valueDim }: HeadSizes) => ({
+  heads,
+  kv_heads: kvHeads,
+  head_dim: headDim,
+  value_dim: valueDim,
+  head_words: keyWords(kvType, headDim),
+  value_words: valueWords(kvType, valueDim),
+  page_words: pageWords(kvType, kvHeads, headDim, valueDim),
+  value_base: pageWords(kvType, kvHeads, headDim, 0),
+});
+
 /** `v_at` of pages with values of their own, and of those where a value is the beginning of its key. */
 const VALUE_AT = {
   own: /* wgsl */ `

@@ -33,16 +33,16 @@ export function scaleTypeCode(
   return code | PACKED | (bits << 4) | (add << 8);
 }
 
-/** Numbers of e4m3 codes, a vec4u of bytes at once: exact, subnormals too. */
-export const E4M3 = /* wgsl */ `
+/** `e4m3`: numbers of e4m3 codes, a vec4u of bytes at once: exact, subnormals too. `left` is how words are shifted to the left by some bits. */
+export const e4m3Code = (left: (bits: number) => string): string => /* wgsl */ `
 fn e4m3(code: vec4u) -> vec4f {
   // The exponent of 4 bits becomes one of 8 that is never 0, so that no adapter flushes it; where it was 0, the hidden bit is taken away again.
-  let x = bitcast<vec4f>(((code & vec4u(127u)) << vec4u(20u)) + vec4u(${120 << 23}u));
+  let x = bitcast<vec4f>(((code & vec4u(127u)) ${left(20)}) + vec4u(${120 << 23}u));
   let size = select(x, x + x - vec4f(0.015625), (code & vec4u(120u)) == vec4u());
-  return bitcast<vec4f>(bitcast<vec4u>(size) | ((code & vec4u(128u)) << vec4u(24u)));
+  return bitcast<vec4f>(bitcast<vec4u>(size) | ((code & vec4u(128u)) ${left(24)}));
 }`;
 
-const PACKED_SCALE = /* wgsl */ `${E4M3}
+const PACKED_SCALE = /* wgsl */ `${e4m3Code((bits) => `<< vec4u(${bits}u)`)}
 fn packed_scale(at: u32, g: u32, scale_type: u32) -> vec4f {
   switch (scale_type & 7u) {
     case 0u: {

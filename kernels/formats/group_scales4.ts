@@ -4,23 +4,15 @@
  * When it wins: where a load is two hundred instructions, and a branch for each type makes twelve of one. A vector is shifted lane by lane there, so
  * that shifts to the left are products.
  */
-import { PACKED, SHARED_SCALE } from "./group_scales.ts";
+import { e4m3Code, PACKED, SHARED_SCALE } from "./group_scales.ts";
 import type { Scaling } from "./layout.ts";
-
-/** As E4M3 of group_scales.ts. */
-const E4M3 = /* wgsl */ `
-fn e4m3(code: vec4u) -> vec4f {
-  let x = bitcast<vec4f>((code & vec4u(127u)) * vec4u(${1 << 20}u) + vec4u(${120 << 23}u));
-  let size = select(x, x + x - vec4f(0.015625), (code & vec4u(120u)) == vec4u());
-  return bitcast<vec4f>(bitcast<vec4u>(size) | ((code & vec4u(128u)) * vec4u(${1 << 24}u)));
-}`;
 
 const HALF = "vec4f(unpack2x16float(w.x).x, unpack2x16float(w.y).x, unpack2x16float(w.z).x, unpack2x16float(w.w).x)";
 const BIAS = HALF.replaceAll(").x", ").y");
 
 /** `group_scale(at, g, groups, type)`, the functions that it needs, and `GroupScale`. Affine layouts have scales of f16, bf16 and f32. */
 export const GROUP_SCALE4: Readonly<Record<Exclude<Scaling, "none">, string>> = {
-  scale: /* wgsl */ `${E4M3}
+  scale: /* wgsl */ `${e4m3Code((bits) => `* vec4u(${2 ** bits}u)`)}
 struct GroupScale { scale: vec4f }
 fn group_scale(at: u32, g: u32, groups: u32, scale_type: u32) -> GroupScale {
   let kind = scale_type & 7u;

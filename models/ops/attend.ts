@@ -3,7 +3,7 @@ import type { Slot } from "../../device/arena.ts";
 import type { Gpu } from "../../device/gpu.ts";
 import { attentionPaged, fusedQuads, oneRowAttention, pagedQuads } from "../../kernels/attention/attention.ts";
 import { attentionReduce } from "../../kernels/attention/attention_reduce.ts";
-import { keyWords, pageWords, valueWords } from "../../kernels/attention/kv_page.ts";
+import { pageParams } from "../../kernels/attention/kv_page.ts";
 import { qkNorm } from "../../kernels/attention/qk_norm.ts";
 import { NORM, unitsOf } from "../../kernels/attention/rope_heads.ts";
 import { ropeKv } from "../../kernels/attention/rope_kv.ts";
@@ -78,14 +78,7 @@ function headParams({ kvType, groups }: Step, qkv: { readonly stride: number }, 
   const { heads, kvHeads, headDim, valueDim = headDim } = spec;
   const { gate, ...columns } = columnParams(spec);
   const heading = {
-    heads,
-    kv_heads: kvHeads,
-    head_dim: headDim,
-    value_dim: valueDim,
-    head_words: keyWords(kvType, headDim),
-    value_words: valueWords(kvType, valueDim),
-    page_words: pageWords(kvType, kvHeads, headDim, valueDim),
-    value_base: pageWords(kvType, kvHeads, headDim, 0),
+    ...pageParams(kvType, { heads, kvHeads, headDim, valueDim }),
     qkv_stride: qkv.stride,
     ...columns,
     rotary_dim: spec.rotaryDim,
