@@ -81,23 +81,25 @@ export class Runner {
     const logits = samples.some(({ sequence }) => sequence.options.logits) ? recorded.logits : undefined;
     const tokenBytes = 4 * recorded.words * samples.length;
     const bytes = tokenBytes + (logits === undefined ? 0 : samples.length * logits.stride * 4);
-    const { value: staging, error } = insideErrorScopes(
-      gpu,
-      () => this.#submit(recorded, batch, { tokenBytes, bytes, keep }),
-      "step",
-    );
+    const submit = () => this.#submit(recorded, batch, { tokenBytes, bytes, keep });
+    const { value: staging, error } = insideErrorScopes(gpu, submit, "step");
     this.counts.waits++;
     this.counts.bytesRead += bytes;
-    if (staging === undefined) {
-      await this.#readBack.settled(error);
-      await gpu.waitFor(gpu.device.queue.onSubmittedWorkDone()); // or a long prompt would be queued whole, and nothing could stop it
-      return { outputs: [], logits: [] };
+    try {
+      if (staging === undefined) {
+        await this.#readBack.settled(error);
+        await gpu.waitFor(gpu.device.queue.onSubmittedWorkDone()); // or a long prompt would be queued whole, and nothing could stop it
+        return { outputs: [], logits: [] };
+      }
+      return await this.#readBack.read(staging, bytes, error, (back) => {
+        const outputs = outputsOf(new Uint32Array(back, 0, tokenBytes / 4), samples, recorded);
+        if (logits === undefined) return { outputs, logits: [] };
+        return { outputs, logits: logitRows(back, tokenBytes, samples.length, logits.stride, vocabulary) };
+      });
+    } catch (failure) {
+      this.#copies.destroy(); // their buffer may be of no use
+      throw failure;
     }
-    return await this.#readBack.read(staging, bytes, error, (back) => {
-      const outputs = outputsOf(new Uint32Array(back, 0, tokenBytes / 4), samples, recorded);
-      if (logits === undefined) return { outputs, logits: [] };
-      return { outputs, logits: logitRows(back, tokenBytes, samples.length, logits.stride, vocabulary) };
-    });
   }
 
   /** Records what `runAhead` needs for so many steps of a batch in which all decode. */

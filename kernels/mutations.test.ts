@@ -147,7 +147,7 @@ const MUTATIONS = [
   ["attention_paged int8 head_dim<=64 broadcast4", "* value_scale1", "* value_scale0", "attention_paged int8"],
   [
     "attention_row f32 head_dim<=64 broadcast4",
-    "let inside = d + sub < params.head_dim",
+    "let inside = step * 4u + sub < params.head_dim",
     "let inside = true",
     "same_bits attention f32 window=40",
   ],

@@ -22,11 +22,11 @@ import type { HeadDim } from "../fragments/batch.ts";
 import { xSuffix } from "../fragments/matmul.ts";
 import { kernel, variants } from "../kernel.ts";
 import { attentionCode, LOAD_QUERIES } from "./attentionCode.ts";
-import { attentionCode4 } from "./attentionCode4.ts";
+import { attentionSubgroup } from "./attentionSubgroup.ts";
 import { FINISH_PARAMS } from "./finish.ts";
 import type { KvType } from "./kv_types.ts";
 import { HEAD_PARAMS, headsFragment, type Quads } from "./rope_heads.ts";
-import { type BroadcastQueries, lanesOf, type QueriesFrom, subgroupsOf, type Tile } from "./tile.ts";
+import { type BroadcastQueries, isOne, lanesOf, type QueriesFrom, subgroupsOf, type Tile } from "./tile.ts";
 
 const PARAMS = {
   ...HEAD_PARAMS,
@@ -40,9 +40,8 @@ const PARAMS = {
 
 /** Vectors of four queries where a workgroup has one row: all heads of a KV head, up to eight, of which each value costs registers. */
 export const fusedQuads = (heads: number, kvHeads: number): Quads => (heads / kvHeads <= 4 ? 1 : 2);
-/** Where it has several rows. With more, software adapters with subgroups of eight compile for most of a minute; long heads of more need too much memory. */
-export const pagedQuads = (from: QueriesFrom, headDim: HeadDim): Quads =>
-  from === "broadcast4" && headDim > 128 ? 1 : 2;
+/** Where it has several rows. With more, workgroup memory is short, or a lane of a subgroup has too many sums; so it has of long heads. */
+export const pagedQuads = (from: QueriesFrom, headDim: HeadDim): Quads => (from !== "storage" && headDim > 128 ? 1 : 2);
 
 /** For steps in which every sequence has one row: ropes and stores its own key first. */
 const attentionFused = variants((kvType: KvType, headDim: HeadDim, quads: Quads) =>
@@ -98,4 +97,4 @@ export const attentionPaged = variants((kvType: KvType, headDim: HeadDim, from: 
 
 /** The code over queries that are ready in qkv. */
 export const codeOf = (tile: Tile): string =>
-  tile.subgroups === 4 ? attentionCode4(tile) : attentionCode(tile, LOAD_QUERIES);
+  isOne(tile) ? attentionSubgroup(tile) : attentionCode(tile, LOAD_QUERIES);

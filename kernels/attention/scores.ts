@@ -2,7 +2,7 @@
  * The scores of a chunk of keys, their maxima by blocks and their exponentials: first half of attention's inner loop.
  *
  * A block of 32 keys has 8 · quads neighbouring lanes, each with 4 / quads of its keys. Eight dimensions of the queries, or four, are
- * taken at once: from workgroup memory, or on software drivers, for which a read of that costs as much as eight
+ * taken at once: from workgroup memory, or for latents on software drivers, for which a read of that costs as much as eight
  * multiplications, by a read a lane and broadcasts in the subgroup. There a block has one subgroup, whose lanes have four keys
  * behind each other: a page holds their words side by side, and one load of 128 bits brings them for little more than one of 32.
  */

@@ -15,8 +15,11 @@ export type Subgroups = 0 | 4 | 8;
 export const subgroupsOf = (from: QueriesFrom): Subgroups =>
   (({ storage: 0, broadcast: 8, broadcast4: 4 }) as const)[from];
 
-/** Lanes of a workgroup: where subgroups have four, it is one. */
-export const lanesOf = ({ subgroups }: Pick<Tile, "subgroups">): number => (subgroups === 4 ? 4 : 64);
+/** Lanes of a workgroup: with subgroups it is one. */
+export const lanesOf = (tile: Pick<Tile, "subgroups" | "latent">): number => (isOne(tile) ? tile.subgroups : 64);
+/** Whether a workgroup is one subgroup. */
+export const isOne = ({ subgroups, latent }: Pick<Tile, "subgroups" | "latent">): boolean =>
+  subgroups > 0 && latent !== true;
 
 /** A variant of the kernel. */
 export interface Tile {

@@ -2,8 +2,7 @@
  * p · V of a chunk by blocks, folded into the split: second half of attention's inner loop.
  *
  * A lane has every 64th part of a value, a word or half of one. Eight keys, or four, are taken at once, whose values are then loaded together; their
- * exponentials come from workgroup memory, or on software drivers by a read a lane and broadcasts in the subgroup. There a lane has four
- * words of a value, since a load of 128 bits costs little more than one of 32: often one subgroup has them all, and idle ones cost nothing.
+ * exponentials come from workgroup memory, or for latents on software drivers by a read a lane and broadcasts in the subgroup.
  */
 import { MAX_LATENT } from "../fragments/batch.ts";
 import { kvNumbers, numberOf } from "./kv_types.ts";
@@ -11,28 +10,16 @@ import { each, type Tile } from "./tile.ts";
 
 const LANES = 64;
 
-/** Whether a lane loads four words of a value; latents lie as keys do, where four words are four keys'. */
-const isQuad = ({ subgroups, latent }: Tile): boolean => subgroups > 0 && latent !== true;
-
 /** Dimensions of a part. */
-const dimsAPart = (tile: Tile): number => {
-  const { dims, taken } = kvNumbers[tile.kvType];
-  return isQuad(tile) ? 4 * dims : taken;
-};
+const dimsAPart = ({ kvType }: Tile): number => kvNumbers[kvType].taken;
 
 /** Keys that are taken at once. With eight of twice the queries a GPU's lane would need more than 96 registers. */
-function keysAtOnce(tile: Tile): number {
-  if (isQuad(tile)) return Math.min(8, 64 / dimsAPart(tile)) / tile.quads;
-  return tile.subgroups > 0 || tile.quads === 1 ? 8 : 4;
-}
+const keysAtOnce = ({ quads }: Tile): number => (quads === 1 ? 8 : 4);
 
 const partsALane = (tile: Tile): number => Math.max(1, Math.min(tile.headDim, MAX_LATENT) / dimsAPart(tile) / LANES);
 
 /** Parts of a value. */
-const partsOf = (tile: Tile): string => {
-  const dims = dimsAPart(tile);
-  return isQuad(tile) ? `((params.value_dim + ${dims - 1}u) / ${dims}u)` : `(params.value_dim / ${dims}u)`;
-};
+const partsOf = (tile: Tile): string => `(params.value_dim / ${dimsAPart(tile)}u)`;
 
 /** WGSL for each number of a part: its text and its dimension. */
 type PartNumbers = (dim: number) => string;
@@ -47,21 +34,12 @@ function load(tile: Tile, keys: number): { code: string; numbers: (key: number) 
       code: each(keys, (i) => `            let v${i} = kv_taken(kv[at + ${i}u${next}], w);`),
       numbers: (i) => (d) => numberOf(`v${i}`, taken, d),
     };
-  if (!isQuad(tile)) {
-    const four = keys === 1 ? "" : each(keys / 4, (f) => `            let four${f} = kv[at / 4u + ${f}u];`);
-    const word = (i: number) => (keys === 1 ? "kv[at / 4u][at % 4u]" : `four${Math.floor(i / 4)}.${"xyzw"[i % 4]}`);
-    return {
-      code: `${four}\n${each(keys, (i) => `            let v${i} = kv_numbers(${word(i)});`)}`,
-      numbers: (i) => (d) => numberOf(`v${i}`, dims, d),
-    };
-  }
+  // Latents lie as keys do: four words are four keys'.
+  const four = keys === 1 ? "" : each(keys / 4, (f) => `            let four${f} = kv[at / 4u + ${f}u];`);
+  const word = (i: number) => (keys === 1 ? "kv[at / 4u][at % 4u]" : `four${Math.floor(i / 4)}.${"xyzw"[i % 4]}`);
   return {
-    code: each(
-      keys,
-      (i) => `            let four${i} = kv[(at + ${i}u${next}) / 4u];
-${each(4, (c) => `            let v${i}_${c} = kv_numbers(four${i}.${"xyzw"[c]});`)}`,
-    ),
-    numbers: (i) => (d) => numberOf(`v${i}_${Math.floor(d / dims)}`, dims, d % dims),
+    code: `${four}\n${each(keys, (i) => `            let v${i} = kv_numbers(${word(i)});`)}`,
+    numbers: (i) => (d) => numberOf(`v${i}`, dims, d),
   };
 }
 
@@ -108,7 +86,7 @@ ${each(quads, (q) => `      p[(j - chunk) * QUADS + ${q}u] *= scale;`)}
     const { dims, taken } = kvNumbers[kvType];
     const parts = partsOf(tile);
     const keys = keysAtOnce(tile);
-    const word = isQuad(tile) ? "w * 4u" : dims === taken ? "w" : `w / ${dims / taken}u`;
+    const word = dims === taken ? "w" : `w / ${dims / taken}u`;
     const accumulators = (text: (d: number, q: number) => string) =>
       each(dimsAPart(tile), (d) => each(quads, (q) => text(d, q)));
     const one = load(tile, 1);

@@ -8,7 +8,7 @@
  * When it wins: where a value loaded is some fifty instructions for four lanes, whatever its address, and a broadcast six; where a vector is shifted
  * lane by lane, so that codes are cut out by masks; where both sides of a branch are run, and a loop that begins with its condition runs once more than
  * it says. 64 tokens of SmolLM2-135M (4 bits, f32) are scored on SwiftShader in 7.4 s with it and attention's sibling
- * (attentionCode4.ts), and in 35.9 s without.
+ * (attentionSubgroup.ts), and in 35.9 s without.
  */
 import { GROUP_SCALE4 } from "../formats/group_scales4.ts";
 import { EIGHT, type Layout } from "../formats/layout.ts";

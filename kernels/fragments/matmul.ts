@@ -52,9 +52,6 @@ export interface DotOptions {
   readonly from?: XFrom;
 }
 
-/** Rows of x up to which a wide kernel's steps are written out, but for layouts of scales alone, whose groups may be no whole runs; more rows are wide_rows.ts. */
-export const WRITTEN_OUT_ROWS = 2;
-
 /** Params of the inner product, declared by every kernel that uses it. */
 export const DOT_PARAMS = {
   /** Runs of 32 columns a row; groups of a row; runs a group. */
@@ -105,7 +102,7 @@ export const each = (rows: number, line: (m: number) => string): string =>
 
 /**
  * Declares `dot_rows(block, quad, first, lane)`: the dot products of the lane's four rows with x rows `first` …, in `dots`. Where it is
- * wide, `dot_rows(at, first, lane)` over the groups of an octet, for few rows (wide_rows.ts has more); the steps of a run are then written out, so that
+ * wide, `dot_rows(at, first, lane)` over the groups of an octet, for one row (wide_rows.ts has more); the steps of a run are then written out, so that
  * a lane waits for all their weights at once. (On software adapters that spills.)
  *
  * Σ x of a run is read where the producer of x stored it, or else (`ownSums`) added up beside the products, in the same

@@ -24,7 +24,6 @@ import {
   each,
   isShared,
   type MatmulRows,
-  WRITTEN_OUT_ROWS,
   type XFrom,
 } from "./matmul.ts";
 import { EIGHT_WORDS, type Narrow, type NarrowShape } from "./narrow_activation.ts";
@@ -54,7 +53,7 @@ export function anyDotFragment(
 ): string {
   const { from } = options;
   if (isNarrow(from)) return narrowDotFragment(layout, rows, from);
-  if (from === "wide" && rows > WRITTEN_OUT_ROWS) return wideRowsFragment(layout, rows, options.ownSums);
+  if (from === "wide" && rows > 1) return wideRowsFragment(layout, rows, options.ownSums);
   return dotFragment(layout, rows, options);
 }
 

@@ -1,13 +1,13 @@
 /**
- * The inner product of wide workgroups for many rows of x: the sibling of matmul.ts that takes few registers, with its order of summation.
+ * The inner product of wide workgroups for several rows of x: the sibling of matmul.ts that takes few registers, with its order of summation.
  *
  * Of eight columns four are decoded and multiplied at a time, each row's sum is kept in workgroup memory between groups, and Σ x of a group is read when
  * its products are there. Compilers begin loads and decoding as early as a block of text allows, each in registers of its own, and here they mean to:
  * workgroup memory bounds how many waves there are, so that registers look free. So the text is cut in blocks, by counts and conditions that no compiler
- * knows: a half of eight columns, and in it four rows. What they wait for is then x from the nearest cache, beside other waves' 64 products.
+ * knows: a half of eight columns, and in it up to four rows. What they wait for is then x from the nearest cache, beside other waves' 64 products.
  *
- * When it wins: of affine4 four rows take 84, 72 and 76 registers on RDNA3, RDNA2 and GCN5 (navi31, navi21, vega10) where matmul.ts took 108, 80 and 84, and
- * eight 96, 96 and 92 where it took 168, 128 and 128; of every layout at most 96, for 2 to 3 % more vector instructions a weight. By AMD's compiler
+ * When it wins: of affine4 two rows take 60, 56 and 56 registers on RDNA3, RDNA2 and GCN5 (navi31, navi21, vega10) where matmul.ts took 84, 80 and 84, and
+ * eight 96, 96 and 92 where it took 168, 128 and 128; of every layout at most 96, for up to 3 % more vector instructions a weight. By AMD's compiler
  * (docs/performance.md); not timed on a GPU. Software adapters, which have it in tests alone, lose: lavapipe compiles eight rows for 20 s, and for 10 before.
  */
 import { EARLY_SCALE, GROUP_SCALE } from "../formats/group_scales.ts";
@@ -15,8 +15,11 @@ import type { Layout, Scaling } from "../formats/layout.ts";
 import { FIXED_SUMS } from "./activation.ts";
 import { EARLY_FIRST, EARLY_NEXT, each, type MatmulRows } from "./matmul.ts";
 
-/** Rows of x that are loaded at once. */
-const AT_ONCE = 4;
+/** Rows of x that are loaded at once, of all. */
+const atOnce = (rows: MatmulRows): number => Math.min(rows, 4);
+/** The text for the first of each so many. */
+const parts = (rows: MatmulRows, text: (first: number, count: number) => string): string =>
+  each(rows / atOnce(rows), (part) => text(part * atOnce(rows), atOnce(rows)));
 /** Begins a block: params that are never 0, as no compiler knows. Neighbouring blocks of one condition would become one. */
 const BLOCK = (param: "row_runs" | "group_runs" | "run_steps") => `if (params.${param} != 0u)`;
 
@@ -47,7 +50,7 @@ ${coded ? "        let c = codes(w, step + i);\n        var half = c.low;" : ""}
         for (var h = 0u; h < halves; h++) {
 ${coded ? "" : "          let half = half_of(w, 2u * (step + i) + h);"}
 ${decoded(layout)}
-${each(rows / AT_ONCE, (part) => products(part * AT_ONCE, scaling))}
+${parts(rows, (first, count) => products(first, count, scaling))}
 ${coded ? "          half = c.high;" : ""}
           k++;
         }
@@ -55,7 +58,7 @@ ${coded ? "          half = c.high;" : ""}
       step += params.run_steps;
       if (step == 4u) { step = 0u; w += ${runWords * 8}u; }
     }
-${affine ? (ownSums ? each(rows / AT_ONCE, (part) => addedSums(part * AT_ONCE)) : storedSums(rows)) : ""}
+${affine ? (ownSums ? parts(rows, addedSums) : storedSums(rows)) : ""}
 ${folded(scaling, rows)}
   }
 }`;
@@ -74,12 +77,12 @@ function decoded({ halves: { column }, scaling }: Layout): string {
           }`;
 }
 
-/** Four columns of four rows of x; the first rows are loaded while integer codes are decoded. */
-function products(first: number, scaling: Scaling): string {
+/** Four columns of some rows of x; the first rows are loaded while integer codes are decoded. */
+function products(first: number, count: number, scaling: Scaling): string {
   const begin = first > 0 ? `${BLOCK("run_steps")} {` : scaling === "scale" ? `${BLOCK("group_runs")} {` : "{";
   return `          ${begin}
-${each(AT_ONCE, (i) => `            let a${i} = x[k + ${first + i}u * params.x_stride];`)}
-${each(AT_ONCE, (i) =>
+${each(count, (i) => `            let a${i} = x[k + ${first + i}u * params.x_stride];`)}
+${each(count, (i) =>
   ["x", "y", "z", "w"]
     .map((column, b) => `            d${first + i} = fma(q${b}, vec4f(a${i}.${column}), d${first + i});`)
     .join("\n"),
@@ -96,9 +99,9 @@ ${each(rows, (m) => `      run_sum${m} += x_at(params.x_sums + (first + ${m}u) *
     }`;
 }
 
-/** Σ x of four rows from x, whose quads are read once more: beside the products their sums would take 32 registers. Groups are whole runs. */
-function addedSums(first: number): string {
-  const every = (line: (m: number) => string): string => each(AT_ONCE, (i) => line(first + i));
+/** Σ x of some rows from x, whose quads are read once more: beside the products their sums would take 32 registers. Groups are whole runs. */
+function addedSums(first: number, count: number): string {
+  const every = (line: (m: number) => string): string => each(count, (i) => line(first + i));
   return `    var k${first} = k - 8u * params.group_runs;
 ${every((m) => `    var run_sum${m} = 0.0;`)}
     for (var r = 0u; r < params.group_runs; r++) {

@@ -1,18 +1,20 @@
 /**
- * Attention's inner part where subgroups have four lanes: a workgroup is one subgroup, and a chunk a block (scores4.ts, values4.ts).
+ * Attention's inner part on software drivers: a workgroup is one subgroup, of four lanes or eight, and a chunk a block (subgroupScores.ts,
+ * subgroupValues.ts).
  *
- * The driver that has them runs both sides of a branch, masked, and the body of a loop once more than it counts, unless its end decides. So loops
- * end with their condition, few things are behind one, and no lane is idle.
+ * Their compilers keep what a lane has in memory, not in registers, where a barrier lies before its use, and then a load is twice as long. So
+ * nothing waits until all blocks are added up. SwiftShader runs both sides of a branch, masked, and the body of a loop once more than it counts,
+ * unless its end decides. So loops end with their condition, few things are behind one, and no lane is idle.
  */
 import { closing, declarations, lengthsOf, opening, SPAN } from "./attentionCode.ts";
 import { MASKED } from "./finish.ts";
 import { kvNumbers } from "./kv_types.ts";
-import { scores4Fragment } from "./scores4.ts";
+import { heldQueries, subgroupScoresFragment } from "./subgroupScores.ts";
+import { dimsOf, subgroupValuesFragment } from "./subgroupValues.ts";
 import { each, type Tile } from "./tile.ts";
-import { dimsOf, values4Fragment } from "./values4.ts";
 
 /** The whole kernel, behind `rope_kv`. */
-export function attentionCode4(tile: Tile): string {
+export function attentionSubgroup(tile: Tile): string {
   const { quads, rows } = tile;
   const dims = dimsOf(tile);
   return /* wgsl */ `${declarations(tile)}
@@ -22,15 +24,16 @@ fn main(@builtin(workgroup_id) wg: vec3u, @builtin(subgroup_invocation_id) sub: 
 ${opening(tile)}
 ${rows ? lengthsOf(quads) : ""}
 ${each(quads, (q) => queryAt(q))}
+${heldQueries(tile)}
   let begin = max(low, split * SPLIT);
   let end = min(last, (split + 1u) * SPLIT);
   /** Where the lane's part of a value begins, and its dimensions. */
   let value_word = sub * ${dims / kvNumbers[tile.kvType].dims}u;
 ${each(quads, (q) => `  var fold_max${q} = vec4f(${MASKED});\n  var fold_sum${q} = vec4f();`)}
-${values4Fragment.declare(tile)}
+${subgroupValuesFragment.declare(tile)}
   var block = begin & ~(BLOCK - 1u);
   loop {
-${scores4Fragment(tile)}
+${subgroupScoresFragment(tile)}
 ${each(
   quads,
   (q) => `    let new_max${q} = max(fold_max${q}, m${q});
@@ -39,7 +42,7 @@ ${each(
     fold_max${q} = new_max${q};
     fold_sum${q} = fma(fold_sum${q}, keep${q}, sum${q} * take${q});`,
 )}
-${values4Fragment.fold(tile)}
+${subgroupValuesFragment.fold(tile)}
     block += BLOCK;
     continuing { break if block >= end; }
   }
