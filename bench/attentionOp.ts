@@ -3,7 +3,7 @@ import { Recorder } from "../device/program.ts";
 import { pageWords } from "../kernels/attention/kv_page.ts";
 import { type KvType, kvNumbers } from "../kernels/attention/kv_types.ts";
 import { PLAIN_SAMPLE, sampleWords } from "../kernels/caseData.ts";
-import { KEY_SPLIT, PAGE_TOKENS, ROW_WORDS } from "../kernels/fragments/batch.ts";
+import { PAGE_TOKENS, ROW_WORDS, splitsOf } from "../kernels/fragments/batch.ts";
 import { sample } from "../kernels/sample.ts";
 import { Random } from "../kernels/testbed.ts";
 import { attend } from "../models/ops/attend.ts";
@@ -44,7 +44,6 @@ async function buildAttention(bed: PerfBed, spec: AttentionSpec, copies: number)
   const pages = Math.ceil((depth + rows) / PAGE_TOKENS);
   const cache = filledPages(kvType, pages * pageWords(kvType, kvHeads, headDim), random);
   const recorder = new Recorder(bed.gpu, bed.pipelines);
-  const splits = Math.ceil((depth + rows) / KEY_SPLIT);
   const aux = buffers.add("aux", new Float32Array(4));
   const step: Step = {
     recorder,
@@ -57,7 +56,7 @@ async function buildAttention(bed: PerfBed, spec: AttentionSpec, copies: number)
     precision: "f32",
     rows,
     oneRowEach: rows === 1,
-    splits: splits > 1 ? 2 ** Math.ceil(Math.log2(splits)) : 0, // as a batch has them
+    splits: splitsOf(depth + rows),
     samples: rows,
     everyRow: true,
     samplesAt: 0,

@@ -1,7 +1,7 @@
 /** The batch: what a step computes, as one u32 buffer (kernels/fragments/batch.ts), and which bucket of programs fits it. */
 
 import { f32Bits } from "../kernels/formats/halves.ts";
-import { KEY_SPLIT, PAGE_TOKENS, ROW, ROW_WORDS, SAMPLE, SAMPLE_WORDS } from "../kernels/fragments/batch.ts";
+import { PAGE_TOKENS, powerOfTwo, ROW, ROW_WORDS, SAMPLE, SAMPLE_WORDS, splitsOf } from "../kernels/fragments/batch.ts";
 import { PURPOSE } from "../kernels/fragments/philox.ts";
 import { NONE } from "../kernels/kernel.ts";
 import type { RopeTable } from "./ropeTable.ts";
@@ -78,7 +78,6 @@ export const batchWords = (sequences: number, pagesEach: number, groups: number)
   TABLES_AT + sequences * (pagesEach * groups + STOP_IDS);
 
 const NOTHING: readonly number[] = [];
-const powerOfTwo = (count: number): number => (count <= 1 ? count : 2 ** Math.ceil(Math.log2(count)));
 
 /** A number of its own for each bucket, whose counts are 0 or powers of two. */
 export function bucketKey(bucket: Bucket): number {
@@ -156,11 +155,6 @@ export function buildBatch({ kind, entries, copies }: Schedule, { rope, words, l
 /** The bucket of a step in which every sequence has `steps` tokens more than in this one. */
 export function bucketAhead({ bucket, longest }: Batch, steps: number): Bucket {
   return { ...bucket, splits: splitsOf(longest + steps) };
-}
-
-function splitsOf(longest: number): number {
-  const splits = Math.ceil(longest / KEY_SPLIT);
-  return splits > 1 ? powerOfTwo(splits) : 0;
 }
 
 /** A step of the bucket that computes nothing for anybody. */

@@ -82,24 +82,27 @@ export class Runner {
     const tokenBytes = 4 * recorded.words * samples.length;
     const bytes = tokenBytes + (logits === undefined ? 0 : samples.length * logits.stride * 4);
     const submit = () => this.#submit(recorded, batch, { tokenBytes, bytes, keep });
-    const { value: staging, error } = insideErrorScopes(gpu, submit, "step");
+    const { value: staging, error: found } = insideErrorScopes(gpu, submit, "step");
+    const error = this.#dropCopies(found);
     this.counts.waits++;
     this.counts.bytesRead += bytes;
-    try {
-      if (staging === undefined) {
-        await this.#readBack.settled(error);
-        await gpu.waitFor(gpu.device.queue.onSubmittedWorkDone()); // or a long prompt would be queued whole, and nothing could stop it
-        return { outputs: [], logits: [] };
-      }
-      return await this.#readBack.read(staging, bytes, error, (back) => {
-        const outputs = outputsOf(new Uint32Array(back, 0, tokenBytes / 4), samples, recorded);
-        if (logits === undefined) return { outputs, logits: [] };
-        return { outputs, logits: logitRows(back, tokenBytes, samples.length, logits.stride, vocabulary) };
-      });
-    } catch (failure) {
-      this.#copies.destroy(); // their buffer may be of no use
-      throw failure;
+    if (staging === undefined) {
+      await this.#readBack.settled(error);
+      await gpu.waitFor(gpu.device.queue.onSubmittedWorkDone()); // or a long prompt would be queued whole, and nothing could stop it
+      return { outputs: [], logits: [] };
     }
+    return await this.#readBack.read(staging, bytes, error, (back) => {
+      const outputs = outputsOf(new Uint32Array(back, 0, tokenBytes / 4), samples, recorded);
+      if (logits === undefined) return { outputs, logits: [] };
+      return { outputs, logits: logitRows(back, tokenBytes, samples.length, logits.stride, vocabulary) };
+    });
+  }
+
+  /** What the scopes of a step found: then the buffer of its copies may have found no memory, and goes with it. */
+  async #dropCopies(found: Promise<Error | undefined>): Promise<Error | undefined> {
+    const error = await found;
+    if (error !== undefined) this.#copies.destroy();
+    return error;
   }
 
   /** Records what `runAhead` needs for so many steps of a batch in which all decode. */

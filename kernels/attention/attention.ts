@@ -11,7 +11,8 @@
  * How: one workgroup a KV head, up to 4 · quads of its queries, and split of 256 keys at an absolute position. Queries are the
  * components of vec4fs, so that a key or value is read once for all of them: the query heads of one row (`attentionFused`), or
  * those of several rows of a sequence (`attentionPaged`, which then masks where the rows do not all see a key). A lane has whole keys for
- * the scores (scores.ts), then whole dimensions for p · V in key order (values.ts); blocks of 32 keys are folded left to right.
+ * the scores (scores.ts), then whole dimensions for p · V in key order (values.ts); blocks of 32 keys are folded left to right; on software
+ * drivers by attentionSubgroup.ts, with the same sums.
  * A row with one split is finished here, one with several by `attention_reduce`.
  * `attentionFused` does qk-norm, rope and the KV write of its row first: right where a sequence has one row in the step;
  * `attentionPaged` finds them done by `rope_kv`, and so does `attentionRow`, its sibling of one row for software drivers: what only reads
@@ -26,7 +27,7 @@ import { attentionSubgroup } from "./attentionSubgroup.ts";
 import { FINISH_PARAMS } from "./finish.ts";
 import type { KvType } from "./kv_types.ts";
 import { HEAD_PARAMS, headsFragment, type Quads } from "./rope_heads.ts";
-import { type BroadcastQueries, isOne, lanesOf, type QueriesFrom, subgroupsOf, type Tile } from "./tile.ts";
+import { type BroadcastQueries, isOneSubgroup, lanesOf, type QueriesFrom, subgroupsOf, type Tile } from "./tile.ts";
 
 const PARAMS = {
   ...HEAD_PARAMS,
@@ -40,7 +41,7 @@ const PARAMS = {
 
 /** Vectors of four queries where a workgroup has one row: all heads of a KV head, up to eight, of which each value costs registers. */
 export const fusedQuads = (heads: number, kvHeads: number): Quads => (heads / kvHeads <= 4 ? 1 : 2);
-/** Where it has several rows. With more, workgroup memory is short, or a lane of a subgroup has too many sums; so it has of long heads. */
+/** Where it has several rows. More do not fit workgroup memory, and where a workgroup is a subgroup a lane has sums enough of one quad of long heads. */
 export const pagedQuads = (from: QueriesFrom, headDim: HeadDim): Quads => (from !== "storage" && headDim > 128 ? 1 : 2);
 
 /** For steps in which every sequence has one row: ropes and stores its own key first. */
@@ -97,4 +98,4 @@ export const attentionPaged = variants((kvType: KvType, headDim: HeadDim, from: 
 
 /** The code over queries that are ready in qkv. */
 export const codeOf = (tile: Tile): string =>
-  isOne(tile) ? attentionSubgroup(tile) : attentionCode(tile, LOAD_QUERIES);
+  isOneSubgroup(tile) ? attentionSubgroup(tile) : attentionCode(tile, LOAD_QUERIES);

@@ -94,7 +94,7 @@ ${closing("lane")}
 /** Declares which rows, queries and keys a workgroup has, and leaves where it has none. */
 export const opening = (tile: Pick<Tile, "rows">): string => /* wgsl */ `  let row = params.first_row + wg.y;
   let unit = unit_of(wg.x);
-  let split = wg.z;
+  let split = split_of(wg.z);
   let length = row_field(row, ${ROW.length}u);
 ${
   tile.rows
@@ -136,15 +136,22 @@ fn span_of(row: u32, index: u32, most: u32) -> u32 {
 }`;
 
 /** What each kernel of a tile declares, with what is its own between constants and functions. */
-export function declarations({ kvType, headDim, quads, subgroups, latent }: Tile, own = ""): string {
+export function declarations({ kvType, headDim, quads, latent }: Tile, own = ""): string {
   return /* wgsl */ `${unitFragment(kvType, headDim, quads, latent)}${PARTIAL_AT}${FINISH}
 const BLOCK = ${KEY_BLOCK}u;
 const SPLIT = ${KEY_SPLIT}u;
 ${own}
-fn kv_at(word: u32) -> u32 { return ${subgroups > 0 ? "kv[word / 4u][word % 4u]" : "kv[word]"}; }
 fn page_of(row: u32, key: u32) -> u32 { return batch[row_field(row, params.table_word) + key / PAGE]; }
 /** What is NaN or infinite, by its bits: drivers make numbers of such a score in max, exp and comparisons. */
 fn broken(s: vec4f) -> vec4<bool> { return (bitcast<vec4u>(s) & vec4u(0x7f800000u)) == vec4u(0x7f800000u); }
+/**
+ * Of a power of two of splits the last may be empty. Neighbours are far from each other, so that a driver that gives each core a stretch of the
+ * workgroups gives each some that are not.
+ */
+fn split_of(z: u32) -> u32 {
+  if (params.splits < 2u) { return z; }
+  return reverseBits(z) >> (32u - firstTrailingBit(params.splits));
+}
 fn low_of(length: u32) -> u32 { return select(0u, length - params.window, params.window < length); }`;
 }
 

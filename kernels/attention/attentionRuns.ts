@@ -1,7 +1,7 @@
 /** A step of rope, KV write and paged attention: fused for one row a sequence, in two dispatches for several, split or not; and the case of it. */
 import { columns, padding, runSums, untouched } from "../caseData.ts";
 import { type ActivationShape, activationShape } from "../fragments/activation.ts";
-import { headDimFor, KEY_SPLIT, ROW } from "../fragments/batch.ts";
+import { headDimFor, ROW, splitsOf } from "../fragments/batch.ts";
 import { NONE } from "../kernel.ts";
 import type { Case, Comparison, Testbed } from "../testbed.ts";
 import { queriesFor } from "../xFrom.ts";
@@ -60,8 +60,7 @@ export async function runAttention(
 ) {
   const { heads, kvHeads, headDim, valueDim, kvType } = shape;
   const out = activationShape(from.outRows, heads * valueDim);
-  const needed = Math.ceil(Math.max(...from.lengths) / KEY_SPLIT);
-  const splits = split || needed > 1 ? needed : 0;
+  const splits = splitsOf(Math.max(...from.lengths)) || (split ? 1 : 0);
   const room = headDimFor(Math.max(headDim, valueDim));
   const quads = fused ? fusedQuads(heads, kvHeads) : pagedQuads(queriesFrom, room);
   const units = unitsOf(heads, kvHeads, quads);

@@ -2,7 +2,7 @@
 import { runSums } from "../caseData.ts";
 import { BLOCK_COLS } from "../formats/layout.ts";
 import { activationShape } from "../fragments/activation.ts";
-import { KEY_SPLIT, latentWidthFor } from "../fragments/batch.ts";
+import { latentWidthFor, splitsOf } from "../fragments/batch.ts";
 import { NONE } from "../kernel.ts";
 import { bits } from "../sameWords.ts";
 import type { Case, Comparison, Testbed } from "../testbed.ts";
@@ -30,8 +30,7 @@ async function runAttention(
   const width = latent + rotaryDim;
   const out = activationShape(from.outRows * heads, latent);
   const whole = latent % BLOCK_COLS === 0;
-  const needed = Math.ceil(Math.max(...from.lengths) / KEY_SPLIT);
-  const splits = split || needed > 1 ? needed : 0;
+  const splits = splitsOf(Math.max(...from.lengths)) || (split ? 1 : 0);
   const units = unitsOf(heads, 1, LATENT_QUADS);
   const result = bed.output(whole ? out.sums + out.rows * out.runs : from.outRows * heads * latent);
   const buffers = {

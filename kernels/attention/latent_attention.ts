@@ -24,7 +24,10 @@ import { lanesOf, QUERIES_FROM, type QueriesFrom, subgroupsOf } from "./tile.ts"
 /** Heads of a workgroup in fours: of keys this long, more queries do not fit its memory. */
 export const LATENT_QUADS: Quads = 1;
 
-/** How queries reach it, by how they reach attention: of latents a lane of a subgroup of four would have too many dimensions. */
+/**
+ * How queries reach it, by how they reach attention. A lane of one subgroup would have too many dimensions, so it is attentionCode.ts throughout,
+ * which broadcasts in subgroups of eight alone.
+ */
 export const LATENT_QUERIES = {
   storage: "storage",
   broadcast: "broadcast",

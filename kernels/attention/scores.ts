@@ -11,12 +11,12 @@ import { kvNumbers, numberOf } from "./kv_types.ts";
 import { each, type Tile } from "./tile.ts";
 
 /** Keys of a lane, and lanes of a block. */
-const keysALane = ({ quads, subgroups }: Tile): number => (subgroups ? 4 : 4 / quads);
-const lanesABlock = ({ quads, subgroups }: Tile): number => (subgroups ? 8 : 8 * quads);
+const keysALane = ({ quads }: Tile): number => 4 / quads;
+const lanesABlock = ({ quads }: Tile): number => 8 * quads;
 
 /** Dimensions that are taken at once. With eight of more numbers than these a GPU's lane would need more than 96 registers. */
 const dimensionsAtOnce = ({ kvType, quads, subgroups }: Tile): number =>
-  (subgroups > 0 && quads === 1) || (quads === 1 && kvNumbers[kvType].dims === 2) ? 8 : 4;
+  quads === 1 && (subgroups > 0 || kvNumbers[kvType].dims === 2) ? 8 : 4;
 
 /** Fills `p` with exponentials and `block_max`; leaves a barrier to be made before `p` is read. */
 export function scoresFragment(tile: Tile): string {
@@ -104,8 +104,8 @@ function dot(tile: Tile, count: number, broadcast: boolean): string {
   const { dims } = kvNumbers[kvType];
   const keys = keysALane(tile);
   const query = (j: number, q: number) =>
-    broadcast ? `subgroupBroadcast(q, ${q * count + j}u)` : `q4[(d + ${j}u) * QUADS + ${q}u]`;
-  return `${broadcast ? `        let q = q4[(d + sub % ${count}u) * QUADS + sub / ${count}u];` : ""}
+    broadcast ? `subgroupBroadcast(q, ${j}u)` : `q4[(d + ${j}u) * QUADS + ${q}u]`;
+  return `${broadcast ? "        let q = q4[d + sub];" : ""}
 ${words(tile, "word", count / dims, `d / ${dims}u`)}
 ${each(keys, (i) => each(count / dims, (w) => `        let k${i}_${w} = kv_numbers(word${i}_${w});`))}
 ${each(count, (j) =>

@@ -1,5 +1,5 @@
 /**
- * The scores of a block of 32 keys by a subgroup, whose lanes have as many keys each, behind each other; what follows of them for the block.
+ * The scores of a block of 32 keys by a subgroup, each of whose lanes has an equal part of them, behind each other; what follows of them for the block.
  *
  * On software drivers a load is some dozens of instructions for a number of all lanes, whatever its address, and a broadcast one to six. So a key
  * is loaded once for all queries, and of these a lane holds every fourth or eighth dimension. Nothing of it is in workgroup memory.
@@ -75,7 +75,7 @@ const most = (text: (index: number) => string, count: number): string =>
 function scales(tile: Tile, name: string, at: string): string {
   const keys = keysOf(tile);
   return `    let ${name}_at = ${at};
-${each(keys / 4, (half) => `    let ${name}_${half} = bitcast<vec4f>(kv[${name}_at + ${half}u]);`)}
+${each(keys / 4, (four) => `    let ${name}_${four} = bitcast<vec4f>(kv[${name}_at + ${four}u]);`)}
 ${each(keys, (i) => `    let ${name}${i} = ${name}_${Math.floor(i / 4)}.${"xyzw"[i % 4]};`)}`;
 }
 
@@ -94,8 +94,8 @@ ${each(count, (i) => `    let c${name(i)} = caps[${i}];`)}`;
 }
 
 /**
- * Declares the lane's dimensions of the queries, which end in zeros. They are read once for all blocks: a lane reads a number of its own registers
- * for less than one of memory.
+ * Declares the lane's dimensions of the queries, which end in zeros. They are read once for all blocks: an array of a
+ * lane's own takes no branch and no check of bounds, as a storage buffer does.
  */
 export function heldQueries({ headDim, quads, subgroups: lanes }: Tile): string {
   const steps = headDim / lanes;
@@ -120,8 +120,8 @@ function products(tile: Tile): string {
 ${each(lanes / dims, (w) =>
   each(
     keys / 4,
-    (half) => `      let word${half}_${w} = kv[key_at + (${wordAt(w)}) * (PAGE / 4u) + ${half}u];
-${each(4, (i) => `      let k${4 * half + i}_${w} = kv_numbers(word${half}_${w}.${"xyzw"[i]});`)}`,
+    (four) => `      let word${four}_${w} = kv[key_at + (${wordAt(w)}) * (PAGE / 4u) + ${four}u];
+${each(4, (i) => `      let k${4 * four + i}_${w} = kv_numbers(word${four}_${w}.${"xyzw"[i]});`)}`,
   ),
 )}
 ${each(lanes, (j) =>

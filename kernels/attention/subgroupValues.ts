@@ -1,6 +1,6 @@
 /**
- * p · V of a block of 32 keys by a subgroup, each lane of which has as many of the dimensions: half of the keys at a time whose exponentials a
- * lane has.
+ * p · V of a block of 32 keys by a subgroup, each of whose lanes has an equal part of the dimensions: half of the keys at a time whose
+ * exponentials a lane has.
  *
  * No branch saves anything there, for both of its sides are run, masked. So there is one way for all keys: a query that does not see one multiplies by
  * UNSEEN, and a value that is not finite is taken for 0 and instead of the exponentials of those that see it.
@@ -26,7 +26,7 @@ export const subgroupValuesFragment = {
       ? each(
           dimsOf(tile) / 4,
           (v) =>
-            `  let own${v} = vec4u(sub * ${dimsOf(tile)}u) + vec4u(${[0, 1, 2, 3].map((c) => 4 * v + c).join(", ")}) < vec4u(params.value_dim);`,
+            `  let inside_value${v} = vec4u(sub * ${dimsOf(tile)}u) + vec4u(${[0, 1, 2, 3].map((c) => 4 * v + c).join(", ")}) < vec4u(params.value_dim);`,
         )
       : ""
   }
@@ -84,7 +84,7 @@ ${each(fours, (v) => {
   return `      let raw${i}_${v} = ${four};
       let broken${i}_${v} = broken(raw${i}_${v});
       let v${i}_${v} = select(raw${i}_${v}, vec4f(), broken${i}_${v});
-      bad${i} += select(vec4f(), raw${i}_${v}, broken${i}_${v} & own${v});`;
+      bad${i} += select(vec4f(), raw${i}_${v}, broken${i}_${v} & inside_value${v});`;
 })}
 ${
   guarded

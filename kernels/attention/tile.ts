@@ -3,7 +3,7 @@ import type { KvType } from "./kv_types.ts";
 import type { Quads } from "./rope_heads.ts";
 
 /**
- * How queries and exponentials reach the lanes: from memory at addresses that all share, or one lane reads for eight and the subgroup broadcasts.
+ * How queries and exponentials reach the lanes: from memory at addresses that all share, or from the lane of a subgroup of eight, or four, that has them.
  */
 export const QUERIES_FROM = ["storage", "broadcast", "broadcast4"] as const;
 export type QueriesFrom = (typeof QUERIES_FROM)[number];
@@ -15,16 +15,17 @@ export type Subgroups = 0 | 4 | 8;
 export const subgroupsOf = (from: QueriesFrom): Subgroups =>
   (({ storage: 0, broadcast: 8, broadcast4: 4 }) as const)[from];
 
-/** Lanes of a workgroup: with subgroups it is one. */
-export const lanesOf = (tile: Pick<Tile, "subgroups" | "latent">): number => (isOne(tile) ? tile.subgroups : 64);
-/** Whether a workgroup is one subgroup. */
-export const isOne = ({ subgroups, latent }: Pick<Tile, "subgroups" | "latent">): boolean =>
+/** Whether a workgroup is one subgroup (attentionSubgroup.ts); latents are too long for its lanes. */
+export const isOneSubgroup = ({ subgroups, latent }: Pick<Tile, "subgroups" | "latent">): boolean =>
   subgroups > 0 && latent !== true;
+/** Lanes of a workgroup. */
+export const lanesOf = (tile: Pick<Tile, "subgroups" | "latent">): number =>
+  isOneSubgroup(tile) ? tile.subgroups : 64;
 
 /** A variant of the kernel. */
 export interface Tile {
   readonly kvType: KvType;
-  /** Room for a head in workgroup memory. */
+  /** Room for a head. */
   readonly headDim: number;
   /** Vectors of four queries. */
   readonly quads: Quads;

@@ -28,12 +28,13 @@ type PartNumbers = (dim: number) => string;
 function load(tile: Tile, keys: number): { code: string; numbers: (key: number) => PartNumbers } {
   const { kvType, subgroups, latent } = tile;
   const { dims, taken } = kvNumbers[kvType];
-  const next = latent ? "" : " * params.value_words"; // from a key's word to the next one's
-  if (!subgroups)
+  if (!subgroups) {
+    const next = latent ? "" : " * params.value_words"; // from a key's word to the next one's
     return {
       code: each(keys, (i) => `            let v${i} = kv_taken(kv[at + ${i}u${next}], w);`),
       numbers: (i) => (d) => numberOf(`v${i}`, taken, d),
     };
+  }
   // Latents lie as keys do: four words are four keys'.
   const four = keys === 1 ? "" : each(keys / 4, (f) => `            let four${f} = kv[at / 4u + ${f}u];`);
   const word = (i: number) => (keys === 1 ? "kv[at / 4u][at % 4u]" : `four${Math.floor(i / 4)}.${"xyzw"[i % 4]}`);
@@ -47,10 +48,9 @@ function load(tile: Tile, keys: number): { code: string; numbers: (key: number) 
 function add(tile: Tile, keys: number): string {
   const { quads, subgroups } = tile;
   const { code, numbers } = load(tile, keys);
-  const read = `p[(j - chunk + sub % ${keys}u) * QUADS + min(sub / ${keys}u, QUADS - 1u)]`;
   const own = (i: number, q: number) =>
-    subgroups ? `subgroupBroadcast(own, ${q * keys + i}u)` : `p[(j - chunk + ${i}u) * QUADS + ${q}u]`;
-  return `${subgroups ? `            let own = ${read};` : ""}
+    subgroups ? `subgroupBroadcast(own, ${i}u)` : `p[(j - chunk + ${i}u) * QUADS + ${q}u]`;
+  return `${subgroups ? "            let own = p[j - chunk + sub];" : ""}
 ${code}
 ${each(keys, (i) => each(quads, (q) => `            let x${i}_${q} = ${own(i, q)};`))}
 ${each(dimsAPart(tile), (d) =>
@@ -75,7 +75,7 @@ export const valuesFragment = {
       : /* wgsl */ `
     workgroupBarrier();
     for (var j = max(chunk, begin) + lane; j < min(chunk + CHUNK, end); j += WG) {
-      let scale = bitcast<f32>(kv_at(v_scale_at(page_of(row, j), unit.kv_head, j % PAGE)));
+      let scale = bitcast<f32>(kv[v_scale_at(page_of(row, j), unit.kv_head, j % PAGE)]);
 ${each(quads, (q) => `      p[(j - chunk) * QUADS + ${q}u] *= scale;`)}
     }
     workgroupBarrier();`,

@@ -54,6 +54,13 @@ export const PAGE_TOKENS = 16;
 export const KEY_BLOCK = 32;
 /** Keys that one workgroup takes where attention is split; a split is folded like a block of blocks. */
 export const KEY_SPLIT = 256;
+/** The next power of two; 0 of 0. */
+export const powerOfTwo = (count: number): number => (count <= 1 ? count : 2 ** Math.ceil(Math.log2(count)));
+/** Splits that steps have room for whose longest sequence has so many keys: 0 where one is enough, whose result is final, else a power of two. */
+export function splitsOf(longest: number): number {
+  const splits = Math.ceil(longest / KEY_SPLIT);
+  return splits > 1 ? powerOfTwo(splits) : 0;
+}
 /**
  * Declares, over `batch` and `params.rows`, who a row belongs to: `row_word`, `state_of` (NONE for a row that only fills the batch up),
  * `goes_on` (whether the row before is of the same sequence) and `end_of`, the row behind its sequence's last.

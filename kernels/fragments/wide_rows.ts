@@ -4,10 +4,10 @@
  * Of eight columns four are decoded and multiplied at a time, each row's sum is kept in workgroup memory between groups, and Σ x of a group is read when
  * its products are there. Compilers begin loads and decoding as early as a block of text allows, each in registers of its own, and here they mean to:
  * workgroup memory bounds how many waves there are, so that registers look free. So the text is cut in blocks, by counts and conditions that no compiler
- * knows: a half of eight columns, and in it up to four rows. What they wait for is then x from the nearest cache, beside other waves' 64 products.
+ * knows: a half of eight columns, and in it up to four rows. What they wait for is then x from the nearest cache, beside other waves' products.
  *
  * When it wins: of affine4 two rows take 60, 56 and 56 registers on RDNA3, RDNA2 and GCN5 (navi31, navi21, vega10) where matmul.ts took 84, 80 and 84, and
- * eight 96, 96 and 92 where it took 168, 128 and 128; of every layout at most 96, for up to 3 % more vector instructions a weight. By AMD's compiler
+ * eight 96, 96 and 92 where it took 168, 128 and 128; of every layout at most 96, for up to 3 % more vector instructions a weight (f16: 8 %). By AMD's compiler
  * (docs/performance.md); not timed on a GPU. Software adapters, which have it in tests alone, lose: lavapipe compiles eight rows for 20 s, and for 10 before.
  */
 import { EARLY_SCALE, GROUP_SCALE } from "../formats/group_scales.ts";
@@ -17,7 +17,7 @@ import { EARLY_FIRST, EARLY_NEXT, each, type MatmulRows } from "./matmul.ts";
 
 /** Rows of x that are loaded at once, of all. */
 const atOnce = (rows: MatmulRows): number => Math.min(rows, 4);
-/** The text for the first of each so many. */
+/** The text of each part: its first row, and how many it has. */
 const parts = (rows: MatmulRows, text: (first: number, count: number) => string): string =>
   each(rows / atOnce(rows), (part) => text(part * atOnce(rows), atOnce(rows)));
 /** Begins a block: params that are never 0, as no compiler knows. Neighbouring blocks of one condition would become one. */
