@@ -1,7 +1,7 @@
 /** A decode step beside its matmuls alone: the engine's own program, replayed whole and without what is no matmul, by turns. */
 import type { Gpu } from "../device/gpu.ts";
 import type { Profiler, StepDetails, StepEncoder } from "../device/profiler.ts";
-import type { Dispatch, Program } from "../device/program.ts";
+import { type Dispatch, encode, type Program } from "../device/program.ts";
 import { familyOf } from "../kernels/kernel.ts";
 import { least } from "./statistics.ts";
 import { timeTogether } from "./timing.ts";
@@ -11,6 +11,7 @@ const MATMULS: ReadonlySet<string> = new Set(
   "norm_matmul matmul_residual norm_gate_up router expert_gate_up expert_down expert_down_sum".split(" "),
 );
 const REPETITIONS = 9;
+const ENCODINGS = 100;
 
 /** Remembers which kernels were launched and the last program of one row with one sample; passes steps on to a profiler. */
 export class StepTap implements StepEncoder {
@@ -45,7 +46,7 @@ export class StepTap implements StepEncoder {
   }
 }
 
-/** Times of a decode step, in ms: the least of the repetitions. */
+/** Times of a decode step: the least of the repetitions. */
 export interface DecodeStep {
   readonly dispatches: number;
   readonly matmuls: number;
@@ -53,6 +54,8 @@ export interface DecodeStep {
   readonly matmulsMs: number;
   /** The step over its matmuls. */
   readonly ratio: number;
+  /** Of the CPU, to encode a dispatch of it, in µs. */
+  readonly encodeUs: number;
 }
 
 /**
@@ -74,7 +77,20 @@ export async function measureDecodeStep(
     stepMs,
     matmulsMs,
     ratio: stepMs / matmulsMs,
+    encodeUs: encodeTime(gpu, program),
   };
+}
+
+/** µs a dispatch to encode a step that is then not submitted, so that no kernel takes the CPU meanwhile. */
+function encodeTime({ device }: Gpu, program: Program): number {
+  const times = Array.from({ length: ENCODINGS }, () => {
+    const begin = performance.now();
+    const encoder = device.createCommandEncoder();
+    encode(encoder, program);
+    encoder.finish();
+    return performance.now() - begin;
+  });
+  return (1000 * least(times)) / program.dispatches.length;
 }
 
 const isMatmul = ({ kernel }: Pick<Dispatch, "kernel">): boolean => MATMULS.has(familyOf(kernel));

@@ -40,13 +40,14 @@ function record(
   return speedRecord({ ...shared, name: testName(shared), repetitions: [repetition], error: null }, subject);
 }
 
-const step = { dispatches: 13, matmuls: 9, stepMs: 11, matmulsMs: 10, ratio: 1.1 };
+const step = { dispatches: 13, matmuls: 9, stepMs: 11, matmulsMs: 10, ratio: 1.1, encodeUs: 2.5 };
 
 describe("ratios of a model", () => {
   test("compare a step with its matmuls, prompts with generation, and depths with their bytes", () => {
     const all = [record("pp", 128, 0, 200), record("tg", 2, 0, 80), record("tg", 2, 1000, 25)];
     expect(ratioCells(speedRatios(all, step))).toEqual([
       ["a decode step's 13 dispatches over its 9 matmuls alone: time", "1.10", "≤ 1.25", "holds"],
+      ["encoding a decode step: µs of the CPU a dispatch", "2.50", "≤ 3", "holds"],
       ["a token of tg2 over its 9 matmuls alone: time", "1.25", "≤ 1.25", "holds"],
       ["pp128 over tg2: tokens a second", "2.50", "≥ 2.5", "holds"],
       ["tg2@d1000 over tg2: bytes read a second", "0.62", "1 ± 0.25", "missed"],

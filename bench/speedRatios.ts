@@ -13,9 +13,10 @@ export function speedRatios(records: readonly SpeedRecord[], decode: DecodeStep 
   const [first] = ofKind("tg").filter(({ depth }) => depth === 0);
   const ratios: Ratio[] = [];
   if (decode !== undefined) {
-    const { dispatches, matmuls, ratio, matmulsMs } = decode;
+    const { dispatches, matmuls, ratio, matmulsMs, encodeUs } = decode;
     const alone = `its ${matmuls} matmuls alone`;
     ratios.push(atMost(`a decode step's ${dispatches} dispatches over ${alone}: time`, ratio, 1.25));
+    ratios.push(atMost("encoding a decode step: µs of the CPU a dispatch", encodeUs, 3));
     if (first !== undefined) {
       const token = 1000 / Math.max(...first.speed.tokens_per_second.samples); // of the best repetition, as the matmuls' time is the least
       ratios.push(atMost(`a token of ${first.test} over ${alone}: time`, token / matmulsMs, 1.25));

@@ -172,12 +172,14 @@ function packParams(gpu: Gpu, launches: readonly Launch[]) {
 /** Encodes every dispatch in one pass, in the order recorded. */
 export function encode(encoder: GPUCommandEncoder, { dispatches }: Pick<Program, "dispatches">): void {
   const pass = encoder.beginComputePass();
-  let set: GPUComputePipeline | undefined; // a call into the binding costs as much as all the rest here
+  let set: GPUComputePipeline | undefined; // a call into the binding costs as much as all the rest here, and an argument a tenth of that
   for (const { pipeline, bindGroup, grid } of dispatches) {
     if (pipeline !== set) pass.setPipeline(pipeline);
     set = pipeline;
     pass.setBindGroup(0, bindGroup);
-    pass.dispatchWorkgroups(grid[0], grid[1], grid[2]);
+    const [x, y, z] = grid;
+    if (y === 1 && z === 1) pass.dispatchWorkgroups(x);
+    else pass.dispatchWorkgroups(x, y, z);
   }
   pass.end();
 }

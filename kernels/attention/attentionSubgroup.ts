@@ -4,7 +4,10 @@
  *
  * Their compilers keep what a lane has in memory, not in registers, where a barrier lies before its use, and then a load is twice as long. So
  * nothing waits until all blocks are added up. SwiftShader runs both sides of a branch, masked, and the body of a loop once more than it counts,
- * unless its end decides. So loops end with their condition, few things are behind one, and no lane is idle.
+ * unless its end decides. So loops end with their condition, and few things are behind one. A head that is shorter than its room pays p · V for all of it.
+ *
+ * When it wins: on lavapipe a layer of SmolLM2-135M behind 4,096 keys takes 2.1 ms, and 3.5 by attentionCode.ts with broadcasts in subgroups; 64 rows of a
+ * prompt 15 ms behind 448, and 21; on SwiftShader a row behind 1,024 takes 0.2 to 0.25 of that by the other text.
  */
 import { closing, declarations, lengthsOf, opening, SPAN } from "./attentionCode.ts";
 import { MASKED } from "./finish.ts";
