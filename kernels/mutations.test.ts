@@ -157,6 +157,7 @@ const MUTATIONS = [
     "subgroupBroadcast(sum0, 0u)",
     "attention_fused f16",
   ],
+  ["attention_fused f16 head_dim<=64", "reverseBits(z) >>", "(z << 31u) >>", "same_bits attention f16"],
   ["attention_reduce", "fma(o, keep, part * take)", "o + part * take", "split"],
   ["rope_kv f16 head_dim<=64", "select(sine, -sine, first)", "sine", "attention_paged f16"],
   ["rope_kv f16 head_dim<=64", "(v - head.mean)", "v", "norm=layer"],
