@@ -1,7 +1,9 @@
 /** What comes back of steps: a ring of two buffers, so that one is filled while the other is read. */
+
 import { createBuffer, destroyBuffer } from "../device/buffers.ts";
 import { DeviceLostError } from "../device/errors.ts";
 import type { Gpu } from "../device/gpu.ts";
+import { powerOfTwo } from "../kernels/fragments/batch.ts";
 
 const RING = 2;
 const LEAST_BYTES = 4096;
@@ -22,7 +24,7 @@ export class ReadBack {
     const known = this.#ring[at];
     if (known !== undefined && known.size >= bytes) return known;
     if (known !== undefined) destroyBuffer(this.#gpu, known);
-    const size = Math.max(LEAST_BYTES, 2 ** Math.ceil(Math.log2(Math.max(bytes, 4))));
+    const size = Math.max(LEAST_BYTES, powerOfTwo(bytes));
     const usage = GPUBufferUsage.MAP_READ | GPUBufferUsage.COPY_DST;
     const made = createBuffer(this.#gpu, { label: "read-back", size, usage });
     this.#ring[at] = made;

@@ -3,11 +3,13 @@
  *
  * Steps in which all decode may follow each other instead, several a submit and nothing written between them (advance.ts).
  */
+
 import { Arena } from "../device/arena.ts";
 import { allocateBuffer, destroyBuffer } from "../device/buffers.ts";
 import type { CompiledKernel } from "../device/pipelines.ts";
 import { encode, type Program } from "../device/program.ts";
 import { insideErrorScopes } from "../device/scopes.ts";
+import { powerOfTwo } from "../kernels/fragments/batch.ts";
 import { type Batch, type Bucket, bucketAhead, bucketKey, bucketTitle } from "./batch.ts";
 import type { DraftScores } from "./draftScores.ts";
 import { PageCopies } from "./pageCopies.ts";
@@ -209,7 +211,7 @@ export class Runner {
   async #holdLists(bytes: number): Promise<void> {
     if (this.#lists !== undefined && this.#lists.size >= bytes) return;
     const { gpu } = this.#options;
-    const size = Math.max(LEAST_LIST_BYTES, 2 ** Math.ceil(Math.log2(Math.max(bytes, 4))));
+    const size = Math.max(LEAST_LIST_BYTES, powerOfTwo(bytes));
     const usage = GPUBufferUsage.STORAGE | GPUBufferUsage.COPY_DST;
     const lists = await allocateBuffer(gpu, { label: "rules", size, usage });
     for (const [key, { bucket, program }] of this.#programs) {

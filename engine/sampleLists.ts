@@ -1,4 +1,5 @@
 /** Rules of the samples of a step, block by block, each with its sequence's tokens behind: one u32 buffer, grown as needed. */
+import { powerOfTwo } from "../kernels/fragments/batch.ts";
 import type { LogitRules } from "./samplingParams.ts";
 
 const FIRST_WORDS = 1024;
@@ -28,7 +29,7 @@ export class SampleLists {
   #grow(length: number): void {
     this.#length = length;
     if (length <= this.#words.length) return;
-    const words = new Uint32Array(2 ** Math.ceil(Math.log2(length)));
+    const words = new Uint32Array(powerOfTwo(length));
     words.set(this.#words);
     this.#words = words;
   }

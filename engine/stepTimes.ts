@@ -1,4 +1,5 @@
 /** How long steps take by their number of rows, as measured while they run. */
+import { powerOfTwo } from "../kernels/fragments/batch.ts";
 
 /** Samples kept a bucket: the least of them is what a step takes when nothing else runs. */
 const KEPT = 6;
@@ -47,4 +48,4 @@ export class StepTimes {
 }
 
 /** Rows of the program that a step of so many runs on. */
-export const programRows = (rows: number): number => 2 ** Math.ceil(Math.log2(Math.max(rows, 1)));
+export const programRows = (rows: number): number => powerOfTwo(Math.max(rows, 1));

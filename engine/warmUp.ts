@@ -1,5 +1,7 @@
 /** What a first token would wait for, done while loading: kernels compiled, and programs of the usual steps recorded and run once. */
+
 import type { CompiledKernel, PipelineCache } from "../device/pipelines.ts";
+import { powerOfTwo } from "../kernels/fragments/batch.ts";
 import { type Bucket, emptyBatch } from "./batch.ts";
 import type { Runner } from "./runner.ts";
 import type { SchedulerLimits } from "./scheduler.ts";
@@ -13,7 +15,7 @@ const prompt = (rows: number): Bucket => ({ ...PROMPT, rows });
 
 /** Buckets whose programs together have every kernel that requests can need. */
 export function likelyBuckets({ rows, scoreRows }: SchedulerLimits): Bucket[] {
-  const most = 2 ** Math.ceil(Math.log2(rows));
+  const most = powerOfTwo(rows);
   const sizes = Array.from({ length: Math.log2(most) + 1 }, (_, i) => 2 ** i);
   return [
     ...sizes.filter((size) => size <= scoreRows).map(decode),
@@ -53,7 +55,7 @@ export async function warmUp(
   rows: number,
   onStep: (done: number) => void,
 ): Promise<void> {
-  let shortest = 2 ** Math.ceil(Math.log2(rows));
+  let shortest = powerOfTwo(rows);
   const names = (bucket: Bucket) => runner.kernelsOf([bucket]).map(({ name }) => name);
   const wanted = names(prompt(shortest));
   const suffices = (size: number) => {

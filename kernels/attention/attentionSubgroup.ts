@@ -2,7 +2,7 @@
  * Attention's inner part on software drivers: a workgroup is one subgroup, of four lanes or eight, and a chunk a block (subgroupScores.ts,
  * subgroupValues.ts).
  *
- * Their compilers keep what a lane has in memory, not in registers, where a barrier lies before its use, and then a load is twice as long. So
+ * lavapipe keeps what a lane has in memory, not in registers, where a barrier lies before its use, and then a load is twice as long. So
  * nothing waits until all blocks are added up. SwiftShader runs both sides of a branch, masked, and the body of a loop once more than it counts,
  * unless its end decides. So loops end with their condition, and few things are behind one. A head that is shorter than its room pays p · V for all of it.
  *
