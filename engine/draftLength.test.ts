@@ -121,9 +121,27 @@ describe("DraftLength", () => {
     const dear = costs(proportional, { proposal: 5 });
     expect(length.plainSteps(10)).toBe(1); // nothing is known yet
     expect([length.next(10, 7, dear), length.plainSteps(10)]).toEqual([0, 31]);
-    expect([length.next(41, 7, dear), length.plainSteps(41)]).toEqual([0, 16]); // a try is due, but would not pay
+    expect([length.next(41, 7, dear), length.plainSteps(41)]).toEqual([0, 32]); // a try is due, but would not pay
     const cheap = costs(flat);
-    expect([length.next(42, 7, cheap), length.plainSteps(42)]).toEqual([3, 1]);
+    expect([length.next(72, 7, dear), length.plainSteps(72)]).toEqual([0, 16]); // a run is no shorter
+    expect([length.next(73, 0, cheap), length.plainSteps(73)]).toEqual([0, 16]);
+  });
+
+  test("a try that is due late is made then", () => {
+    const length = adaptive();
+    const cheap = costs(flat);
+    for (let i = 0; i < 40; i++) length.learn(1, 0);
+    expect([length.next(10, 7, cheap), length.plainSteps(10)]).toEqual([0, 31]);
+    expect([length.next(50, 7, cheap), length.plainSteps(50)]).toEqual([3, 1]);
+  });
+
+  test("a draft that is not right often enough costs little, though tries now and then look well", () => {
+    // Pays where nine of ten are right; three in a row are right every other time here.
+    const adapter: Adapter = (rows) => (rows === 1 ? 10 : 19);
+    const right = (token: number) => (token * 7919) % 5 !== 0;
+    const { time, ks } = play(adaptive(), adapter, 4, right, 2000);
+    expect(time).toBeLessThan(1.05 * 2000 * 10);
+    expect(ks.filter((k) => k > 0).length).toBeGreaterThan(3);
   });
 
   test("a try that fails is followed by twice as many plain steps", () => {
@@ -147,12 +165,12 @@ describe("DraftLength", () => {
 });
 
 describe("StepTimes", () => {
-  test("leaves out the first step of a size, and keeps the least of the last ones", () => {
+  test("leaves out the first step of a size, and takes the middle one of the last", () => {
     const times = new StepTimes();
     times.add(3, 5000);
     expect([times.of(3), times.atLeast(4)]).toEqual([undefined, 0]);
     for (const ms of [30, 20, 40]) times.add(4, ms);
-    expect([times.of(3), times.of(2), times.atLeast(8)]).toEqual([20, undefined, 20]);
+    expect([times.of(3), times.of(2), times.atLeast(8)]).toEqual([30, undefined, 30]);
     for (let i = 0; i < 6; i++) times.add(4, 50);
     expect(times.of(4)).toBe(50);
   });

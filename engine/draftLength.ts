@@ -4,8 +4,9 @@
  *   tokens a step of k proposals gives:  1 + a + a² + … + a^k          a: share of the proposals that were accepted lately
  *   time it takes:                       t(n (k + 1)) + k · d          n: sequences in the step; t, d: measured
  *
- * k is what gives the most tokens a millisecond. Steps that nobody has measured are taken for as fast as those of fewer rows, so
- * that they are tried, the shortest first. Where k is 0 the sequence decodes as if there were no draft, but for a try now and then.
+ * k is what gives the most tokens a millisecond, or 0 where none gives a tenth more than that. Steps that nobody has measured are taken for as fast as those of fewer rows, so
+ * that they are tried, the shortest first. Where k is 0 the sequence decodes as if there were no draft, but for a try now and then,
+ * each after twice as many tokens as the one before, until proposals pay again.
  */
 import { programRows, type StepTimes } from "./stepTimes.ts";
 
@@ -29,7 +30,9 @@ const KEPT = 0.95;
 const FIRST_TRY = 32;
 const MOST_WAIT = 1024;
 const TRIED = 3;
-/** Plain tokens between two looks at whether a try that is due pays. */
+/** What proposals have to promise over plain steps, since times are measured amid what else runs. */
+const GAIN = 1.1;
+/** Plain tokens of a run, at least: with many sequences a try is due in most steps. */
 const LEAST_RUN = 16;
 /** What catching up may cost of the time since proposals stopped. */
 const CATCH_UP_SHARE = 0.04;
@@ -66,16 +69,16 @@ export class DraftLength {
     if (step === undefined || most < 1) return 0; // a plain step measures what others are held against
     const k = bestLength(this.acceptance, Math.min(most, this.#most), costs);
     if (k > 0) {
-      this.#stopped = undefined;
+      [this.#stopped, this.#wait] = [undefined, FIRST_TRY];
       return k;
     }
     this.#stopped ??= tokens - 1;
     const plain = tokens - this.#stopped;
-    if (plain < this.#wait || costs.catchUp > CATCH_UP_SHARE * plain * step) return 0;
-    const tried = bestLength(1, Math.min(most, TRIED), costs);
-    if (tried === 0) return 0; // not even a draft that is always right would pay
-    this.#tried = tokens;
+    if (plain < this.#wait) return 0;
     this.#wait = Math.min(2 * this.#wait, MOST_WAIT);
+    if (costs.catchUp > CATCH_UP_SHARE * plain * step) return 0;
+    const tried = bestLength(1, Math.min(most, TRIED), costs); // 0: not even a draft that is always right would pay
+    if (tried > 0) this.#tried = tokens;
     return tried;
   }
 
@@ -89,7 +92,7 @@ export class DraftLength {
   learn(proposed: number, accepted: number): void {
     if (this.#tried !== undefined && proposed > 0) {
       this.#stopped = this.#tried - 1;
-      if (accepted === proposed) this.#begin();
+      if (accepted === proposed) this.#begin(accepted);
       return;
     }
     const seen = Math.min(accepted + 1, proposed);
@@ -99,14 +102,15 @@ export class DraftLength {
     }
   }
 
-  /** A try that was accepted whole: the text is another one now. */
-  #begin(): void {
-    [this.#accepted, this.#seen] = [PRIOR.share * PRIOR.weight, PRIOR.weight];
-    [this.#stopped, this.#wait] = [undefined, FIRST_TRY];
+  /** A try of so many was accepted whole: the text is another one now. */
+  #begin(accepted: number): void {
+    this.#accepted = PRIOR.share * PRIOR.weight + accepted;
+    this.#seen = PRIOR.weight + accepted;
+    this.#stopped = undefined;
   }
 }
 
-/** The k of 0 to `most` that gives the most tokens a millisecond; of equal ones the least. Of steps not measured, only the shortest. */
+/** The k of 0 to `most` that gives the most tokens a millisecond, 0 unless that is a tenth more; of equal ones the least. Of steps not measured, only the shortest. */
 export function bestLength(acceptance: number, most: number, { steps, sequences, proposal = 0 }: DraftCosts): number {
   let [best, bestRate, tokens, gain] = [0, 0, 0, 1];
   let unknown: number | undefined;
@@ -117,7 +121,7 @@ export function bestLength(acceptance: number, most: number, { steps, sequences,
     tokens += gain;
     gain *= acceptance;
     const rate = tokens / (steps.atLeast(rows) + k * proposal);
-    if (rate > bestRate) [best, bestRate] = [k, rate];
+    if (rate > bestRate) [best, bestRate] = [k, k === 0 ? GAIN * rate : rate];
   }
   return best;
 }

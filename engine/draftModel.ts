@@ -8,11 +8,13 @@
 import type { Folder } from "../device/files.ts";
 import { PURPOSE } from "../kernels/fragments/philox.ts";
 import { NONE } from "../kernels/kernel.ts";
+import { FREE_RUN } from "../kernels/variantNames.ts";
 import { buildBatch } from "./batch.ts";
 import { DraftScores } from "./draftScores.ts";
 import type { EngineOptions } from "./options.ts";
 import { type PageGroups, pageGroupsOf } from "./pageGroups.ts";
 import type { Proposal, Proposer, Wanted } from "./proposer.ts";
+import type { KeptScores } from "./runner.ts";
 import type { SamplingParams } from "./samplingParams.ts";
 import type { Scheduled } from "./scheduler.ts";
 import { Sequence } from "./sequence.ts";
@@ -26,6 +28,14 @@ interface Copy {
   readonly proposals: number[];
   /** Rows of the scores that they were drawn from, where chance was in it. */
   readonly drafted: number[];
+  /** Whether the last step gave it a proposal, behind which another one may come. */
+  goesOn: boolean;
+}
+
+/** A copy with the rows that its next step has. */
+interface Entry {
+  readonly copy: Copy;
+  readonly scheduled: Scheduled;
 }
 
 /**
@@ -33,6 +43,9 @@ interface Copy {
  * target's draws instead: one that is the target's own draw is taken, so that the answer depends on the seed alone.
  */
 const drawsByChance = ({ temperature, seeded }: SamplingParams): boolean => temperature > 0 && !seeded;
+
+/** Proposals that are still wanted. */
+const missing = ({ wanted, proposals }: Copy): number => wanted.k - proposals.length;
 
 /** A loaded draft model. Whoever loaded it frees it. */
 export class DraftModel implements Proposer {
@@ -101,16 +114,22 @@ export class DraftModel implements Proposer {
   async propose(wanted: readonly Wanted[]): Promise<readonly Proposal[]> {
     this.scores.begin();
     const copies = wanted.map(
-      (each): Copy => ({ wanted: each, sequence: this.#follow(each.sequence), proposals: [], drafted: [] }),
+      (each): Copy => ({
+        wanted: each,
+        sequence: this.#follow(each.sequence),
+        proposals: [],
+        drafted: [],
+        goesOn: false,
+      }),
     );
     await this.#read(copies);
-    for (let round = 1; ; round++) {
-      const going = copies.filter((copy) => this.#goesOn(copy) && copy.proposals.length === round);
-      if (going.length === 0) break;
-      await this.#step(
-        this.#reserved(going, () => 1),
-        this.times,
+    for (;;) {
+      const going = this.#reserved(
+        copies.filter((copy) => copy.goesOn && this.#serves(copy)),
+        () => 1,
       );
+      if (going.length === 0) break;
+      await this.#run(going, this.times);
     }
     return copies.map(({ proposals, drafted }) => ({
       tokens: proposals,
@@ -146,7 +165,7 @@ export class DraftModel implements Proposer {
     return copy;
   }
 
-  /** One step for what copies have not read. Those that have read all have their first proposal then. */
+  /** What copies have not read. Those that have read all have their first proposal then, or more. */
   async #read(copies: readonly Copy[]): Promise<void> {
     let rows = this.#started.limits.rows;
     const samples = this.#started.limits.scoreRows;
@@ -157,18 +176,22 @@ export class DraftModel implements Proposer {
       return count;
     });
     const decoding = entries.every(({ scheduled }) => scheduled.count === 1);
-    await this.#step(entries, decoding ? this.times : this.#reading);
+    await this.#run(entries, decoding ? this.times : this.#reading);
   }
 
-  /** Pages for the copies' next rows: if need be those of sequences that propose nothing now. A copy that gets none is forgotten. */
-  #reserved(copies: readonly Copy[], count: (copy: Copy) => number): { copy: Copy; scheduled: Scheduled }[] {
+  /**
+   * Pages for the copies' next rows and all proposals behind them: if need be those of sequences that propose nothing now. A copy that
+   * gets none is forgotten.
+   */
+  #reserved(copies: readonly Copy[], count: (copy: Copy) => number): Entry[] {
     const asking = new Set(copies.map(({ wanted }) => wanted.sequence));
     return copies.flatMap((copy) => {
       const rows = count(copy);
       if (rows === 0) return [];
-      if (!copy.sequence.reserve(this.#pool, rows)) {
+      const tokens = rows + Math.max(missing(copy) - 1, 0);
+      if (!copy.sequence.reserve(this.#pool, tokens)) {
         for (const other of [...this.#copies.keys()]) if (!asking.has(other)) this.forget(other);
-        if (!copy.sequence.reserve(this.#pool, rows)) {
+        if (!copy.sequence.reserve(this.#pool, tokens)) {
           this.forget(copy.wanted.sequence);
           return [];
         }
@@ -177,39 +200,64 @@ export class DraftModel implements Proposer {
     });
   }
 
-  async #step(entries: readonly { copy: Copy; scheduled: Scheduled }[], times: StepTimes): Promise<void> {
+  /** A step, or as many as may follow each other on the GPU, each computed from what the one before drew. */
+  async #run(entries: readonly Entry[], times: StepTimes): Promise<void> {
     if (entries.length === 0) return;
     const { memory, runner } = this.#started;
+    const steps = this.#stepsAhead(entries);
     const schedule = { kind: "generate" as const, entries: entries.map(({ scheduled }) => scheduled), copies: [] };
     const batch = buildBatch(schedule, memory);
-    const byCopy = new Map(entries.map(({ copy }) => [copy.sequence, copy]));
-    const rows = batch.samples.map(({ sequence }) => {
-      const chance = drawsByChance(sequence.options.sampling) && (byCopy.get(sequence)?.wanted.k ?? 0) > 0;
-      return chance ? this.scores.take() : undefined;
-    });
+    const copies = new Map(entries.map(({ copy }) => [copy.sequence, copy]));
+    const sampled = batch.samples.map(({ sequence }) => copies.get(sequence));
+    const keep = Array.from({ length: steps }, (_, step) => this.#keep(sampled, step));
+    if (steps > 1) await runner.prepare(batch, steps);
     const begun = performance.now();
-    const { outputs } = await runner.run(batch, { scores: this.scores, rows });
-    times.add(batch.bucket.rows, performance.now() - begun);
-    const drawn = new Map(
-      batch.samples.map(({ sequence }, i) => [sequence, { token: outputs[i]?.token, row: rows[i] }]),
-    );
-    for (const { copy, scheduled } of entries) {
-      const { sequence, count } = scheduled;
-      if (this.#copies.get(copy.wanted.sequence) !== sequence) continue; // its request ended meanwhile
-      sequence.computed += count;
-      const { token = NONE, row } = drawn.get(sequence) ?? {};
-      if (token >= this.#started.vocabulary || copy.wanted.k === 0) continue;
-      if (row === undefined && drawsByChance(sequence.options.sampling)) continue;
-      sequence.tokens.push(token);
-      copy.proposals.push(token);
-      if (row !== undefined) copy.drafted.push(row);
+    const outputs =
+      steps > 1 ? await runner.runAhead(batch, 0, steps, keep) : [(await runner.run(batch, keep[0])).outputs];
+    times.add(batch.bucket.rows, (performance.now() - begun) / steps);
+    for (const { copy, scheduled } of entries) if (this.#serves(copy)) copy.sequence.computed += scheduled.count;
+    for (const [step, drawn] of outputs.entries()) {
+      for (const [i, copy] of sampled.entries()) {
+        if (copy !== undefined && (step === 0 || copy.goesOn))
+          copy.goesOn = this.#take(copy, drawn[i]?.token ?? NONE, keep[step]?.rows[i]);
+      }
     }
   }
 
-  #goesOn({ wanted, sequence, proposals }: Copy): boolean {
-    const last = proposals.at(-1);
-    if (this.#copies.get(wanted.sequence) !== sequence || last === undefined) return false;
-    return proposals.length < wanted.k && !wanted.stopIds.has(last);
+  /** Steps that need nothing of the CPU in between: 1 where one reads more than its newest token, or has rules that look at the text. */
+  #stepsAhead(entries: readonly Entry[]): number {
+    const { off } = this.#started.gpu;
+    const decodes = ({ copy: { sequence }, scheduled: { count } }: Entry) =>
+      count === 1 && sequence.computed + 1 === sequence.tokens.length;
+    const looksBack = ({ copy }: Entry) => copy.sequence.options.sampling.rules?.history === true;
+    if (off.has(FREE_RUN) || !entries.every(decodes) || entries.some(looksBack)) return 1;
+    return Math.max(...entries.map(({ copy }) => missing(copy)), 1);
+  }
+
+  /** Whether it is still the copy of a sequence: a request may end while a step is on its way. */
+  #serves({ wanted, sequence }: Copy): boolean {
+    return this.#copies.get(wanted.sequence) === sequence;
+  }
+
+  /** Where a step leaves the scores of proposals that are drawn by chance. */
+  #keep(sampled: readonly (Copy | undefined)[], step: number): KeptScores {
+    const rows = sampled.map((copy) => {
+      const kept = copy !== undefined && drawsByChance(copy.sequence.options.sampling) && missing(copy) > step;
+      return kept ? this.scores.take() : undefined;
+    });
+    return { scores: this.scores, rows };
+  }
+
+  /** Makes what was drawn a proposal; returns whether another one may come behind it. */
+  #take(copy: Copy, token: number, row: number | undefined): boolean {
+    const { wanted, sequence, proposals, drafted } = copy;
+    if (!this.#serves(copy) || token >= this.#started.vocabulary || missing(copy) === 0) return false;
+    if (row === undefined && drawsByChance(sequence.options.sampling)) return false;
+    sequence.computed = sequence.tokens.length;
+    sequence.tokens.push(token);
+    proposals.push(token);
+    if (row !== undefined) drafted.push(row);
+    return missing(copy) > 0 && !wanted.stopIds.has(token);
   }
 
   /** Frees all of it but the device. */

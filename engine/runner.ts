@@ -116,9 +116,14 @@ export class Runner {
   /**
    * Submits steps `first` … `first + steps - 1` of a batch in which all decode, each computed from what the one before drew; returns
    * the outputs of each once they are there. Step 0 writes the batch; those behind it need nothing. Two calls may be on their way at
-   * once. Throws as `run`, and RangeError for what was not prepared.
+   * once. `keep`: as for `run`, of each step. Throws as `run`, and RangeError for what was not prepared.
    */
-  async runAhead(batch: Batch, first: number, steps: number): Promise<readonly (readonly RowOutput[])[]> {
+  async runAhead(
+    batch: Batch,
+    first: number,
+    steps: number,
+    keep: readonly KeptScores[] = [],
+  ): Promise<readonly (readonly RowOutput[])[]> {
     const { samples } = batch;
     const all = Array.from({ length: steps }, (_, i) => this.#prepared(bucketAhead(batch, first + i)));
     const words = (all[0]?.words ?? 0) * samples.length;
@@ -126,7 +131,7 @@ export class Runner {
     const submit = () => {
       const staging = this.#readBack.take(bytes);
       if (first === 0) this.#write(batch);
-      this.#encodeSteps(all, staging, batch);
+      this.#encodeSteps(all, staging, batch, keep);
       return staging;
     };
     const { value: staging, error } = insideErrorScopes(this.#options.gpu, submit, "steps");
@@ -144,12 +149,18 @@ export class Runner {
   }
 
   /** Encodes steps with the copies of what is read back of each, and submits them. */
-  #encodeSteps(all: readonly Recorded[], staging: GPUBuffer, { samples, rows }: Batch): void {
+  #encodeSteps(
+    all: readonly Recorded[],
+    staging: GPUBuffer,
+    { samples, rows }: Batch,
+    keep: readonly KeptScores[],
+  ): void {
     const encoder = this.#options.gpu.device.createCommandEncoder();
     let at = 0;
-    const timed = all.map((recorded) => {
+    const timed = all.map((recorded, i) => {
       const done = this.#encode(encoder, recorded.program, recorded, rows);
       at = copyReads(encoder, recorded.reads, samples.length, staging, at);
+      copyScores(encoder, recorded, keep[i]);
       return done;
     });
     this.#options.gpu.device.queue.submit([encoder.finish()]);
@@ -163,7 +174,7 @@ export class Runner {
     batch: Batch,
     { tokenBytes, bytes, keep }: { tokenBytes: number; bytes: number; keep: KeptScores | undefined },
   ): GPUBuffer | undefined {
-    const { step, program, logits, scores, reads } = recorded;
+    const { step, program, logits, reads } = recorded;
     const { device } = this.#options.gpu;
     const staging = bytes === 0 ? undefined : this.#readBack.take(bytes);
     this.#write(batch);
@@ -173,8 +184,7 @@ export class Runner {
     if (staging !== undefined) copyReads(encoder, reads, batch.samples.length, staging, 0);
     if (staging !== undefined && bytes > tokenBytes && logits !== undefined)
       encoder.copyBufferToBuffer(program.bufferOf(logits.slot), 0, staging, tokenBytes, bytes - tokenBytes);
-    if (keep !== undefined && logits !== undefined && scores !== undefined)
-      copyScores(encoder, program.bufferOf(scores), logits.stride, keep);
+    copyScores(encoder, recorded, keep);
     device.queue.submit([encoder.finish()]);
     this.counts.submits++;
     timed?.();
@@ -270,10 +280,23 @@ function copyReads(
   return end;
 }
 
-/** Copies rows of logits to where they are kept. */
-function copyScores(encoder: GPUCommandEncoder, from: GPUBuffer, stride: number, { scores, rows }: KeptScores): void {
+/** Copies what a step drew from to where it is kept. */
+function copyScores(
+  encoder: GPUCommandEncoder,
+  { program, logits, scores: slot }: Recorded,
+  keep: KeptScores | undefined,
+): void {
+  if (keep === undefined || logits === undefined || slot === undefined) return;
+  const { scores, rows } = keep;
+  const from = program.bufferOf(slot);
   for (const [i, row] of rows.entries()) {
     if (row === undefined) continue;
-    encoder.copyBufferToBuffer(from, i * stride * 4, scores.buffer, row * scores.stride * 4, scores.vocabulary * 4);
+    encoder.copyBufferToBuffer(
+      from,
+      i * logits.stride * 4,
+      scores.buffer,
+      row * scores.stride * 4,
+      scores.vocabulary * 4,
+    );
   }
 }

@@ -1,8 +1,8 @@
 /** How long steps take by their number of rows, as measured while they run. */
 import { powerOfTwo } from "../kernels/fragments/batch.ts";
 
-/** Samples kept a bucket: the least of them is what a step takes when nothing else runs. */
-const KEPT = 6;
+/** Samples kept a bucket: the middle one is what a step takes. The least would flatter single steps: those of free runs are means. */
+const KEPT = 7;
 /** Steps after which a bucket that was not met is unknown again: what was measured then may have been a busy moment. */
 const FORGOTTEN = 1024;
 
@@ -36,7 +36,7 @@ export class StepTimes {
     const bucket = this.#buckets.get(programRows(rows));
     if (bucket === undefined || bucket.samples.length === 0) return undefined;
     if (this.#steps - bucket.met > FORGOTTEN) return undefined;
-    return Math.min(...bucket.samples);
+    return bucket.samples.toSorted((a, b) => a - b)[bucket.samples.length >> 1];
   }
 
   /** What a step of so many rows takes at least: as one of fewer rows, where it is not known itself. */

@@ -231,6 +231,21 @@ describe("one answer", () => {
     });
   });
 
+  test("a draft is waited for at most twice a step, however many tokens it proposes", async () => {
+    const cuts = { topK: 7, temperature: 0.8 };
+    const kinds = [{ temperature: 0 }, { ...cuts, seed: 3 }, cuts, { temperature: 0, logitBias: { 9: 2 } }];
+    await withEngine(model, { ...options, draft: model }, async (engine) => {
+      for (const how of kinds) {
+        const counts = { ...engine.draft?.started.runner.counts };
+        await answer(engine, { ...repeating, ...how, speculation: { draftTokens: 8 } });
+        const { waits = 0, writes = 0 } = engine.draft?.started.runner.counts ?? {};
+        const steps = Math.ceil(repeating.maxTokens / 9); // its own proposals are all taken
+        expect(waits - (counts.waits ?? 0)).toBeLessThanOrEqual(2 * steps + 1); // and the prompt
+        expect(writes - (counts.writes ?? 0)).toBeLessThanOrEqual(2 * (2 * steps + 1));
+      }
+    });
+  });
+
   test("a draft of another vocabulary is refused by name", async () => {
     const other = tinyFolder(tinyModel({ ...shape, vocab: VOCAB + 1 }));
     await expect(withEngine(model, { ...options, draft: other }, async () => {})).rejects.toThrow(
