@@ -119,17 +119,19 @@ export function matmulResidualCase(shape: MatmulShape): Case {
       const wantZ = wantY.map((v, i) => v * (from.weight[i % outputs] ?? Number.NaN));
       const limit = limitOf(shape);
       const others = (data: Float32Array) => columns(data, z.rows, z.stride, 0, from.lead);
+      const [gotY, gotZ] = [own(got.y), own(got.z)];
       return [
-        { name: "y", got: own(got.y), want: wantY, limit },
+        { name: "y", got: gotY, want: wantY, limit },
         { name: "y of other shards", got: others(got.y), want: others(stream.y), limit: 0 },
-        { name: "z", got: own(got.z), want: wantZ, limit },
+        { name: "z", got: gotZ, want: wantZ, limit },
+        // Of its own outputs: what cancels out in a sum would make their error look large.
         {
           name: "sums",
           got: ownRuns(got.z.subarray(z.sums, z.squares)),
-          want: runSums(wantZ, z.rows, outputs),
+          want: runSums(gotZ, z.rows, outputs),
           limit,
         },
-        { name: "squares", got: ownRuns(got.z.subarray(z.squares)), want: runSums(wantY, z.rows, outputs, 2), limit },
+        { name: "squares", got: ownRuns(got.z.subarray(z.squares)), want: runSums(gotY, z.rows, outputs, 2), limit },
         untouched(got.z, (i) => (i < z.sums ? i % z.stride >= from.lead : (i - z.sums) % runs >= leadRuns)),
       ] satisfies Comparison[];
     },
@@ -179,9 +181,10 @@ export function normGateUpCase(shape: MatmulShape): Case {
       });
       const limit = limitOf(shape, ACTIVATED_LIMIT);
       const sums = columns(got.subarray(out.sums, out.squares), out.rows, out.runs, leadRuns, out.runs - leadRuns);
+      const outputs = columns(got, out.rows, out.stride, lead, cols);
       return [
-        { name: "out", got: columns(got, out.rows, out.stride, lead, cols), want, limit },
-        { name: "sums", got: sums, want: runSums(want, out.rows, cols), limit },
+        { name: "out", got: outputs, want, limit },
+        { name: "sums", got: sums, want: runSums(outputs, out.rows, cols), limit },
         untouched(got, (i) =>
           i < out.sums ? i % out.stride >= lead : i < out.squares && (i - out.sums) % out.runs >= leadRuns,
         ),

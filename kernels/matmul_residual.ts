@@ -12,12 +12,12 @@
 
 import type { LayoutName } from "./formats/layout.ts";
 import { layouts } from "./formats/layouts.ts";
-import { DOT_PARAMS, type MatmulRows, type XFrom, xSuffix } from "./fragments/matmul.ts";
+import { DOT_PARAMS, isShared, type MatmulRows, type XFrom, xSuffix } from "./fragments/matmul.ts";
 import { anyDotFragment, xSpec } from "./fragments/narrow_dot.ts";
 import { isWide, lanesOf, octetFragment, splitParams } from "./fragments/wide.ts";
 import { firstRow, windowSpec } from "./fragments/window.ts";
 import { kernel, variants } from "./kernel.ts";
-import { matmulResidualCode4 } from "./matmul_residual4.ts";
+import { matmulResidualSubgroup } from "./matmul_residual_subgroup.ts";
 
 /** Of 8 lanes: quads of z and y, kept until all lanes have theirs. */
 const EIGHT_LANES = (rows: MatmulRows): string => `
@@ -83,10 +83,9 @@ export const matmulResidual = variants((layout: LayoutName, rows: MatmulRows, ow
       z_squares: "u32",
     },
     workgroup: lanesOf(from),
-    code:
-      from === "broadcast4"
-        ? matmulResidualCode4(layout, rows, ownSums)
-        : /* wgsl */ `${anyDotFragment(layouts[layout], rows, { ownSums, from })}${isWide(from) ? octetFragment(rows, "block") : EIGHT_LANES(rows)}
+    code: isShared(from)
+      ? matmulResidualSubgroup(layout, rows, ownSums, from)
+      : /* wgsl */ `${anyDotFragment(layouts[layout], rows, { ownSums, from })}${isWide(from) ? octetFragment(rows, "block") : EIGHT_LANES(rows)}
 @compute @workgroup_size(WG)
 fn main(@builtin(workgroup_id) wg: vec3u, @builtin(local_invocation_index) lane: u32) {
   let first = ${firstRow(from, rows)};

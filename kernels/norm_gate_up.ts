@@ -15,12 +15,20 @@
 import type { LayoutName } from "./formats/layout.ts";
 import { layouts } from "./formats/layouts.ts";
 import { ACTIVATE } from "./fragments/act.ts";
-import { DOT_PARAMS, type MatmulRows, NORM_PARAMS, normFragment, type XFrom, xSuffix } from "./fragments/matmul.ts";
+import {
+  DOT_PARAMS,
+  isShared,
+  type MatmulRows,
+  NORM_PARAMS,
+  normFragment,
+  type XFrom,
+  xSuffix,
+} from "./fragments/matmul.ts";
 import { anyDotFragment, xSpec } from "./fragments/narrow_dot.ts";
 import { isWide, lanesOf, octetFragment, splitParams } from "./fragments/wide.ts";
 import { firstRow, windowSpec } from "./fragments/window.ts";
 import { kernel, variants } from "./kernel.ts";
-import { normGateUpCode4 } from "./norm_gate_up4.ts";
+import { normGateUpSubgroup } from "./norm_gate_up_subgroup.ts";
 
 export const normGateUp = variants((layout: LayoutName, rows: MatmulRows, from: XFrom) => {
   const ownRows = isWide(from) ? "own_rows" : `${rows}u`;
@@ -47,11 +55,10 @@ export const normGateUp = variants((layout: LayoutName, rows: MatmulRows, from: 
       out_runs: "u32",
       out_sums: "u32",
     },
-    workgroup: isWide(from) || from === "broadcast4" ? lanesOf(from) : 16,
-    code:
-      from === "broadcast4"
-        ? normGateUpCode4(layout, rows)
-        : /* wgsl */ `${anyDotFragment(layouts[layout], rows, { from })}${isWide(from) ? octetFragment(rows, "pair") : ""}${normFragment(rows)}${ACTIVATE}
+    workgroup: isWide(from) || isShared(from) ? lanesOf(from) : 16,
+    code: isShared(from)
+      ? normGateUpSubgroup(layout, rows, from)
+      : /* wgsl */ `${anyDotFragment(layouts[layout], rows, { from })}${isWide(from) ? octetFragment(rows, "pair") : ""}${normFragment(rows)}${ACTIVATE}
 @compute @workgroup_size(WG)
 fn main(@builtin(workgroup_id) wg: vec3u, @builtin(local_invocation_index) lane: u32) {
   let first = ${firstRow(from, rows)};

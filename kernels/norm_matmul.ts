@@ -14,12 +14,20 @@
 
 import type { LayoutName } from "./formats/layout.ts";
 import { layouts } from "./formats/layouts.ts";
-import { DOT_PARAMS, type MatmulRows, NORM_PARAMS, normFragment, type XFrom, xSuffix } from "./fragments/matmul.ts";
+import {
+  DOT_PARAMS,
+  isShared,
+  type MatmulRows,
+  NORM_PARAMS,
+  normFragment,
+  type XFrom,
+  xSuffix,
+} from "./fragments/matmul.ts";
 import { anyDotFragment, xSpec } from "./fragments/narrow_dot.ts";
 import { isWide, lanesOf, octetFragment, splitParams } from "./fragments/wide.ts";
 import { firstRow, windowSpec } from "./fragments/window.ts";
 import { kernel, variants } from "./kernel.ts";
-import { normMatmulCode4 } from "./norm_matmul4.ts";
+import { normMatmulSubgroup } from "./norm_matmul_subgroup.ts";
 
 export const normMatmul = variants((layout: LayoutName, rows: MatmulRows, from: XFrom) =>
   kernel({
@@ -39,10 +47,9 @@ export const normMatmul = variants((layout: LayoutName, rows: MatmulRows, from: 
       out_stride: "u32",
     },
     workgroup: lanesOf(from),
-    code:
-      from === "broadcast4"
-        ? normMatmulCode4(layout, rows)
-        : /* wgsl */ `${anyDotFragment(layouts[layout], rows, { from })}${isWide(from) ? octetFragment(rows, "block") : ""}${normFragment(rows)}
+    code: isShared(from)
+      ? normMatmulSubgroup(layout, rows, from)
+      : /* wgsl */ `${anyDotFragment(layouts[layout], rows, { from })}${isWide(from) ? octetFragment(rows, "block") : ""}${normFragment(rows)}
 @compute @workgroup_size(WG)
 fn main(@builtin(workgroup_id) wg: vec3u, @builtin(local_invocation_index) lane: u32) {
   let first = ${firstRow(from, rows)};

@@ -13,7 +13,7 @@
 import { GROUP_SCALE4 } from "../formats/group_scales4.ts";
 import { EIGHT, type Layout } from "../formats/layout.ts";
 import { FIXED_SUMS } from "./activation.ts";
-import { each, type MatmulRows } from "./matmul.ts";
+import { each, type MatmulRows, type SharedDotOptions } from "./matmul.ts";
 
 const COMPONENTS = ["x", "y", "z", "w"] as const;
 
@@ -25,7 +25,7 @@ export const QUADS = 2;
  * `places` of as many. Sums lie in arrays that a loop indexes too: as variables, each of their numbers would cost a dozen instructions wherever paths
  * meet, and memory costs a few.
  */
-export function foursDotFragment(layout: Layout, rows: MatmulRows, options: FoursOptions = {}): string {
+export function foursDotFragment(layout: Layout, rows: MatmulRows, options: SharedDotOptions = {}): string {
   const { eight, eightByMasks, prepare, runWords, scaling } = layout;
   const affine = scaling === "affine";
   const added = affine && options.ownSums === true; // Σ x, beside the products
@@ -81,14 +81,6 @@ ${each(rows, (m) => each(QUADS, (q) => folded(scaling, m, q)))}
   }
   for (var i = 0u; i < ${QUADS * rows}u; i++) { dots[to + i] = acc[i]; }
 }`;
-}
-
-/** How it is varied. */
-export interface FoursOptions {
-  /** Whether Σ x is added up beside the products, since its producer left none. */
-  readonly ownSums?: boolean;
-  /** Blocks whose sums are kept. */
-  readonly places?: number;
 }
 
 /** The products of a row: four columns from each of some lanes. */

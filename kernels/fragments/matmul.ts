@@ -28,17 +28,18 @@ export type MatmulRows = (typeof MATMUL_ROWS)[number];
 /**
  * How x reaches the lanes: each reads it at addresses that all share, or eight lanes read a quad of a run each and give it to the
  * others, and that quad comes through a window (window.ts). On software adapters a load is a hundred instructions, whatever its address, and a shuffle
- * within eight lanes is one: the second then takes 1.6 times the instructions of one row of x for four and 2.2 times for eight. Subgroups of four lanes
- * have an inner product of their own (fours_dot.ts). GPUs have wide workgroups (wide.ts), in which the eight
- * lanes of an octet read x at addresses that they share: caches serve them.
+ * within eight lanes is one: the second then takes 1.6 times the instructions of one row of x for four and 2.2 times for eight. A workgroup is then one
+ * subgroup, without workgroup memory or barriers, behind which lavapipe would keep everything in memory: its matmuls of SmolLM2-135M take 0.82 of
+ * the time for one row of x, and 0.95 for eight. Subgroups of four lanes have an inner product of their own (fours_dot.ts). GPUs have wide workgroups
+ * (wide.ts), in which the eight lanes of an octet read x at addresses that they share: caches serve them.
  */
 export const X_FROM = ["storage", "broadcast", "broadcast4", "wide"] as const;
 /** Those of f32, or what a narrow activation holds: narrow_dot.ts. */
 export type XFrom = (typeof X_FROM)[number] | Narrow;
 
-/** Whether lanes of a subgroup give x to each other. */
-export const isShared = (from: XFrom): from is "broadcast" | "broadcast4" =>
-  from === "broadcast" || from === "broadcast4";
+/** Ways in which lanes of a subgroup, which is a workgroup, give x to each other. */
+export type SharedFrom = "broadcast" | "broadcast4";
+export const isShared = (from: XFrom): from is SharedFrom => from === "broadcast" || from === "broadcast4";
 
 /** What a matmul's name says of it. */
 export const xSuffix = (from: XFrom): string => (from === "storage" ? "" : ` ${from}`);
@@ -50,7 +51,12 @@ export interface DotOptions {
   /** Whether x rows are those in `x_rows`, which the caller fills, and not those from `first` on. */
   readonly listed?: boolean;
   readonly from?: XFrom;
+  /** Blocks whose sums are kept, where lanes share x. */
+  readonly places?: number;
 }
+
+/** Those of an inner product whose lanes share x. */
+export type SharedDotOptions = Pick<DotOptions, "ownSums" | "places">;
 
 /** Params of the inner product, declared by every kernel that uses it. */
 export const DOT_PARAMS = {
@@ -103,19 +109,21 @@ export const each = (rows: number, line: (m: number) => string): string =>
 /**
  * Declares `dot_rows(block, quad, first, lane)`: the dot products of the lane's four rows with x rows `first` …, in `dots`. Where it is
  * wide, `dot_rows(at, first, lane)` over the groups of an octet, for one row (wide_rows.ts has more); the steps of a run are then written out, so that
- * a lane waits for all their weights at once. (On software adapters that spills.)
+ * a lane waits for all their weights at once. (On software adapters that spills.) Where lanes share x, `dot_rows(block, first, lane, to)` (subgroup_rows.ts).
  *
  * Σ x of a run is read where the producer of x stored it, or else (`ownSums`) added up beside the products, in the same
  * order: eight quads one after the other, then (a + b) + (c + d). Runs of a group are added in order.
  */
 export function dotFragment(layout: Layout, rows: MatmulRows, options: DotOptions = {}): string {
-  const { ownSums = false, listed = false, from = "storage" } = options;
+  const { ownSums = false, listed = false, from = "storage", places = 1 } = options;
   const columns = ["a.x", "a.y", "a.z", "a.w", "b.x", "b.y", "b.z", "b.w"];
   const { scaling } = layout;
   const sums = scaling === "affine"; // of x: what a bias is multiplied by
   const start = (m: number) => (listed ? `k + row${m} * params.x_stride` : `k + ${m}u * params.x_stride`);
   const wide = from === "wide";
+  const shared = isShared(from);
   const early = wide && sums;
+  const quad = wide ? "at.quad" : shared ? "lane" : "quad";
   const products = (m: number, a: string, b: string) => `        {
           let a = ${a};
           let b = ${b};
@@ -123,23 +131,27 @@ ${columns.map((column, i) => `          d${m} = fma(e.q${i}, vec4f(${column}), d
 ${sums && ownSums ? `          quads${m} += a;\n          quads${m} += b;` : ""}
         }`;
   return /* wgsl */ `${EIGHT}${layout.prepare ?? ""}${layout.eight}${scaling === "none" ? "" : GROUP_SCALE[scaling]}${early ? EARLY_SCALE : ""}${FIXED_SUMS}
-/** (rows, WG): kept here and not in registers, so that what follows is a loop over the rows and compiles once. */
-var<workgroup> dots: array<vec4f, ${rows} * WG>;${listed ? `\nvar<workgroup> x_rows: array<u32, ${rows}>;` : ""}
+${
+  shared
+    ? `var<private> dots: array<vec4f, ${places * rows}>;`
+    : `/** (rows, WG): kept here and not in registers, so that what follows is a loop over the rows and compiles once. */
+var<workgroup> dots: array<vec4f, ${rows} * WG>;`
+}${listed ? `\nvar<workgroup> x_rows: array<u32, ${rows}>;` : ""}
 fn x_at(i: u32) -> f32 { return x[i >> 2u][i & 3u]; }
-fn dot_rows(${wide ? "at: Octet" : "block: u32, quad: u32"}, first: u32, lane: u32) {
+fn dot_rows(${wide ? "at: Octet" : shared ? "block: u32" : "block: u32, quad: u32"}, first: u32, lane: u32${shared ? ", to: u32" : ""}) {
 ${layout.prepare === undefined ? "" : "  prepare(lane);"}
 ${each(rows, (m) => `  var acc${m} = vec4f();`)}
-  var w = ${wide ? "(at.block * params.row_runs + at.run)" : "block * params.row_runs"} * ${layout.runWords * 8}u + ${wide ? "at.quad" : "quad"};
+  var w = ${wide ? "(at.block * params.row_runs + at.run)" : "block * params.row_runs"} * ${layout.runWords * 8}u + ${quad};
   var step = 0u;
 ${listed ? each(rows, (m) => `  let row${m} = x_rows[${m}];`) : ""}
-  var k = ${listed ? "0u" : from === "broadcast" ? "(first - params.first_row) * params.x_stride" : "first * params.x_stride"}${wide ? " + 8u * at.run" : ""};
-${scaling === "none" ? "" : `  let s = ${wide ? "at.block * params.param_words * 8u + at.quad" : "block * params.param_words * 8u + quad"};`}
+  var k = ${listed ? "0u" : shared ? "(first - params.first_row) * params.x_stride" : "first * params.x_stride"}${wide ? " + 8u * at.run" : ""};
+${scaling === "none" ? "" : `  let s = ${wide ? "at.block" : "block"} * params.param_words * 8u + ${quad};`}
 ${sums ? `  var run = ${wide ? "at.run" : "0u"};` : ""}
 ${early ? `${EARLY_FIRST}\n` : ""}  for (var g = ${wide ? "at.group; g < at.end" : "0u; g < params.groups"}; g++) {
 ${each(rows, (m) => `    var d${m} = vec4f();${sums ? ` var run_sum${m} = 0.0;` : ""}`)}
     for (var r = 0u; r < params.group_runs; r++) {
 ${sums && ownSums ? each(rows, (m) => `      var quads${m} = vec4f();`) : ""}
-${from === "broadcast" ? each(rows, (m) => `      let run_x${m} = x_window[${start(m)} - 2u * step + (lane & 7u)];`) : ""}
+${shared ? each(rows, (m) => `      let run_x${m} = x_window[${start(m)} - 2u * step + (lane & 7u)];`) : ""}
 ${
   wide && scaling !== "scale"
     ? `${each(
@@ -154,7 +166,7 @@ ${each(rows, (m) => products(m, `x[${start(m)} + ${2 * i}u]`, `x[${start(m)} + $
     : `      for (var i = 0u; i < params.run_steps; i++) {
         let e = eight(w, step + i);
 ${each(rows, (m) =>
-  from === "broadcast"
+  shared
     ? products(m, `subgroupShuffle(run_x${m}, 2u * (step + i))`, `subgroupShuffle(run_x${m}, 2u * (step + i) + 1u)`)
     : products(m, `x[${start(m)}]`, `x[${start(m)} + 1u]`),
 )}
@@ -177,7 +189,7 @@ ${each(rows, (m) =>
 )}`
 }
   }
-${each(rows, (m) => `  dots[${m}u * WG + lane] = acc${m};`)}
+${each(rows, (m) => `  dots[${shared ? `to + ${m}u` : `${m}u * WG + lane`}] = acc${m};`)}
 }`;
 }
 

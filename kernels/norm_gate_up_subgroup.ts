@@ -1,33 +1,35 @@
-/** norm_gate_up for subgroups of four lanes: fragments/fours_dot.ts says when it wins. A workgroup has the block of gate rows, then that of up rows. */
+/** norm_gate_up whose workgroup is one subgroup: fragments/matmul.ts and fours_dot.ts say when it wins. It has the block of gate rows, then that of up rows. */
 import type { LayoutName } from "./formats/layout.ts";
 import { layouts } from "./formats/layouts.ts";
 import { ACTIVATE } from "./fragments/act.ts";
-import { foursDotFragment, QUADS } from "./fragments/fours_dot.ts";
-import { auxQuad, foursNorm, inQuadOrder } from "./fragments/fours_rows.ts";
-import { each, type MatmulRows } from "./fragments/matmul.ts";
+import { each, type MatmulRows, type SharedFrom } from "./fragments/matmul.ts";
+import { auxQuad, inQuadOrder, quadsOf, sharedDotFragment, subgroupNorm } from "./fragments/subgroup_rows.ts";
+import { lanesOf } from "./fragments/wide.ts";
+import { firstRow } from "./fragments/window.ts";
 
 /** The code behind the declarations. */
-export function normGateUpCode4(layout: LayoutName, rows: MatmulRows): string {
-  const dots = QUADS * rows;
-  return /* wgsl */ `${foursDotFragment(layouts[layout], rows, { places: 2 })}${foursNorm(rows)}${ACTIVATE}
+export function normGateUpSubgroup(layout: LayoutName, rows: MatmulRows, from: SharedFrom): string {
+  const [quads, lanes] = [quadsOf(from), lanesOf(from)];
+  const dots = quads * rows;
+  return /* wgsl */ `${sharedDotFragment(layouts[layout], rows, from, { places: 2 })}${subgroupNorm(rows, from)}${ACTIVATE}
 @compute @workgroup_size(WG)
 fn main(@builtin(workgroup_id) wg: vec3u, @builtin(subgroup_invocation_id) lane: u32) {
-  let first = wg.y * ${rows}u;
+  let first = ${firstRow(from, rows)};
   norm_of_x(first, lane);
   let run = params.first_pair + wg.x;
   var half = 0u;
   loop {
     dot_rows(wg.x * 2u + half, first, lane, half * ${dots}u);
     let n = (run * 2u + half) * 8u + lane;
-${each(QUADS, (q) => `    let bias${q} = ${auxQuad("params.bias", `(n + ${4 * q}u)`, "vec4f()")};`)}
+${each(quads, (q) => `    let bias${q} = ${auxQuad("params.bias", `(n + ${lanes * q}u)`, "vec4f()")};`)}
     var m = 0u;
     loop {
-      let at = half * ${dots}u + 2u * m;
+      let at = half * ${dots}u + ${quads}u * m;
       let delta_at = (first + m) * params.delta_stride + n;
 ${each(
-  QUADS,
+  quads,
   (q) => `      var v${q} = fma(dots[at + ${q}u], vec4f(inverse_rms[m]), bias${q});
-      if (params.delta_stride != NONE) { v${q} += delta[delta_at + ${4 * q}u]; }
+      if (params.delta_stride != NONE) { v${q} += delta[delta_at + ${lanes * q}u]; }
       dots[at + ${q}u] = v${q};`,
 )}
       m++;
@@ -39,7 +41,7 @@ ${each(
   var i = 0u;
   loop {
     let u = activate(dots[i], params.activation) * dots[${dots}u + i];
-    let at = 4u * ((first + (i >> 1u)) * params.out_stride + run * 8u + 4u * (i & 1u) + lane);
+    let at = 4u * ((first + i / ${quads}u) * params.out_stride + run * 8u + ${lanes}u * (i % ${quads}u) + lane);
     out[at] = u.x;
     out[at + 1u] = u.y;
     out[at + 2u] = u.z;
@@ -50,8 +52,9 @@ ${each(
   }
   var m = 0u;
   loop {
-${each(QUADS, (q) => `    let u${q} = dots[2u * m + ${q}u];`)}
+${each(quads, (q) => `    let u${q} = dots[${quads}u * m + ${q}u];`)}
 ${inQuadOrder(
+  from,
   (q) => `u${q}`,
   (u, isFirst) => (isFirst ? `    var sum = ${u};` : `    sum += ${u};`),
 )}

@@ -1,38 +1,44 @@
-/** matmul_residual for subgroups of four lanes: fragments/fours_dot.ts says when it wins. */
+/** matmul_residual whose workgroup is one subgroup: fragments/matmul.ts and fours_dot.ts say when it wins. */
 import type { LayoutName } from "./formats/layout.ts";
 import { layouts } from "./formats/layouts.ts";
-import { foursDotFragment, QUADS } from "./fragments/fours_dot.ts";
-import { auxQuad, inQuadOrder } from "./fragments/fours_rows.ts";
-import { each, type MatmulRows } from "./fragments/matmul.ts";
+import { each, type MatmulRows, type SharedFrom } from "./fragments/matmul.ts";
+import { auxQuad, inQuadOrder, quadsOf, sharedDotFragment } from "./fragments/subgroup_rows.ts";
+import { lanesOf } from "./fragments/wide.ts";
+import { firstRow } from "./fragments/window.ts";
 
 /** The code behind the declarations. */
-export const matmulResidualCode4 = (
+export function matmulResidualSubgroup(
   layout: LayoutName,
   rows: MatmulRows,
   ownSums: boolean,
-): string => /* wgsl */ `${foursDotFragment(layouts[layout], rows, { ownSums })}
+  from: SharedFrom,
+): string {
+  const [quads, lanes] = [quadsOf(from), lanesOf(from)];
+  return /* wgsl */ `${sharedDotFragment(layouts[layout], rows, from, { ownSums })}
 @compute @workgroup_size(WG)
 fn main(@builtin(workgroup_id) wg: vec3u, @builtin(subgroup_invocation_id) lane: u32) {
-  let first = wg.y * ${rows}u;
+  let first = ${firstRow(from, rows)};
   dot_rows(wg.x, first, lane, 0u);
   let run = params.first_block + wg.x;
   let n = run * 8u + lane;
 ${each(
-  QUADS,
-  (q) => `  let bias${q} = ${auxQuad("params.bias", `(n + ${4 * q}u)`, "vec4f()")};
-  let weight${q} = ${auxQuad("params.norm_weight", `(n + ${4 * q}u)`, "vec4f(1.0)")};`,
+  quads,
+  (q) => `  let bias${q} = ${auxQuad("params.bias", `(n + ${lanes * q}u)`, "vec4f()")};
+  let weight${q} = ${auxQuad("params.norm_weight", `(n + ${lanes * q}u)`, "vec4f(1.0)")};`,
 )}
   var m = 0u;
   loop {
     let i = (first + m) * params.y_stride + n;
     let delta_at = (first + m) * params.delta_stride + n;
-${each(QUADS, outputs)}
+${each(quads, (q) => outputs(q, { quads, lanes }))}
 ${inQuadOrder(
+  from,
   (q) => `u${q}`,
   (u, isFirst) => (isFirst ? `    var sum = ${u};` : `    sum += ${u};`),
 )}
     var v = vec4f();
 ${inQuadOrder(
+  from,
   (q) => `v${q}`,
   (given, isFirst) => `    v = ${given};\n    ${isFirst ? "var square = v * v" : "square = fma(v, v, square)"};`,
 )}
@@ -45,11 +51,15 @@ ${inQuadOrder(
     continuing { break if m == ${rows}u; }
   }
 }`;
+}
 
 /** Of a quad: `v`, the residual stream, and `u`, what the next norm's weight makes of it. */
-const outputs = (q: number): string => `    let i${q} = i + ${4 * q}u;
-    var v${q} = dots[2u * m + ${q}u] + bias${q};
-    if (params.delta_stride != NONE) { v${q} += delta[delta_at + ${4 * q}u]; }
+const outputs = (
+  q: number,
+  { quads, lanes }: { quads: number; lanes: number },
+): string => `    let i${q} = i + ${lanes * q}u;
+    var v${q} = dots[${quads}u * m + ${q}u] + bias${q};
+    if (params.delta_stride != NONE) { v${q} += delta[delta_at + ${lanes * q}u]; }
     v${q} += y[i${q}];
     y[i${q}] = v${q};
     let u${q} = weight${q} * v${q};
