@@ -146,7 +146,7 @@ ${each(rows, (m) => `  var acc${m} = vec4f();`)}
 ${listed ? each(rows, (m) => `  let row${m} = x_rows[${m}];`) : ""}
   var k = ${listed ? "0u" : shared ? "(first - params.first_row) * params.x_stride" : "first * params.x_stride"}${wide ? " + 8u * at.run" : ""};
 ${scaling === "none" ? "" : `  let s = ${wide ? "at.block" : "block"} * params.param_words * 8u + ${quad};`}
-${sums ? `  var run = ${wide ? "at.run" : "0u"};` : ""}
+${sums ? `  var run = ${wide ? "at.run" : "0u"};${shared && !ownSums ? " var own_sum = 0.0;" : ""}` : ""}
 ${early ? `${EARLY_FIRST}\n` : ""}  for (var g = ${wide ? "at.group; g < at.end" : "0u; g < params.groups"}; g++) {
 ${each(rows, (m) => `    var d${m} = vec4f();${sums ? ` var run_sum${m} = 0.0;` : ""}`)}
     for (var r = 0u; r < params.group_runs; r++) {
@@ -197,13 +197,19 @@ ${each(rows, (m) => `  dots[${shared ? `to + ${m}u` : `${m}u * WG + lane`}] = ac
 export const EARLY_FIRST = "  var word = early_word(s, at.group, params.scale_type);";
 export const EARLY_NEXT = "\n    word = early_word(s, min(g + 1u, at.end - 1u), params.scale_type);";
 
-/** Adds Σ x of the run to `run_sum`: taken with the products, read by all lanes, or read by a lane a row. */
+/**
+ * Adds Σ x of the run to `run_sum`: taken with the products, or read by all lanes. Lanes that share x read one each and give it to the others: of the
+ * rows, or of a single row those of eight runs.
+ */
 function runSums(rows: MatmulRows, { ownSums = false, listed = false, from = "storage" }: DotOptions): string {
   if (ownSums) return each(rows, (m) => `      run_sum${m} += sum4(quads${m});`);
   const row = (m: number | string) => (listed ? `x_rows[${m}]` : `(first + ${m})`);
-  const sumOf = (m: number | string) => `x_at(params.x_sums + ${row(m)} * params.x_runs + run)`;
-  if (from !== "broadcast" || rows === 1) return each(rows, (m) => `      run_sum${m} += ${sumOf(`${m}u`)};`);
-  return `      let own_sum = ${sumOf(`min(lane & 7u, ${rows - 1}u)`)};
+  const sumOf = (m: number | string, at = "run") => `x_at(params.x_sums + ${row(m)} * params.x_runs + ${at})`;
+  if (!isShared(from)) return each(rows, (m) => `      run_sum${m} += ${sumOf(`${m}u`)};`);
+  if (rows === 1)
+    return `      if ((run & 7u) == 0u) { own_sum = ${sumOf("0u", "min(run + lane, params.x_runs - 1u)")}; }
+      run_sum0 += subgroupShuffle(own_sum, run & 7u);`;
+  return `      own_sum = ${sumOf(`min(lane, ${rows - 1}u)`)};
 ${each(rows, (m) => `      run_sum${m} += subgroupBroadcast(own_sum, ${m}u);`)}`;
 }
 
