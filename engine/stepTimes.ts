@@ -9,6 +9,8 @@ const FORGOTTEN = 1024;
 interface Bucket {
   /** Milliseconds, the newest last. */
   readonly samples: number[];
+  /** The middle one of them, found when one comes: it is asked for far more often. */
+  middle: number | undefined;
   /** The first step records its program, or has its kernels compiled by the driver. */
   first: boolean;
   /** When it was met last, in steps. */
@@ -23,20 +25,19 @@ export class StepTimes {
   add(rows: number, milliseconds: number): void {
     this.#steps++;
     const key = programRows(rows);
-    const bucket = this.#buckets.get(key) ?? { samples: [], first: true, met: 0 };
+    const bucket = this.#buckets.get(key) ?? { samples: [], middle: undefined, first: true, met: 0 };
     this.#buckets.set(key, bucket);
     bucket.met = this.#steps;
     if (bucket.first) bucket.first = false;
     else bucket.samples.push(milliseconds);
     if (bucket.samples.length > KEPT) bucket.samples.shift();
+    bucket.middle = bucket.samples.toSorted((a, b) => a - b)[bucket.samples.length >> 1];
   }
 
   /** Undefined where no step of so many rows was measured lately. */
   of(rows: number): number | undefined {
     const bucket = this.#buckets.get(programRows(rows));
-    if (bucket === undefined || bucket.samples.length === 0) return undefined;
-    if (this.#steps - bucket.met > FORGOTTEN) return undefined;
-    return bucket.samples.toSorted((a, b) => a - b)[bucket.samples.length >> 1];
+    return bucket === undefined || this.#steps - bucket.met > FORGOTTEN ? undefined : bucket.middle;
   }
 
   /** What a step of so many rows takes at least: as one of fewer rows, where it is not known itself. */

@@ -55,7 +55,7 @@ export const normGateUp = variants((layout: LayoutName, rows: MatmulRows, from: 
       out_runs: "u32",
       out_sums: "u32",
     },
-    workgroup: isWide(from) || isShared(from) ? lanesOf(from) : 16,
+    workgroup: from === "storage" ? 16 : lanesOf(from),
     code: isShared(from)
       ? normGateUpSubgroup(layout, rows, from)
       : /* wgsl */ `${anyDotFragment(layouts[layout], rows, { from })}${isWide(from) ? octetFragment(rows, "pair") : ""}${normFragment(rows)}${ACTIVATE}
