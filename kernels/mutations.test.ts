@@ -134,7 +134,7 @@ const MUTATIONS = [
   ["norm_matmul e2m1 M=2 broadcast4", "8u * (g & 3u)", "0u", "norm_matmul e2m1"],
   ["norm_matmul e2m1 M=1 broadcast4", "select(0u, 1u, kind == 4u)", "0u", "norm_matmul e2m1/16/e4m3"],
   ["norm_matmul affine4 M=4 broadcast4", "i + 4u < params.x_runs", "true", "norm_matmul affine4"],
-  ["norm_gate_up affine4 M=2 broadcast4", "4u * (i % 2u) + lane", "lane", "norm_gate_up affine4"],
+  ["norm_gate_up affine4 M=2 broadcast4", "4u * (i & 1u) + lane", "lane", "norm_gate_up affine4"],
   ["matmul_residual affine4 M=2 broadcast4", "subgroupBroadcast(u1, 3u)", "vec4f()", "matmul_residual affine4"],
   ["attention_paged f16 head_dim<=64 broadcast4", "select(raw0_0, vec4f(), broken0_0)", "raw0_0", "broken one"],
   ["attention_paged f32 head_dim<=64 broadcast4", "sum_bad0, is_bad0", "given0_0, is_bad0", "broken one"],

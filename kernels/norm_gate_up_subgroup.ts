@@ -41,7 +41,7 @@ ${each(
   var i = 0u;
   loop {
     let u = activate(dots[i], params.activation) * dots[${dots}u + i];
-    let at = 4u * ((first + i / ${quads}u) * params.out_stride + run * 8u + ${lanes}u * (i % ${quads}u) + lane);
+    let at = 4u * ((first + (i >> ${quads - 1}u)) * params.out_stride + run * 8u + ${lanes}u * (i & ${quads - 1}u) + lane);
     out[at] = u.x;
     out[at + 1u] = u.y;
     out[at + 2u] = u.z;
